@@ -1,0 +1,2 @@
+//! The `cargo vmtest`, `cargo demo` and `cargo vmbench` commands.
+fn main() {}
