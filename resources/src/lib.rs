@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What a machine hands out.
+
+pub mod nearest;

@@ -1,1 +1,3 @@
 //! The virtual machine monitor, as a library so that tests and fuzzers reach its parts.
+
+pub mod cpu;

@@ -1,0 +1,5 @@
+//! The virtual processors: what they look like to the guest, how they start, how their state is
+//! saved.
+
+pub mod setup;
+pub mod topology;
