@@ -1,3 +1,4 @@
 //! What a machine hands out.
 
 pub mod nearest;
+pub mod value;
