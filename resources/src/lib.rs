@@ -1,4 +1,5 @@
 //! What a machine hands out.
 
+pub mod iol;
 pub mod nearest;
 pub mod value;
