@@ -1,5 +1,19 @@
-//! What a machine hands out.
+//! What a machine hands out: guest RAM, address spaces, interrupt lines, I/O loops, clocks,
+//! saved state and properties.
+//!
+//! This crate is the bottom of the workspace: it knows no device, no disk and no protocol.
+//! Everything above it (devices, the block layer, migration, the machine itself) is built from
+//! the parts here, and every part can be used without KVM, on [`hv::fake::Fake`].
 
+pub mod clock;
+pub mod device;
+pub mod hv;
 pub mod iol;
+pub mod irq;
+pub mod log;
 pub mod nearest;
+pub mod ram;
+pub mod request;
+pub mod space;
+pub mod state;
 pub mod value;

@@ -1,0 +1,186 @@
+use super::*;
+use crate::device::{Device, DeviceCell, read_bytes};
+use crate::hv::fake::{Call, Fake};
+use crate::state::{Blob, StateError};
+use proptest::prelude::*;
+
+/// Reads as its own number plus the offset; remembers writes.
+struct Probe {
+    id: u8,
+    writes: Vec<(At, Vec<u8>)>,
+}
+
+impl Device for Probe {
+    fn read(&mut self, at: At, data: &mut [u8]) {
+        read_bytes(at, data, |offset| self.id.wrapping_add(offset as u8));
+    }
+    fn write(&mut self, at: At, data: &[u8]) {
+        self.writes.push((at, data.to_vec()));
+    }
+    fn reset(&mut self) {}
+    fn save(&self) -> Result<Blob, StateError> {
+        Blob::new(1, &())
+    }
+    fn load(&mut self, _: &Blob) -> Result<(), StateError> {
+        Ok(())
+    }
+}
+
+fn probe(id: u8) -> Arc<DeviceCell<Probe>> {
+    DeviceCell::new(&format!("probe{id}"), Probe { id, writes: Vec::new() })
+}
+
+fn slot(id: u32, guest: u64, size: u64, offset: u64) -> Call {
+    Call::Slot { id, guest, size, offset, readonly: false, log: false }
+}
+
+fn ranges(space: &Space) -> Vec<(u64, u64, String)> {
+    space.view().ranges().collect()
+}
+
+#[test]
+fn a_window_over_ram_splits_its_slot_and_gives_it_back() {
+    let hv = Fake::new();
+    let space = Space::new(SpaceKind::Memory, hv.clone());
+    let ram = RamBlock::anonymous(0x10_0000).unwrap();
+    space.map(Mapping::ram(0, ram)).unwrap();
+    assert_eq!(hv.take_calls(), [slot(0, 0, 0x10_0000, 0)]);
+    let window = space.map(Mapping::device(0xa0000, 0x20000, probe(1), 0)).unwrap();
+    assert_eq!(
+        hv.take_calls(),
+        [slot(0, 0, 0, 0), slot(0, 0, 0xa0000, 0), slot(1, 0xc0000, 0x40000, 0xc0000)]
+    );
+    let mut byte = [0];
+    space.read(0xa0005, &mut byte);
+    assert_eq!(byte, [6]);
+    space.unmap(window).unwrap();
+    assert_eq!(
+        hv.take_calls(),
+        [slot(0, 0, 0, 0), slot(1, 0xc0000, 0, 0xc0000), slot(0, 0, 0x10_0000, 0)]
+    );
+}
+
+#[test]
+fn an_access_is_split_where_mappings_meet_and_misses_read_as_ones() {
+    let space = Space::new(SpaceKind::Ports, Fake::new());
+    let (a, b) = (probe(0x10), probe(0x20));
+    space.map(Mapping::device(0x100, 2, a.clone(), 3)).unwrap();
+    space.map(Mapping::device(0x102, 1, b, 0)).unwrap();
+    let mut data = [0; 6];
+    space.read(0xff, &mut data);
+    assert_eq!(data, [0xff, 0x10, 0x11, 0x20, 0xff, 0xff]);
+    assert_eq!(space.misses(), 2);
+    space.write(0x101, &[1, 2, 3, 4]);
+    let at = At { region: 3, offset: 1 };
+    assert_eq!(a.lock().writes, [(at, vec![1])]);
+    // The end of the space is an end, not a wrap.
+    let mut data = [0; 4];
+    space.read(0xfffe, &mut data);
+    assert_eq!(data, [0xff; 4]);
+}
+
+#[test]
+fn the_higher_priority_then_the_later_mapping_wins() {
+    let space = Space::new(SpaceKind::Ports, Fake::new());
+    space.map(Mapping::device(0, 0x10, probe(1), 0)).unwrap();
+    let low = Mapping { priority: 0, ..Mapping::device(0, 0x20, probe(2), 0) };
+    space.map(low).unwrap();
+    let id = space.map(Mapping::device(4, 4, probe(3), 0)).unwrap();
+    let name = |n: u8| format!("probe{n}");
+    assert_eq!(
+        ranges(&space),
+        [(0, 3, name(1)), (4, 7, name(3)), (8, 15, name(1)), (16, 31, name(2))]
+    );
+    space.place(id, 0x1e, true).unwrap();
+    assert_eq!(ranges(&space), [(0, 15, name(1)), (16, 0x1d, name(2)), (0x1e, 0x21, name(3))]);
+    space.place(id, 0x1e, false).unwrap();
+    assert_eq!(ranges(&space), [(0, 15, name(1)), (16, 31, name(2))]);
+    assert!(space.place(id, 0xffff, true).is_err());
+}
+
+#[test]
+fn doorbells_follow_their_mapping_and_hide_with_it() {
+    let hv = Fake::new();
+    let space = Space::new(SpaceKind::Memory, hv.clone());
+    let fd = Arc::new(EventFd::new(0).unwrap());
+    let bell = Bell { offset: 0x10, width: 2, value: Some(1), fd };
+    let mapping = Mapping { bells: vec![bell], ..Mapping::device(0x1000, 0x100, probe(1), 0) };
+    let id = space.map(mapping).unwrap();
+    let at = |address| Doorbell { space: SpaceKind::Memory, address, width: 2, value: Some(1) };
+    assert_eq!(hv.take_calls(), [Call::Doorbell(at(0x1010), true)]);
+    space.place(id, 0x2000, true).unwrap();
+    assert_eq!(
+        hv.take_calls(),
+        [Call::Doorbell(at(0x1010), false), Call::Doorbell(at(0x2010), true)]
+    );
+    let cover = Mapping { priority: 2, ..Mapping::device(0x2000, 0x1000, probe(2), 0) };
+    space.map(cover).unwrap();
+    assert_eq!(hv.take_calls(), [Call::Doorbell(at(0x2010), false)]);
+}
+
+#[test]
+fn the_dirty_log_is_harvested_before_its_slot_goes() {
+    use vm_memory::bitmap::Bitmap;
+    let hv = Fake::new();
+    let space = Space::new(SpaceKind::Memory, hv.clone());
+    let ram = RamBlock::anonymous(0x10_0000).unwrap();
+    let id = space.map(Mapping::ram(0x10_0000, ram.clone())).unwrap();
+    space.log_dirty(true).unwrap();
+    hv.dirty(0, 5);
+    space.harvest_dirty().unwrap();
+    hv.dirty(0, 7);
+    space.unmap(id).unwrap();
+    let bitmap = ram.region().bitmap();
+    assert!(bitmap.dirty_at(5 * 4096) && bitmap.dirty_at(7 * 4096) && !bitmap.dirty_at(6 * 4096));
+}
+
+#[test]
+fn rom_takes_no_writes_and_a_dead_device_reads_as_ones() {
+    let space = Space::new(SpaceKind::Memory, Fake::new());
+    let block = RamBlock::anonymous(4096).unwrap();
+    block.write(0, &[7]);
+    let target = Target::Ram { block, offset: 0, readonly: true };
+    space.map(Mapping { target, ..Mapping::device(0, 4096, probe(0), 0) }).unwrap();
+    space.write(0, &[8]);
+    let mut byte = [0];
+    space.read(0, &mut byte);
+    assert_eq!(byte, [7]);
+    let device = probe(9);
+    space.map(Mapping::device(0, 1, device.clone(), 0)).unwrap();
+    device.mark_dead();
+    space.read(0, &mut byte);
+    assert_eq!(byte, [0xff]);
+}
+
+proptest! {
+    /// The painted view against the definition: the topmost enabled mapping at each address.
+    #[test]
+    fn painting_matches_its_definition(
+        maps in prop::collection::vec((0u64..40, 1u64..20, -2i8..3, any::<bool>()), 0..12),
+        moves in prop::collection::vec((0usize..12, 0u64..40, any::<bool>()), 0..6),
+    ) {
+        let space = Space::new(SpaceKind::Ports, Fake::new());
+        let mut model = Vec::new();
+        for (n, (base, size, priority, enabled)) in maps.into_iter().enumerate() {
+            let mapping = Mapping::device(base, size, probe(n as u8), 0);
+            let id = space.map(Mapping { priority, enabled, ..mapping }).unwrap();
+            model.push((id, n, base, size, priority, enabled));
+        }
+        for (n, base, enabled) in moves {
+            if let Some(entry) = model.get_mut(n) {
+                space.place(entry.0, base, enabled).unwrap();
+                (entry.2, entry.5) = (base, enabled);
+            }
+        }
+        for address in 0..64u64 {
+            let expected = model
+                .iter()
+                .filter(|(.., base, size, _, enabled)| *enabled && *base <= address && address < base + size)
+                .max_by_key(|(_, n, _, _, priority, _)| (*priority, *n))
+                .map(|(_, n, base, ..)| (*n as u8).wrapping_add((address - base) as u8));
+            let mut byte = [0];
+            space.read(address, &mut byte);
+            prop_assert_eq!(byte[0], expected.unwrap_or(0xff));
+        }
+    }
+}
