@@ -1,0 +1,55 @@
+//! The kernel loaders on arbitrary bytes.
+
+use std::fs::File;
+use std::io::Write;
+
+use rustix::fs::MemfdFlags;
+use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+use super::image::Image;
+use super::layout::{BOOT_AREA_END, RamLayout};
+use super::multiboot::Module;
+use super::place::Target;
+use super::{BootSource, Extras};
+use crate::cpu::setup::Entry;
+
+/// Small, but a stock kernel fits.
+const RAM: u64 = 64 << 20;
+
+/// Loads `data` as a kernel into a small guest and checks that a kernel that was accepted starts
+/// within loaded memory. The first byte chooses what comes with it: bit 0 an initrd, bit 1
+/// modules instead, bit 2 RAM that is not zero; the second byte is the length of the command line.
+///
+/// # Panics
+///
+/// When a loader is wrong: that is the point.
+pub fn fuzz(data: &[u8]) {
+    let [choice, cmdline_len, kernel @ ..] = data else { return };
+    let Some(kernel) = memory_file("kernel", kernel) else { return };
+    let Some(extra) = memory_file("initrd", b"not really an initrd") else { return };
+    let extras = match choice & 3 {
+        0 => Extras::Initrd(None),
+        1 => Extras::Initrd(Some(extra)),
+        _ => Extras::Modules(vec![Module { image: extra, string: "module args".into() }]),
+    };
+    let cmdline = "x".repeat(usize::from(*cmdline_len) * 16);
+    let Ok(source) = BootSource::new(kernel, extras, &cmdline) else { return };
+    let ranges = [(GuestAddress(0), RAM as usize)];
+    let Ok(mem) = GuestMemoryMmap::<AtomicBitmap>::from_ranges(&ranges) else { return };
+    let layout = RamLayout { low: RAM, high: 0 };
+    let target = Target { mem: &mem, layout, rsdp: None, zeroed: choice & 4 == 0 };
+    if let Ok(entry) = source.load(&target) {
+        let rip = match entry {
+            Entry::Long { rip, .. } | Entry::Pvh { rip, .. } | Entry::Multiboot { rip, .. } => rip,
+            Entry::Reset => panic!("a kernel does not start at the reset vector"),
+        };
+        assert!((BOOT_AREA_END..RAM).contains(&rip.0), "entry outside what was loaded: {entry:?}");
+    }
+}
+
+fn memory_file(what: &'static str, bytes: &[u8]) -> Option<Image> {
+    let mut file = File::from(rustix::fs::memfd_create(what, MemfdFlags::CLOEXEC).ok()?);
+    file.write_all(bytes).ok()?;
+    Some(Image::from_file(what, file))
+}
