@@ -6,14 +6,15 @@
 use std::fs::File;
 use std::path::Path;
 
+use resources::ram::ABOVE_4G;
 use rustix::fs::MemfdFlags;
 
 use super::Error;
 use super::image::Image;
-use super::layout::{FIRMWARE_MIN, FOUR_GIB, HIGH_MEMORY};
+use super::layout::{FIRMWARE_MIN, HIGH_MEMORY};
 
 /// The largest image: it ends at 4 GiB, and KVM's own pages lie 16 MiB below.
-pub const FIRMWARE_MAX: u64 = FOUR_GIB - FIRMWARE_MIN;
+pub const FIRMWARE_MAX: u64 = ABOVE_4G - FIRMWARE_MIN;
 /// How much of the image's end is also mapped below 1 MiB.
 const LOW_ALIAS: u64 = 128 << 10;
 const PAGE: u64 = 4096;
@@ -74,7 +75,7 @@ impl Firmware {
     pub fn mappings(&self) -> [FirmwareMapping; 2] {
         let low = self.size.min(LOW_ALIAS);
         [
-            FirmwareMapping { address: FOUR_GIB - self.size, offset: 0, len: self.size },
+            FirmwareMapping { address: ABOVE_4G - self.size, offset: 0, len: self.size },
             FirmwareMapping { address: HIGH_MEMORY - low, offset: self.size - low, len: low },
         ]
     }

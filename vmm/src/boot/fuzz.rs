@@ -3,9 +3,8 @@
 use std::fs::File;
 use std::io::Write;
 
+use resources::ram::{Ram, RamConfig};
 use rustix::fs::MemfdFlags;
-use vm_memory::bitmap::AtomicBitmap;
-use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::image::Image;
 use super::layout::{BOOT_AREA_END, RamLayout};
@@ -15,7 +14,7 @@ use super::{BootSource, Extras};
 use crate::cpu::setup::Entry;
 
 /// Small, but a stock kernel fits.
-const RAM: u64 = 64 << 20;
+const SIZE: u64 = 64 << 20;
 
 /// Loads `data` as a kernel into a small guest and checks that a kernel that was accepted starts
 /// within loaded memory. The first byte chooses what comes with it: bit 0 an initrd, bit 1
@@ -35,16 +34,15 @@ pub fn fuzz(data: &[u8]) {
     };
     let cmdline = "x".repeat(usize::from(*cmdline_len) * 16);
     let Ok(source) = BootSource::new(kernel, extras, &cmdline) else { return };
-    let ranges = [(GuestAddress(0), RAM as usize)];
-    let Ok(mem) = GuestMemoryMmap::<AtomicBitmap>::from_ranges(&ranges) else { return };
-    let layout = RamLayout { low: RAM, high: 0 };
-    let target = Target { mem: &mem, layout, rsdp: None, zeroed: choice & 4 == 0 };
+    let Ok(ram) = Ram::new(&RamConfig { size: SIZE, ..RamConfig::default() }) else { return };
+    let layout = RamLayout::of_size(SIZE);
+    let target = Target { mem: ram.memory(), layout, rsdp: None, zeroed: choice & 4 == 0 };
     if let Ok(entry) = source.load(&target) {
         let rip = match entry {
             Entry::Long { rip, .. } | Entry::Pvh { rip, .. } | Entry::Multiboot { rip, .. } => rip,
             Entry::Reset => panic!("a kernel does not start at the reset vector"),
         };
-        assert!((BOOT_AREA_END..RAM).contains(&rip.0), "entry outside what was loaded: {entry:?}");
+        assert!((BOOT_AREA_END..SIZE).contains(&rip.0), "entry outside what was loaded: {entry:?}");
     }
 }
 

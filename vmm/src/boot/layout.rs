@@ -24,6 +24,8 @@
 
 use std::ops::Range;
 
+use resources::ram::ABOVE_4G;
+
 /// The global descriptor table for an entry without firmware.
 pub const GDT: u64 = 0x500;
 /// The (empty) interrupt descriptor table for an entry without firmware.
@@ -68,13 +70,6 @@ pub const KVM_IDENTITY_MAP: u64 = 0xfeff_c000;
 pub const KVM_TSS: u64 = 0xfeff_d000;
 /// The lowest address firmware can start at.
 pub const FIRMWARE_MIN: u64 = 0xff00_0000;
-/// Four gibibytes: RAM goes on here above the PCI hole.
-pub const FOUR_GIB: u64 = 0x1_0000_0000;
-
-/// RAM of this size or more is split around the PCI hole...
-const SPLIT_FROM: u64 = 0xe000_0000;
-/// ...with this much of it below.
-const SPLIT_LOW: u64 = 0xc000_0000;
 
 /// How the machine's RAM lies in guest-physical space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,20 +81,17 @@ pub struct RamLayout {
 }
 
 impl RamLayout {
-    /// The `pc` machine with `size` bytes of RAM: all of it low while it ends below the 512 MiB
-    /// PCI hole, otherwise 3 GiB low and the rest above 4 GiB.
-    pub fn pc(size: u64) -> Self {
-        if size >= SPLIT_FROM {
-            Self { low: SPLIT_LOW, high: size - SPLIT_LOW }
-        } else {
-            Self { low: size, high: 0 }
+    /// RAM of `size` bytes as [`resources::ram`] lays it out.
+    pub fn of_size(size: u64) -> Self {
+        let mut layout = Self { low: 0, high: 0 };
+        for (start, len) in resources::ram::layout(size) {
+            if start == 0 {
+                layout.low = len;
+            } else {
+                layout.high = len;
+            }
         }
-    }
-
-    /// The ranges of guest-physical addresses that are RAM, as pairs of start and length: what the
-    /// machine maps.
-    pub fn regions(&self) -> impl Iterator<Item = (u64, u64)> {
-        [(0, self.low), (FOUR_GIB, self.high)].into_iter().filter(|(_, len)| *len > 0)
+        layout
     }
 
     /// The low RAM an image may be loaded into: conventional memory and everything from 1 MiB up.
@@ -121,7 +113,7 @@ impl RamLayout {
             (ACPI_RSDP..ACPI_END, Reserved),
             (extended, Ram),
             (KVM_IDENTITY_MAP..FIRMWARE_MIN, Reserved),
-            (FOUR_GIB..FOUR_GIB.saturating_add(self.high), Ram),
+            (ABOVE_4G..ABOVE_4G.saturating_add(self.high), Ram),
         ]
         .into_iter()
         .filter(|(range, _)| !range.is_empty())
@@ -157,20 +149,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
 
     #[test]
-    fn ram_splits_at_three_and_a_half_gib() {
-        assert_eq!(RamLayout::pc(512 * MIB), RamLayout { low: 512 * MIB, high: 0 });
-        assert_eq!(RamLayout::pc(0xe000_0000 - 4096), RamLayout { low: 0xdfff_f000, high: 0 });
-        assert_eq!(RamLayout::pc(3584 * MIB), RamLayout { low: 3 * GIB, high: 512 * MIB });
-        assert_eq!(RamLayout::pc(6 * GIB), RamLayout { low: 3 * GIB, high: 3 * GIB });
-    }
-
-    #[test]
     fn memory_map_of_six_gib() {
-        let map: Vec<_> = RamLayout::pc(6 * GIB)
+        let map: Vec<_> = RamLayout::of_size(6 * GIB)
             .memory_map()
             .iter()
             .map(|r| (r.start, r.start + r.len, r.kind as u32))
@@ -207,13 +190,15 @@ mod tests {
     proptest! {
         #[test]
         fn memory_map_is_sorted_and_covers_ram(size in 0u64..1 << 46) {
-            let layout = RamLayout::pc(size);
-            prop_assert_eq!(layout.regions().map(|(_, len)| len).sum::<u64>(), size);
+            let layout = RamLayout::of_size(size);
+            prop_assert_eq!(layout.low + layout.high, size);
             let map = layout.memory_map();
             prop_assert!(map.windows(2).all(|w| w[0].start + w[0].len <= w[1].start));
             for range in map.iter().filter(|r| r.kind == MemoryKind::Ram) {
                 let end = range.start + range.len;
-                let inside = layout.regions().any(|(s, len)| s <= range.start && end <= s + len);
+                let inside = end <= layout.low
+                    || (ABOVE_4G..=ABOVE_4G + layout.high).contains(&range.start)
+                        && end <= ABOVE_4G + layout.high;
                 prop_assert!(inside);
             }
         }
