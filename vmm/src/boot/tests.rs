@@ -33,7 +33,7 @@ macro_rules! put {
 }
 
 /// A bzImage with one setup sector behind the first and 4096 bytes of kernel at 16 MiB.
-pub(super) fn bzimage() -> Vec<u8> {
+fn bzimage() -> Vec<u8> {
     let mut image = vec![0; 1024];
     put!(&mut image,
         0x1f1 => 1u8, 0x1f4 => 256u32, 0x1fe => 0xaa55u16, 0x200 => 0x6aebu16,
@@ -46,7 +46,7 @@ pub(super) fn bzimage() -> Vec<u8> {
 
 /// A 64-bit ELF file with one segment at 1 MiB (0x2000 bytes of which 0x1000 are in the file) and
 /// one for notes.
-pub(super) fn elf64(notes: &[u8]) -> Vec<u8> {
+fn elf64(notes: &[u8]) -> Vec<u8> {
     let mut image = b"\x7fELF\x02\x01\x01".to_vec();
     put!(&mut image,
         16 => 2u16, 18 => 62u16, 20 => 1u32, 24 => u64::from(KERNEL_AT) + 0x10, 32 => 64u64,
@@ -74,7 +74,7 @@ fn elf32() -> Vec<u8> {
 }
 
 /// Two notes, the second of which is the PVH entry.
-pub(super) fn pvh_notes(entry: u32) -> Vec<u8> {
+fn pvh_notes(entry: u32) -> Vec<u8> {
     let mut notes = Vec::new();
     put!(&mut notes, 0 => 4u32, 4 => 5u32, 8 => 6u32);
     put(&mut notes, 12, b"Xen\0linux\0\0\0");
@@ -90,14 +90,14 @@ fn multiboot_header(image: &mut Vec<u8>, at: usize, flags: u32) {
     put!(image, at => magic, at + 4 => flags, at + 8 => checksum);
 }
 
-pub(super) fn multiboot_elf() -> Vec<u8> {
+fn multiboot_elf() -> Vec<u8> {
     let mut image = elf32();
     multiboot_header(&mut image, 0x1000, 3);
     image
 }
 
 /// A raw multiboot kernel: header at 0x100, loaded from file offset 0x80 on.
-pub(super) fn multiboot_raw() -> Vec<u8> {
+fn multiboot_raw() -> Vec<u8> {
     let mut image = vec![0x90; 0x880];
     multiboot_header(&mut image, 0x100, 1 << 16);
     put!(&mut image,
@@ -484,6 +484,21 @@ fn images() -> Vec<Vec<u8>> {
         multiboot_raw(),
         elf32(),
     ]
+}
+
+/// Writes `fuzz/seeds/kernel_image`, after a change to the images here.
+#[test]
+#[ignore = "writes into the source tree"]
+fn write_fuzz_seeds() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/kernel_image");
+    let names = ["bzimage", "elf64", "pvh", "multiboot_elf", "multiboot_raw", "elf32"];
+    for (choice, (name, image)) in names.into_iter().zip(images()).enumerate() {
+        // Multiboot goes with modules, the others with an initrd.
+        let extras = if name.starts_with("multiboot") { 2 } else { 1 };
+        let mut seed = vec![extras | (choice as u8 % 2) << 2, 3];
+        seed.extend(image);
+        std::fs::write(dir.join(name), seed).unwrap();
+    }
 }
 
 proptest! {
