@@ -2,7 +2,7 @@
 //!
 //! `-help`, the suggestions for a misspelt option and `query-command-line-options` are made from
 //! it. To add an option: a row here, an [`Id`], and the arm that the compiler then asks for in
-//! [`super::apply`]. Constant data: any thread, no lock.
+//! `apply` in the parent module. Constant data: any thread, no lock.
 
 use super::keyval::{Key, Keys, Kind};
 use resources::nearest::nearest;
