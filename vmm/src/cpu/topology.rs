@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use resources::nearest::nearest;
+use resources::{nearest::nearest, value::parse_number};
 
 /// The most processors a machine can have: APIC id 255 is the broadcast of the 8-bit xAPIC.
 pub const MAX_CPUS: u32 = 255;
@@ -216,14 +216,7 @@ fn fail<T>(message: fmt::Arguments<'_>) -> Result<T, TopologyError> {
 }
 
 fn number(key: &str, value: &str) -> Result<u32, TopologyError> {
-    let parsed = match value.strip_prefix("0x").or_else(|| value.strip_prefix("0X")) {
-        Some(hex) if !hex.starts_with('+') => u64::from_str_radix(hex, 16).ok(),
-        None if !value.starts_with('+') => value.parse().ok(),
-        _ => None,
-    };
-    let Some(n) = parsed else {
-        return fail(format_args!("Parameter '{key}' expects a number, not '{value}'"));
-    };
+    let n = parse_number(key, value).map_err(|e| TopologyError(e.to_string()))?;
     match u32::try_from(n) {
         Ok(0) => fail(format_args!("Parameter '{key}' of -smp must be greater than zero")),
         // More would give socket or core fields wider than an APIC id, whatever the rest is.
@@ -283,10 +276,10 @@ mod tests {
         assert_eq!(message("4,maxcpus=2"), "maxcpus must be equal to or greater than smp");
         assert_eq!(message("0"), "Parameter 'cpus' of -smp must be greater than zero");
         assert_eq!(message("4,cores=0"), "Parameter 'cores' of -smp must be greater than zero");
-        assert_eq!(message("four"), "Parameter 'cpus' expects a number, not 'four'");
-        assert_eq!(message("-1"), "Parameter 'cpus' expects a number, not '-1'");
-        assert_eq!(message("+1"), "Parameter 'cpus' expects a number, not '+1'");
-        assert_eq!(message("0x+1"), "Parameter 'cpus' expects a number, not '0x+1'");
+        assert_eq!(message("four"), "Parameter 'cpus' expects a number");
+        assert_eq!(message("-1"), "Parameter 'cpus' expects a number");
+        assert_eq!(message("+1"), "Parameter 'cpus' expects a number");
+        assert_eq!(message("0x+1"), "Parameter 'cpus' expects a number");
         assert_eq!(
             message("4,thread=2"),
             "Invalid parameter 'thread' of -smp (nearest: 'threads')"
