@@ -1,0 +1,279 @@
+use super::*;
+use crate::*;
+use std::time::Duration;
+
+/// A machine of run states only.
+#[derive(Default)]
+struct Toy {
+    context: Context,
+    running: bool,
+    /// What is to be done after the reply.
+    asked: Vec<Event>,
+    fds: Vec<OwnedFd>,
+    asker: Option<MonitorId>,
+}
+
+impl Host for Toy {
+    fn context(&mut self) -> &mut Context {
+        &mut self.context
+    }
+}
+
+/// Handlers of the form `Command(self) -> value;`.
+macro_rules! handle {
+    ($($command:ident($toy:ident) $body:expr;)*) => { $(
+        impl Handle<$command> for Toy {
+            fn handle(&mut self, _: $command) -> Result<<$command as Command>::Ret, QmpError> {
+                let $toy = self;
+                Ok($body)
+            }
+        }
+    )* };
+}
+
+handle! {
+    Stop(toy) if std::mem::take(&mut toy.running) { toy.context.raise(Event::Stop) };
+    Cont(toy) if !std::mem::replace(&mut toy.running, true) { toy.context.raise(Event::Resume) };
+    SystemReset(toy) toy.asked.push(Event::Reset);
+    SystemPowerdown(toy) toy.asked.push(Event::Powerdown);
+    SystemWakeup(_toy) ();
+    Quit(toy) toy.asked.push(Event::Shutdown);
+    XPulseSaveRestore(toy) toy.fds.extend(toy.context.fd.take());
+    QueryStatus(toy) StatusInfo {
+        status: if toy.running { RunState::Running } else { RunState::Paused },
+        singlestep: false,
+        running: toy.running,
+    };
+    QueryVersion(_toy) version();
+    QueryName(toy) { toy.asker = toy.context.monitor; NameInfo { name: None } };
+    QueryUuid(_toy) UuidInfo { uuid: "0".into() };
+    QueryKvm(_toy) KvmInfo { enabled: true, present: true };
+    QueryTarget(_toy) TargetInfo { arch: "x86_64".into() };
+    QueryCpus(_toy) vec![CpuInfo { current: true, cpu: 0, pc: Some(-16), halted: false, thread_id: 7 }];
+}
+
+fn version() -> VersionInfo {
+    VersionInfo { qemu: VersionInfoQemu { micro: 50, minor: 7, major: 1 }, package: "".into() }
+}
+
+struct Rig {
+    monitors: Monitors,
+    toy: Toy,
+    now: Instant,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self { monitors: Monitors::new(), toy: Toy::default(), now: Instant::now() }
+    }
+
+    /// A monitor with a client in command mode.
+    fn client(&mut self) -> MonitorId {
+        let id = self.monitors.add(false);
+        self.monitors.connect(id, &version());
+        self.say(id, "{'execute': 'qmp_capabilities'}");
+        self.heard(id);
+        id
+    }
+
+    /// The client says something, and the main loop runs.
+    fn say(&mut self, id: MonitorId, text: &str) {
+        self.monitors.feed(id, text.as_bytes(), None);
+        while self.monitors.serve_one(id, &mut self.toy, self.now) {
+            for event in std::mem::take(&mut self.toy.asked) {
+                self.toy.context.raise(event);
+            }
+            self.monitors.deliver(&mut self.toy, self.now);
+        }
+    }
+
+    /// What the client has heard, timestamps cut out.
+    fn heard(&mut self, id: MonitorId) -> Vec<String> {
+        let text = String::from_utf8(self.monitors.output(id).to_vec()).unwrap();
+        self.monitors.sent(id, text.len());
+        text.split_terminator("\r\n")
+            .map(|line| match line.split_once("}, \"event\"") {
+                Some((_, event)) => format!("{{\"event\"{event}"),
+                None => line.to_owned(),
+            })
+            .collect()
+    }
+
+    fn ask(&mut self, id: MonitorId, text: &str) -> Vec<String> {
+        self.say(id, text);
+        self.heard(id)
+    }
+}
+
+const DONE: &str = r#"{"return": {}}"#;
+
+fn event(name: &str) -> String {
+    format!(r#"{{"event": "{name}"}}"#)
+}
+
+#[test]
+fn events_before_and_after_the_reply() {
+    let mut rig = Rig::new();
+    let id = rig.client();
+    assert_eq!(rig.ask(id, "{'execute': 'cont'}"), [&event("RESUME"), DONE]);
+    assert_eq!(rig.ask(id, "{'execute': 'cont'}"), [DONE]);
+    assert_eq!(rig.ask(id, "{'execute': 'stop'}"), [&event("STOP"), DONE]);
+    assert_eq!(rig.ask(id, "{'execute': 'stop'}"), [DONE]);
+    assert_eq!(
+        rig.ask(id, "{'execute': 'system_reset'}{'execute': 'quit', 'id': 1}"),
+        [DONE, &event("RESET"), r#"{"return": {}, "id": 1}"#, &event("SHUTDOWN")]
+    );
+}
+
+#[test]
+fn replies_are_typed() {
+    let mut rig = Rig::new();
+    let id = rig.client();
+    for (name, value) in [
+        ("query-status", r#"{"status": "paused", "singlestep": false, "running": false}"#),
+        ("query-version", r#"{"qemu": {"micro": 50, "minor": 7, "major": 1}, "package": ""}"#),
+        ("query-name", "{}"),
+        ("query-uuid", r#"{"UUID": "0"}"#),
+        ("query-kvm", r#"{"enabled": true, "present": true}"#),
+        ("query-target", r#"{"arch": "x86_64"}"#),
+        (
+            "query-cpus",
+            r#"[{"current": true, "CPU": 0, "pc": -16, "halted": false, "thread_id": 7}]"#,
+        ),
+    ] {
+        let reply = rig.ask(id, &format!("{{'execute': '{name}'}}"));
+        assert_eq!(reply, [format!(r#"{{"return": {value}}}"#)]);
+    }
+}
+
+#[test]
+fn errors_are_exact() {
+    let mut rig = Rig::new();
+    let id = rig.client();
+    let error = |class: &str, desc: &str| {
+        format!(r#"{{"error": {{"class": "{class}", "desc": "{desc}"}}}}"#)
+    };
+    for (text, class, desc) in [
+        ("{'execute': 'frob'}", "CommandNotFound", "The command frob has not been found"),
+        (
+            "{'execute': 'qmp_capabilities'}",
+            "CommandNotFound",
+            "The command qmp_capabilities has not been found",
+        ),
+        ("{'execute': 'stop', 'arguments': {'a': 1}}", "GenericError", "Invalid parameter 'a'"),
+    ] {
+        assert_eq!(rig.ask(id, text), [error(class, desc)]);
+    }
+}
+
+#[test]
+fn lists_of_the_interface() {
+    let mut rig = Rig::new();
+    let id = rig.client();
+    let names = |line: &str| -> Vec<String> {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        let items = value["return"].as_array().unwrap();
+        items.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let commands = names(&rig.ask(id, "{'execute': 'query-commands'}")[0]);
+    assert_eq!(
+        commands,
+        [
+            "x-pulse-save-restore",
+            "query-target",
+            "query-uuid",
+            "query-name",
+            "query-status",
+            "query-kvm",
+            "query-cpus",
+            "query-events",
+            "query-commands",
+            "query-version",
+            "qmp_capabilities",
+            "system_powerdown",
+            "system_reset",
+            "system_wakeup",
+            "cont",
+            "stop",
+            "quit"
+        ]
+    );
+    let events = names(&rig.ask(id, "{'execute': 'query-events'}")[0]);
+    assert_eq!(
+        events,
+        [
+            "GUEST_PANICKED",
+            "WAKEUP",
+            "SUSPEND_DISK",
+            "SUSPEND",
+            "WATCHDOG",
+            "RTC_CHANGE",
+            "RESUME",
+            "STOP",
+            "POWERDOWN",
+            "RESET",
+            "SHUTDOWN"
+        ]
+    );
+}
+
+#[test]
+fn every_client_in_command_mode_hears_events() {
+    let mut rig = Rig::new();
+    let (first, second) = (rig.client(), rig.client());
+    let third = rig.monitors.add(false);
+    rig.monitors.connect(third, &version());
+    rig.heard(third);
+    assert_eq!(rig.ask(first, "{'execute': 'cont'}"), [&event("RESUME"), DONE]);
+    assert_eq!(rig.heard(second), [event("RESUME")]);
+    assert!(rig.heard(third).is_empty());
+
+    rig.monitors.disconnect(second);
+    rig.monitors.remove(third);
+    assert_eq!(rig.ask(first, "{'execute': 'stop'}"), [&event("STOP"), DONE]);
+    assert!(rig.monitors.output(second).is_empty());
+    assert!(!rig.monitors.wants_input(second) && !rig.monitors.wants_input(third));
+}
+
+#[test]
+fn a_new_client_starts_afresh() {
+    let mut rig = Rig::new();
+    let id = rig.client();
+    rig.say(id, "{'execute': 'st");
+    rig.monitors.connect(id, &version());
+    assert!(rig.heard(id)[0].starts_with("{\"QMP\""));
+    assert!(rig.ask(id, "{'execute': 'stop'}")[0].contains("CommandNotFound"));
+}
+
+#[test]
+fn rate_limits_hold_for_all_clients() {
+    let mut rig = Rig::new();
+    let id = rig.client();
+    for offset in 1..=5 {
+        rig.toy.context.raise(Event::RtcChange { offset });
+    }
+    rig.monitors.deliver(&mut rig.toy, rig.now);
+    let change = |n| format!(r#"{{"event": "RTC_CHANGE", "data": {{"offset": {n}}}}}"#);
+    assert_eq!(rig.heard(id), [change(1)]);
+    assert_eq!(rig.monitors.deadline(), Some(rig.now + Duration::from_secs(1)));
+    rig.now += Duration::from_secs(1);
+    rig.monitors.deliver(&mut rig.toy, rig.now);
+    assert_eq!(rig.heard(id), [change(5)]);
+    assert_eq!(rig.monitors.deadline(), None);
+}
+
+#[test]
+fn handlers_know_who_asks_and_may_take_the_descriptor() {
+    let mut rig = Rig::new();
+    let id = rig.client();
+    let fd = std::fs::File::open("/dev/null").unwrap().into();
+    rig.monitors.feed(id, b"{'execute': 'query-name'}", Some(fd));
+    rig.say(id, "");
+    assert_eq!((rig.toy.asker, rig.toy.context.monitor), (Some(id), None));
+    // It stayed in the mailbox, for the command that wants it.
+    assert!(rig.toy.context.fd.is_none() && rig.toy.fds.is_empty());
+    rig.say(id, "{'execute': 'x-pulse-save-restore'}");
+    assert_eq!(rig.toy.fds.len(), 1);
+    rig.say(id, "{'execute': 'x-pulse-save-restore'}");
+    assert_eq!(rig.toy.fds.len(), 1);
+}

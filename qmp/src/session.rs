@@ -1,0 +1,265 @@
+//! One client of the machine protocol, without its socket.
+//!
+//! Runs on the main thread without locks. What the client sends goes in by
+//! [`Session::feed`], what it is to be told comes out by [`Session::output`], and
+//! [`Session::next_request`] gives the commands it wants run, one at a time: the
+//! text behind a request is not looked at before that request is answered.
+//!
+//! A hostile client reaches everything here. Its memory is bounded:
+//! - a request that is not whole yet by [`crate::json::parse::MEMORY_MAX`];
+//! - what was fed but not looked at by what the caller reads at once, as it
+//!   reads only while [`Session::wants_input`];
+//! - replies by [`OUTPUT_PAUSE`] and one reply more, because no request is taken
+//!   while that much is unread;
+//! - events by [`EVENTS_MAX`], beyond which the session is closed: QEMU would
+//!   keep them for ever, but a client that reads nothing misses nothing.
+
+use crate::event::Raised;
+use crate::json::{self, Parser};
+use crate::{Command, ErrorClass, QmpCapabilities, QmpError, VersionInfo, check};
+use serde_json::{Map, Value};
+use std::os::fd::OwnedFd;
+
+/// How many bytes may be unread by the client before no request of it is taken.
+pub const OUTPUT_PAUSE: usize = 1 << 20;
+
+/// How many bytes of events may pile up, since the client last had read
+/// everything, before the session is closed.
+pub const EVENTS_MAX: usize = 4 << 20;
+
+/// Buffers above this are given back when they run empty.
+const BUFFER_KEEP: usize = 4096;
+
+/// The state of one connection, from its greeting on.
+#[derive(Debug)]
+pub struct Session {
+    pretty: bool,
+    negotiating: bool,
+    parser: Parser,
+    input: Buffer,
+    output: Buffer,
+    /// Bytes of events added since `output` was last empty.
+    events: usize,
+    overrun: bool,
+    fd: Option<OwnedFd>,
+}
+
+/// A command that a client wants run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// The command.
+    pub name: String,
+    /// Its arguments; empty if none were given.
+    pub arguments: Map<String, Value>,
+    /// To be given back with the reply.
+    pub id: Option<Value>,
+}
+
+impl Session {
+    /// A connection that has just been opened: its greeting is in the output.
+    /// `pretty` spreads messages over lines.
+    pub fn new(version: &VersionInfo, pretty: bool) -> Self {
+        let mut session = Self {
+            pretty,
+            negotiating: true,
+            parser: Parser::new(),
+            input: Buffer::default(),
+            output: Buffer::default(),
+            events: 0,
+            overrun: false,
+            fd: None,
+        };
+        session.say(&serde_json::json!({"QMP": {"version": version, "capabilities": []}}));
+        session
+    }
+
+    /// Takes what the client sent, cut anywhere.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if !self.overrun {
+            self.input.add(bytes);
+        }
+    }
+
+    /// Whether it is time to read from the client: everything it sent before
+    /// has been looked at, and it reads its replies.
+    pub fn wants_input(&self) -> bool {
+        !self.overrun && self.input.is_empty() && self.output.len() < OUTPUT_PAUSE
+    }
+
+    /// The next command to run; [`Self::reply`] must follow. Mistakes in between
+    /// are answered on the way. `None`: more input is needed, or the client must
+    /// first read.
+    pub fn next_request(&mut self) -> Option<Request> {
+        while !self.overrun && self.output.len() < OUTPUT_PAUSE {
+            if self.input.is_empty() {
+                return None;
+            }
+            let (used, message) = self.parser.parse(self.input.bytes());
+            self.input.drop_front(used);
+            let request = match message? {
+                Ok(value) => Request::from_message(value),
+                Err(json::SyntaxError) => Err(QmpError::syntax()),
+            };
+            match request {
+                Ok(request) if self.negotiating => self.negotiate(request),
+                Ok(request) => return Some(request),
+                Err(error) => self.reply(None, Err(error)),
+            }
+        }
+        None
+    }
+
+    /// Before the client has asked for capabilities it may do nothing else.
+    fn negotiate(&mut self, request: Request) {
+        let result = if request.name == QmpCapabilities::NAME {
+            check::check(QmpCapabilities::ARGS, QmpCapabilities::OPEN, &request.arguments)
+        } else {
+            Err(QmpError::command_not_found(&request.name))
+        };
+        self.negotiating = result.is_err();
+        self.reply(request.id, result.map(|()| Value::Object(Map::new())));
+    }
+
+    /// Answers a request.
+    pub fn reply(&mut self, id: Option<Value>, result: Result<Value, QmpError>) {
+        let mut message = Map::new();
+        match result {
+            Ok(value) => {
+                message.insert("return".into(), value);
+                message.extend(id.map(|id| ("id".into(), id)));
+            }
+            Err(QmpError { class, desc }) => {
+                message.extend(id.map(|id| ("id".into(), id)));
+                message.insert(
+                    "error".into(),
+                    serde_json::json!({"class": ErrorClass::as_str(class), "desc": desc}),
+                );
+            }
+        }
+        self.say(&Value::Object(message));
+    }
+
+    /// Tells the client of an event, if it has finished negotiating.
+    pub fn event(&mut self, raised: &Raised) {
+        if self.negotiating || self.overrun {
+            return;
+        }
+        let before = self.output.len();
+        self.say(&raised.message());
+        self.events = self.events.saturating_add(self.output.len().saturating_sub(before));
+        if self.events > EVENTS_MAX {
+            self.overrun = true;
+            self.input = Buffer::default();
+            self.output = Buffer::default();
+            self.parser = Parser::new();
+        }
+    }
+
+    fn say(&mut self, message: &Value) {
+        if !self.overrun {
+            json::write(&mut self.output.data, message, self.pretty);
+            self.output.data.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// What the client is to be sent.
+    pub fn output(&self) -> &[u8] {
+        self.output.bytes()
+    }
+
+    /// The first `count` bytes of the output have been sent.
+    pub fn sent(&mut self, count: usize) {
+        self.output.drop_front(count);
+        if self.output.is_empty() {
+            self.events = 0;
+        }
+    }
+
+    /// Whether the client has left so many events unread that the connection is
+    /// to be closed; nothing goes in or out any more.
+    pub fn is_overrun(&self) -> bool {
+        self.overrun
+    }
+
+    /// A descriptor came with the bytes that are fed next. It waits for the
+    /// command that wants it; one that waited before is closed.
+    pub fn push_fd(&mut self, fd: OwnedFd) {
+        self.fd = Some(fd);
+    }
+
+    /// The descriptor that waits.
+    pub fn take_fd(&mut self) -> Option<OwnedFd> {
+        self.fd.take()
+    }
+}
+
+impl Request {
+    /// Looks at a message as a whole. None of these errors carries an id.
+    fn from_message(message: Value) -> Result<Self, QmpError> {
+        let expects = |name: &str, what: &str| {
+            QmpError::generic(format!("QMP input object member '{name}' expects '{what}'"))
+        };
+        let Value::Object(mut members) = message else {
+            return Err(QmpError::generic("Expected 'object' in QMP input"));
+        };
+        let name = match members.shift_remove("execute") {
+            Some(Value::String(name)) => Some(name),
+            Some(_) => return Err(expects("execute", "string")),
+            None => None,
+        };
+        let arguments = match members.shift_remove("arguments") {
+            Some(Value::Object(arguments)) => arguments,
+            Some(_) => return Err(expects("arguments", "object")),
+            None => Map::new(),
+        };
+        let id = members.shift_remove("id");
+        if let Some(name) = members.keys().next() {
+            return Err(QmpError::unexpected_member(name));
+        }
+        let name = name.ok_or_else(|| QmpError::generic("Expected 'execute' in QMP input"))?;
+        Ok(Self { name, arguments, id })
+    }
+}
+
+/// Bytes that come in at the end and leave at the front.
+#[derive(Debug, Default)]
+struct Buffer {
+    data: Vec<u8>,
+    /// How many of `data` have left.
+    gone: usize,
+}
+
+impl Buffer {
+    fn bytes(&self) -> &[u8] {
+        self.data.get(self.gone..).unwrap_or_default()
+    }
+
+    fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes().is_empty()
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.data.extend_from_slice(bytes);
+    }
+
+    fn drop_front(&mut self, count: usize) {
+        self.gone = self.gone.saturating_add(count);
+        if self.is_empty() {
+            self.gone = 0;
+            self.data.clear();
+            if self.data.capacity() > BUFFER_KEEP {
+                self.data = Vec::new();
+            }
+        } else if self.gone > OUTPUT_PAUSE {
+            self.data.drain(..self.gone);
+            self.gone = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
