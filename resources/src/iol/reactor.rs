@@ -24,6 +24,8 @@ pub enum Direction {
     Read,
     /// Room for output, or an error to be met when writing.
     Write,
+    /// The peer has stopped sending, or is gone; there may be input left of it.
+    Hangup,
 }
 
 /// Events handled per turn of the loop.
@@ -51,9 +53,11 @@ struct Source {
     slot: u64,
     /// What epoll is asked to report; `None`: not in epoll.
     armed: Cell<Option<EventSet>>,
-    read: Side,
-    write: Side,
+    sides: [Side; 3],
 }
+
+/// The events of each [`Direction`], in the order of `Source::sides`.
+const INTERESTS: [EventSet; 3] = [EventSet::IN, EventSet::OUT, EventSet::READ_HANG_UP];
 
 /// One direction of a watch.
 #[derive(Default)]
@@ -120,7 +124,7 @@ impl Reactor {
         let Some(source) = source else { return };
         let both = events.intersects(EventSet::ERROR | EventSet::HANG_UP);
         let mut unwanted = EventSet::empty();
-        for (side, interest) in [(&source.read, EventSet::IN), (&source.write, EventSet::OUT)] {
+        for (side, interest) in source.sides.iter().zip(INTERESTS) {
             if events.contains(interest) && !side.waits() {
                 unwanted |= interest;
             }
@@ -161,8 +165,7 @@ impl Reactor {
             fd,
             slot: slot as u64,
             armed: Cell::new(None),
-            read: Side::default(),
-            write: Side::default(),
+            sides: Default::default(),
         });
         slots.sources[slot] = Some(source.clone());
         source
@@ -213,6 +216,12 @@ impl<T: AsRawFd> Watch<T> {
         self.ready(Direction::Write).await;
     }
 
+    /// Completes when the peer has stopped sending or is gone; input it sent
+    /// before may be left to read.
+    pub async fn hung_up(&self) {
+        self.ready(Direction::Hangup).await;
+    }
+
     /// Completes when `direction` would not block. Like every readiness it is
     /// a hint: the operation may still report that it would block.
     pub fn ready(&self, direction: Direction) -> impl Future<Output = ()> + '_ {
@@ -220,7 +229,9 @@ impl<T: AsRawFd> Watch<T> {
     }
 
     /// Tries `operation` until it does something else than report
-    /// [`io::ErrorKind::WouldBlock`], waiting for readiness in between.
+    /// [`io::ErrorKind::WouldBlock`], waiting for readiness in between. Does not
+    /// yield when the first try succeeds: a task that may find more to do
+    /// forever should yield by itself.
     ///
     /// # Errors
     /// Those of `operation`.
@@ -266,10 +277,8 @@ struct Ready<'a> {
 
 impl Ready<'_> {
     fn side(&self) -> (&Side, EventSet) {
-        match self.direction {
-            Direction::Read => (&self.source.read, EventSet::IN),
-            Direction::Write => (&self.source.write, EventSet::OUT),
-        }
+        let index = self.direction as usize;
+        (&self.source.sides[index], INTERESTS[index])
     }
 }
 

@@ -266,6 +266,28 @@ fn readiness_nobody_waits_for_does_not_spin() {
 }
 
 #[test]
+fn hangup_is_told_beside_unread_input() {
+    run(|local| async move {
+        for half in [false, true] {
+            let (a, mut b) = pair();
+            let a = local.watch(a).unwrap();
+            b.write_all(b"x").unwrap();
+            let yet = race(a.hung_up(), local.sleep(Duration::from_millis(2))).await;
+            assert_eq!(yet, Either::Right(()));
+            if half {
+                b.shutdown(std::net::Shutdown::Write).unwrap();
+            } else {
+                drop(b);
+            }
+            a.hung_up().await;
+            a.readable().await;
+            let mut buf = [0; 2];
+            assert_eq!((&mut a.get()).read(&mut buf).unwrap(), 1);
+        }
+    });
+}
+
+#[test]
 fn both_directions_wait_on_one_watch() {
     run(|local| async move {
         let (a, b) = pair();

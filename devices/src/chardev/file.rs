@@ -1,0 +1,53 @@
+//! Output to a file, and input from another one if wanted.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::CharError;
+use super::port::Port;
+use super::stream::{self, FdSink};
+
+/// Options of the file back end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct File {
+    /// The file that takes the output; made if need be.
+    pub path: PathBuf,
+    /// Keep what is in the file and write after it.
+    pub append: bool,
+    /// A file to read input from, until its end.
+    pub input: Option<PathBuf>,
+}
+
+impl File {
+    pub(super) fn open(self, port: &Arc<Port>) -> Result<(), CharError> {
+        let how = if self.append { OFlags::APPEND } else { OFlags::TRUNC };
+        let output = open(&self.path, OFlags::WRONLY | OFlags::CREATE | how)?;
+        let input = self.input.map(|path| open(&path, OFlags::RDONLY)).transpose()?;
+        port.set_filename("file".to_owned());
+        port.opened(Box::new(FdSink(output.clone())));
+        port.spawn(move |local, port| async move {
+            let Ok(output) = local.watch(output) else { return };
+            let Some(input) = input.and_then(|input| local.watch(input).ok()) else {
+                match stream::send(&port, &output).await {}
+            };
+            let keep = async || std::future::pending().await;
+            let end = stream::pump(&local, &port, &input, &output, stream::read, keep).await;
+            tracing::debug!(label = port.label, ?end, "input of the file chardev ended");
+            drop(input);
+            match stream::send(&port, &output).await {}
+        });
+        Ok(())
+    }
+}
+
+/// Opens without waiting for a peer, which a FIFO would do.
+fn open(path: &Path, flags: OFlags) -> Result<Arc<OwnedFd>, CharError> {
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::from_raw_mode(0o666)) {
+        Ok(fd) => Ok(Arc::new(fd)),
+        Err(error) => Err(CharError::open(format!("Could not open '{}'", path.display()), error)),
+    }
+}

@@ -1,0 +1,289 @@
+//! One chardev shared by up to four front ends, the keyboard going to one of
+//! them: a serial console and a monitor on the same terminal.
+//!
+//! Each front end has a [`Chardev`] of its own, a slot. Output of all slots
+//! goes to the shared chardev; its input goes to the slot in focus, but for the
+//! commands that the escape key begins. A slot keeps some input its front end
+//! has no room for yet, so that commands typed after it still work.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use resources::iol;
+
+use super::port::{Port, Sink};
+use super::{CharError, CharEvent, CharFrontend, Chardev};
+
+/// The usual escape key, Ctrl-A.
+pub const ESCAPE: u8 = 1;
+
+const MAX_SLOTS: usize = 4;
+
+/// Input kept per slot, as much as a terminal itself keeps.
+const KEPT: usize = 4096;
+
+/// The sharing of one chardev.
+pub struct Mux {
+    base: Arc<Chardev>,
+    on: iol::Handle,
+    escape: Option<u8>,
+    quit: Box<dyn Fn() + Send + Sync>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    slots: Vec<Slot>,
+    focus: usize,
+    /// The shared chardev has a peer.
+    open: bool,
+    /// The escape key was the last input.
+    escaped: bool,
+}
+
+struct Slot {
+    port: Arc<Port>,
+    kept: VecDeque<u8>,
+}
+
+impl Mux {
+    /// Shares `base`, which lives on the loop `on`. `escape` begins a command,
+    /// no key if `None`; `quit` is called, on the loop's thread, when one asks
+    /// for the end.
+    ///
+    /// # Errors
+    /// [`CharError::InUse`] when `base` has a front end.
+    pub fn new(
+        base: Arc<Chardev>,
+        on: &iol::Handle,
+        escape: Option<u8>,
+        quit: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Arc<Mux>, CharError> {
+        let mux = Arc::new(Mux {
+            base,
+            on: on.clone(),
+            escape,
+            quit: Box::new(quit),
+            state: Mutex::default(),
+        });
+        mux.base.attach(Arc::new(Input(Arc::downgrade(&mux))))?;
+        Ok(mux)
+    }
+
+    /// A chardev for one more front end. The first one made is in focus. It
+    /// goes on working for as long as the mux is there.
+    ///
+    /// # Errors
+    /// [`CharError::Open`] when there are four already.
+    pub fn slot(self: &Arc<Self>) -> Result<Arc<Chardev>, CharError> {
+        let label = self.base.label();
+        let port = Port::new(label, &self.on);
+        port.set_filename(self.base.filename());
+        // At once: what is written before the loop has its turn is not lost.
+        port.set_sink(Box::new(Output(self.base.clone())));
+        let (index, open) = {
+            let mut state = self.state.lock();
+            let index = state.slots.len();
+            if index >= MAX_SLOTS {
+                return Err(CharError::Open(format!(
+                    "chardev '{label}' has {MAX_SLOTS} front ends already"
+                )));
+            }
+            state.slots.push(Slot { port: port.clone(), kept: VecDeque::new() });
+            (index, state.open)
+        };
+        if open {
+            port.input_begins();
+        }
+        let mux = Arc::downgrade(self);
+        port.spawn(move |_, port| async move {
+            loop {
+                port.input.notified().await;
+                let Some(mux) = mux.upgrade() else { return };
+                mux.deliver_kept(index);
+            }
+        });
+        Ok(Arc::new(Chardev { port }))
+    }
+
+    /// What is shared.
+    pub fn base(&self) -> &Arc<Chardev> {
+        &self.base
+    }
+
+    fn port(&self, index: usize) -> Option<Arc<Port>> {
+        self.state.lock().slots.get(index).map(|slot| slot.port.clone())
+    }
+
+    fn ports(&self) -> Vec<Arc<Port>> {
+        self.state.lock().slots.iter().map(|slot| slot.port.clone()).collect()
+    }
+
+    fn focus(&self) -> usize {
+        self.state.lock().focus
+    }
+
+    /// Gives a slot's front end what was kept for it, as far as it has room.
+    /// Loop thread only, like all that delivers.
+    fn deliver_kept(&self, index: usize) {
+        let Some(port) = self.port(index) else { return };
+        loop {
+            let room = port.room();
+            let data: Vec<u8> = {
+                let mut state = self.state.lock();
+                let Some(slot) = state.slots.get_mut(index) else { return };
+                let count = room.min(slot.kept.len());
+                slot.kept.drain(..count).collect()
+            };
+            if data.is_empty() {
+                break;
+            }
+            port.deliver(&data);
+        }
+        // There may be room where there was none.
+        self.base.accept_input();
+    }
+
+    fn input(&self, byte: u8) {
+        let Some(escape) = self.escape else { return self.keep(byte) };
+        let escaped = {
+            let mut state = self.state.lock();
+            let escaped = state.escaped;
+            state.escaped = !escaped && byte == escape;
+            escaped
+        };
+        if escaped {
+            self.command(byte, escape);
+        } else if byte != escape {
+            self.keep(byte);
+        }
+    }
+
+    fn keep(&self, byte: u8) {
+        let mut state = self.state.lock();
+        let focus = state.focus;
+        if let Some(slot) = state.slots.get_mut(focus) {
+            slot.kept.push_back(byte);
+        }
+    }
+
+    fn command(&self, byte: u8, escape: u8) {
+        match byte {
+            _ if byte == escape => self.keep(byte),
+            b'h' | b'?' => self.print(&help(escape)),
+            b'x' => {
+                self.print("vmm: terminated\r\n");
+                (self.quit)();
+            }
+            b'b' => {
+                // In its place among the input, if that can be taken.
+                let focus = self.focus();
+                self.deliver_kept(focus);
+                if let Some(port) = self.port(focus) {
+                    port.deliver_break();
+                }
+            }
+            b'c' => {
+                let mut state = self.state.lock();
+                let next = state.focus.saturating_add(1);
+                state.focus = if next < state.slots.len() { next } else { 0 };
+            }
+            _ => {}
+        }
+    }
+
+    /// A message of the mux itself, of no consequence if it does not fit.
+    fn print(&self, text: &str) {
+        self.base.write(text.as_bytes());
+    }
+}
+
+impl Drop for Mux {
+    fn drop(&mut self) {
+        for port in self.ports() {
+            port.close();
+        }
+        self.base.detach();
+    }
+}
+
+fn help(escape: u8) -> String {
+    // A control key prints as the letter it is typed with.
+    let key = match escape {
+        1..=26 => format!("C-{}", char::from(escape | 0x60)),
+        _ => char::from(escape).escape_default().to_string(),
+    };
+    let lines = [
+        ("h", "print this help"),
+        ("x", "end the virtual machine"),
+        ("b", "send a break"),
+        ("c", "switch between console and monitor"),
+        (key.as_str(), "send the escape key itself"),
+    ];
+    let mut text = String::from("\r\n");
+    for (then, does) in lines {
+        text.push_str(&format!("{key} {then:<4} {does}\r\n"));
+    }
+    text
+}
+
+/// The front end of the shared chardev.
+struct Input(std::sync::Weak<Mux>);
+
+impl CharFrontend for Input {
+    fn can_receive(&self) -> usize {
+        let Some(mux) = self.0.upgrade() else { return 0 };
+        let state = mux.state.lock();
+        state.slots.get(state.focus).map_or(0, |slot| KEPT.saturating_sub(slot.kept.len()))
+    }
+
+    fn receive(&self, data: &[u8]) {
+        let Some(mux) = self.0.upgrade() else { return };
+        for byte in data {
+            let before = mux.focus();
+            mux.input(*byte);
+            if mux.focus() != before {
+                mux.deliver_kept(before);
+            }
+        }
+        mux.deliver_kept(mux.focus());
+    }
+
+    fn event(&self, event: CharEvent) {
+        let Some(mux) = self.0.upgrade() else { return };
+        if event == CharEvent::Break {
+            if let Some(port) = mux.port(mux.focus()) {
+                port.deliver_break();
+            }
+            return;
+        }
+        mux.state.lock().open = event == CharEvent::Opened;
+        for port in mux.ports() {
+            match event {
+                CharEvent::Opened => port.input_begins(),
+                _ => port.input_ended(),
+            }
+        }
+    }
+
+    fn writable(&self) {
+        let Some(mux) = self.0.upgrade() else { return };
+        for port in mux.ports() {
+            port.drained();
+        }
+    }
+}
+
+/// The way out of a slot.
+struct Output(Arc<Chardev>);
+
+impl Sink for Output {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self.0.write(data) {
+            0 if !data.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            taken => Ok(taken),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Moving bytes between a descriptor and a port, without blocking or spinning.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use resources::iol::{Either, Local, Watch, race};
+
+use super::port::{Port, Sink};
+
+/// A watched descriptor. Shared, for the sink of the port has it as well.
+pub(super) type Stream = Watch<Arc<OwnedFd>>;
+
+/// Input taken from a peer at a time, before the rest of the loop has a turn.
+const CHUNK: usize = 4096;
+
+/// Output by `write(2)`: files, pipes, terminals.
+pub(super) struct FdSink(pub(super) Arc<OwnedFd>);
+
+impl Sink for FdSink {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(&self.0, data)?)
+    }
+}
+
+/// Input by `read(2)`.
+pub(super) fn read(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::io::read(fd, buf)?)
+}
+
+/// Delivers what `read` finds on `input` for as long as the front end takes it,
+/// and tells it when `output`, once full, has room. Returns at the end of the
+/// input: `Ok` or the error met.
+///
+/// A peer that has hung up while the front end has no room for what it left is
+/// kept until there is room, or until `give_up` completes.
+pub(super) async fn pump(
+    local: &Local,
+    port: &Port,
+    input: &Stream,
+    output: &Stream,
+    read: impl FnMut(&OwnedFd, &mut [u8]) -> io::Result<usize>,
+    give_up: impl AsyncFn(),
+) -> io::Result<()> {
+    match race(receive(local, port, input, read, give_up), send(port, output)).await {
+        Either::Left(result) => result,
+        Either::Right(never) => match never {},
+    }
+}
+
+async fn receive(
+    local: &Local,
+    port: &Port,
+    input: &Stream,
+    mut read: impl FnMut(&OwnedFd, &mut [u8]) -> io::Result<usize>,
+    give_up: impl AsyncFn(),
+) -> io::Result<()> {
+    let mut buf = vec![0; CHUNK];
+    loop {
+        let room = port.room().min(CHUNK);
+        if room == 0 {
+            let abandoned = async {
+                input.hung_up().await;
+                give_up().await;
+            };
+            if !port.wait_for_room(abandoned).await {
+                return Ok(());
+            }
+            continue;
+        }
+        // Nothing is awaited between the question for room and the delivery.
+        let chunk = buf.get_mut(..room).unwrap_or_default();
+        match read(input.get(), chunk) {
+            Ok(0) => return Ok(()),
+            Ok(count) => {
+                port.deliver(chunk.get(..count).unwrap_or_default());
+                local.yield_now().await;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => input.readable().await,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Calls the front end whenever output that was full has room.
+pub(super) async fn send(port: &Port, output: &Stream) -> std::convert::Infallible {
+    loop {
+        port.blocked.notified().await;
+        output.writable().await;
+        port.drained();
+    }
+}

@@ -1,0 +1,177 @@
+//! The telnet protocol (RFC 854), as much as a terminal session needs: offer
+//! character mode and an 8-bit path, and take commands out of the input.
+
+use std::io;
+
+use super::port::Sink;
+
+const IAC: u8 = 0xff;
+const DO: u8 = 0xfd;
+const WILL: u8 = 0xfb;
+const BREAK: u8 = 0xf3;
+/// Start and end of a subnegotiation.
+const SB: u8 = 0xfa;
+const SE: u8 = 0xf0;
+
+/// Sent when a client connects: will echo, will suppress go-ahead, will and
+/// do binary.
+pub(super) const GREETING: [u8; 12] = [IAC, WILL, 1, IAC, WILL, 3, IAC, WILL, 0, IAC, DO, 0];
+
+/// Where in a command the input is.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Data,
+    /// After IAC.
+    Command,
+    /// After IAC and a verb that names an option.
+    Option,
+    /// Within a subnegotiation.
+    Sub,
+    /// Within a subnegotiation, after IAC.
+    SubCommand,
+}
+
+/// Takes commands out of the input of one connection.
+#[derive(Default)]
+pub(super) struct Filter(State);
+
+impl Filter {
+    /// Moves the data bytes of `buf` to its front and returns how many there
+    /// are; calls `on_break` for each break.
+    pub(super) fn strip(&mut self, buf: &mut [u8], mut on_break: impl FnMut()) -> usize {
+        let mut kept = 0usize;
+        for at in 0..buf.len() {
+            let Some(byte) = buf.get(at).copied() else { break };
+            let (state, keep) = match (self.0, byte) {
+                (State::Data, IAC) => (State::Command, false),
+                (State::Data, _) => (State::Data, true),
+                (State::Command, IAC) => (State::Data, true),
+                (State::Command, 0xfb..=0xfe) => (State::Option, false),
+                (State::Command, SB) => (State::Sub, false),
+                (State::Command, BREAK) => {
+                    on_break();
+                    (State::Data, false)
+                }
+                (State::Command | State::Option, _) => (State::Data, false),
+                (State::Sub, IAC) => (State::SubCommand, false),
+                (State::SubCommand, SE) => (State::Data, false),
+                (State::Sub | State::SubCommand, _) => (State::Sub, false),
+            };
+            self.0 = state;
+            if keep && let Some(to) = buf.get_mut(kept) {
+                *to = byte;
+                kept = kept.saturating_add(1);
+            }
+        }
+        kept
+    }
+}
+
+/// Output to a telnet client: each IAC in the data is sent twice.
+pub(super) struct TelnetSink<S> {
+    to: S,
+    /// The first of the two is sent.
+    half: bool,
+}
+
+impl<S: Sink> TelnetSink<S> {
+    pub(super) fn new(to: S) -> TelnetSink<S> {
+        TelnetSink { to, half: false }
+    }
+}
+
+impl<S: Sink> Sink for TelnetSink<S> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.half {
+            // The byte it stands for was not reported as written.
+            self.to.write(&[IAC])?;
+            self.half = false;
+            return Ok(usize::from(data.first() == Some(&IAC)));
+        }
+        match data.iter().position(|byte| *byte == IAC) {
+            Some(0) if self.to.write(&[IAC, IAC])? > 1 => Ok(1),
+            Some(0) => {
+                self.half = true;
+                self.write(data)
+            }
+            Some(plain) => self.to.write(data.get(..plain).unwrap_or_default()),
+            None => self.to.write(data),
+        }
+    }
+
+    fn finish(&mut self) {
+        self.to.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn strip(input: &[u8], chunk: usize) -> (Vec<u8>, usize) {
+        let (mut filter, mut breaks, mut out) = (Filter::default(), 0, Vec::new());
+        for part in input.chunks(chunk) {
+            let mut buf = part.to_vec();
+            let kept = filter.strip(&mut buf, || breaks += 1);
+            out.extend_from_slice(&buf[..kept]);
+        }
+        (out, breaks)
+    }
+
+    #[test]
+    fn commands_are_taken_out_however_they_are_cut() {
+        let mut input = b"a".to_vec();
+        input.extend([IAC, DO, 1, IAC, IAC, IAC, BREAK, IAC, 0xf1]);
+        input.extend(b"b");
+        input.extend([IAC, SB, 31, 0, 80, IAC, IAC, 24, IAC, SE]);
+        input.extend(b"c");
+        for chunk in 1..=input.len() {
+            assert_eq!(strip(&input, chunk), (b"a\xffbc".to_vec(), 1));
+        }
+    }
+
+    /// Takes `step` bytes at a time, and nothing every other time.
+    struct Slow {
+        got: Vec<u8>,
+        step: usize,
+        full: bool,
+    }
+
+    impl Sink for Slow {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            self.full = !self.full;
+            if self.full {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let n = self.step.min(data.len());
+            self.got.extend_from_slice(&data[..n]);
+            Ok(n)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn output_comes_back_whole(
+            data in proptest::collection::vec(prop_oneof![Just(IAC), any::<u8>()], 0..200),
+            step in 1usize..20,
+        ) {
+            let mut sink = TelnetSink::new(Slow { got: Vec::new(), step, full: false });
+            let mut rest = &data[..];
+            while !rest.is_empty() {
+                match sink.write(rest) {
+                    Ok(n) => rest = &rest[n..],
+                    Err(e) => prop_assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+                }
+            }
+            prop_assert_eq!(strip(&sink.to.got, 7), (data, 0));
+        }
+
+        #[test]
+        fn any_input_is_survived(data in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(strip(&data, 13).0.len() <= data.len());
+        }
+    }
+}

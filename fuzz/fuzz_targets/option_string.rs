@@ -1,4 +1,0 @@
-//! Command lines through the option parser.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| vmm::cli::fuzz(data));
