@@ -13,7 +13,11 @@ use parking_lot::Mutex;
 type Fuzz = fn(&[u8]);
 
 /// Every target, named as in `fuzz/fuzz_targets/` and `fuzz/seeds/`.
-const TARGETS: &[(&str, Fuzz)] = &[("kernel_image", vmm::boot::fuzz)];
+const TARGETS: &[(&str, Fuzz)] = &[
+    ("kernel_image", vmm::boot::fuzz),
+    ("option_string", vmm::cli::fuzz),
+    ("qmp_input", qmp::fuzz::fuzz),
+];
 
 /// An input that takes this long hangs.
 const HANG: Duration = Duration::from_secs(60);

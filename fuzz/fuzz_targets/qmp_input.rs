@@ -1,0 +1,4 @@
+//! What a QMP client sends, through a session.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| qmp::fuzz::fuzz(data));
