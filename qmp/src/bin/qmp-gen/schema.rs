@@ -342,8 +342,14 @@ impl Schema {
         names.extend(self.enums.iter().map(|e| e.name.as_str()));
         names.extend(self.unions.iter().map(|u| u.name.as_str()));
         names.sort_unstable();
-        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("{}: defined twice", pair[0]));
+        let mut commands: Vec<_> = self.commands.iter().map(|c| c.name.as_str()).collect();
+        commands.sort_unstable();
+        let mut events: Vec<_> = self.events.iter().map(|e| e.name.as_str()).collect();
+        events.sort_unstable();
+        for sorted in [&names, &commands, &events] {
+            if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(format!("{}: defined twice", pair[0]));
+            }
         }
         let members = self.structs.iter().flat_map(|s| s.members.iter().map(|m| &m.ty));
         let cases = self.unions.iter().flat_map(|u| u.cases.iter().map(|(_, _, ty)| ty));
