@@ -5,6 +5,7 @@
 //! Everything above it (devices, the block layer, migration, the machine itself) is built from
 //! the parts here, and every part can be used without KVM, on [`hv::fake::Fake`].
 
+pub mod class;
 pub mod clock;
 pub mod device;
 pub mod hv;
@@ -12,6 +13,7 @@ pub mod iol;
 pub mod irq;
 pub mod log;
 pub mod nearest;
+pub mod props;
 pub mod ram;
 pub mod request;
 pub mod space;
