@@ -1,4 +1,8 @@
 //! Guest-visible devices and their host back ends.
+//!
+//! Each device is one file that documents its regions, so that a machine can map it. Everything
+//! here faces the guest, so the lints below turn every way to panic into a compile error.
+
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,3 +14,7 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
 pub mod chardev;
+pub mod fuzz;
+pub mod isa;
+#[cfg(test)]
+mod testing;

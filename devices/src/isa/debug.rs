@@ -1,0 +1,181 @@
+//! Ports for debugging: POST codes, a byte console and a way to end the process.
+//!
+//! - [`PostCode`], region 0: 1 byte, port 0x80.
+//! - [`DebugCon`], region 0: 1 byte, port 0x402 (`isa-debugcon`).
+//! - [`DebugExit`], region 0: 1 to 8 bytes, by default 2 at port 0x501 (`isa-debug-exit`).
+//!
+//! Runs on vCPU threads under the device's mutex. A hostile guest can make the host write what it
+//! sends to the console's back end, one byte each; what the back end does not take is lost.
+
+use std::sync::Arc;
+
+use resources::device::{At, Device, DeviceCell, value_of};
+use resources::request::{Request, Requests};
+use resources::state::{Blob, StateError};
+
+use super::CharBackend;
+
+/// Keeps the last power-on self-test code. Linux also writes here to pass time.
+pub struct PostCode {
+    regs: state::PostCode,
+}
+
+impl PostCode {
+    /// The usual port.
+    pub const PORT: u64 = 0x80;
+
+    /// A port that reads as zero until written.
+    pub fn new(name: &str) -> Arc<DeviceCell<PostCode>> {
+        DeviceCell::new(name, PostCode { regs: state::PostCode::default() })
+    }
+}
+
+impl Device for PostCode {
+    fn read(&mut self, _: At, data: &mut [u8]) {
+        if let Some(byte) = data.first_mut() {
+            *byte = self.regs.code;
+        }
+    }
+
+    fn write(&mut self, _: At, data: &[u8]) {
+        if let Some(byte) = data.first() {
+            self.regs.code = *byte;
+        }
+    }
+
+    fn reset(&mut self) {
+        self.regs = state::PostCode::default();
+    }
+
+    fn save(&self) -> Result<Blob, StateError> {
+        Blob::new(1, &self.regs)
+    }
+
+    fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
+        self.regs = blob.parse(1, &[])?;
+        Ok(())
+    }
+}
+
+/// Writes bytes to a back end; reads as 0xe9, by which a guest knows that it is there.
+pub struct DebugCon {
+    backend: Box<dyn CharBackend>,
+}
+
+impl DebugCon {
+    /// The usual port.
+    pub const PORT: u64 = 0x402;
+
+    /// A console on `backend`.
+    pub fn new(name: &str, backend: Box<dyn CharBackend>) -> Arc<DeviceCell<DebugCon>> {
+        DeviceCell::new(name, DebugCon { backend })
+    }
+}
+
+impl Device for DebugCon {
+    fn read(&mut self, _: At, data: &mut [u8]) {
+        if let Some(byte) = data.first_mut() {
+            *byte = 0xe9;
+        }
+    }
+
+    fn write(&mut self, _: At, data: &[u8]) {
+        if let Some(byte) = data.first() {
+            self.backend.write(&[*byte]);
+        }
+    }
+
+    fn reset(&mut self) {}
+
+    fn save(&self) -> Result<Blob, StateError> {
+        Blob::new(1, &state::Empty {})
+    }
+
+    fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
+        blob.parse::<state::Empty>(1, &[]).map(drop)
+    }
+}
+
+/// Ends the process with status `(value << 1) | 1` when the guest writes `value`.
+pub struct DebugExit {
+    requests: Requests,
+}
+
+impl DebugExit {
+    /// The usual port.
+    pub const PORT: u64 = 0x501;
+    /// The usual size of the region in bytes.
+    pub const SIZE: u64 = 2;
+
+    /// The port; it reads as zero.
+    pub fn new(name: &str, requests: Requests) -> Arc<DeviceCell<DebugExit>> {
+        DeviceCell::new(name, DebugExit { requests })
+    }
+}
+
+impl Device for DebugExit {
+    fn read(&mut self, _: At, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn write(&mut self, _: At, data: &[u8]) {
+        let [low, ..] = value_of(data).to_le_bytes();
+        // A process has eight bits of status.
+        self.requests.request(Request::Exit(low << 1 | 1));
+    }
+
+    fn reset(&mut self) {}
+
+    fn save(&self) -> Result<Blob, StateError> {
+        Blob::new(1, &state::Empty {})
+    }
+
+    fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
+        blob.parse::<state::Empty>(1, &[]).map(drop)
+    }
+}
+
+mod state {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(default)]
+    pub(super) struct PostCode {
+        pub(super) code: u8,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Empty {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Requested, TestBackend, inb, outb};
+
+    #[test]
+    fn the_post_code_reads_back() {
+        let cell = PostCode::new("post");
+        outb(&mut *cell.lock(), 0, 0x5a);
+        assert_eq!(inb(&mut *cell.lock(), 0), 0x5a);
+    }
+
+    #[test]
+    fn the_debug_console_identifies_itself_and_writes() {
+        let backend = TestBackend::new();
+        let cell = DebugCon::new("debugcon", Box::new(backend.clone()));
+        assert_eq!(inb(&mut *cell.lock(), 0), 0xe9);
+        outb(&mut *cell.lock(), 0, b'!');
+        assert_eq!(backend.take(), b"!");
+    }
+
+    #[test]
+    fn the_exit_status_is_odd_and_has_eight_bits() {
+        let requests = Arc::new(Requested::default());
+        let cell = DebugExit::new("exit", requests.clone());
+        outb(&mut *cell.lock(), 0, 0x10);
+        cell.lock().write(At { region: 0, offset: 0 }, &[0xff, 0xff]);
+        assert_eq!(requests.take(), [Request::Exit(0x21), Request::Exit(0xff)]);
+        assert_eq!(inb(&mut *cell.lock(), 0), 0);
+    }
+}
