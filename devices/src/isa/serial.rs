@@ -154,13 +154,13 @@ impl Serial {
         for byte in bytes {
             self.push(Received { byte: *byte, is_break: false });
         }
-        self.update_irq();
+        self.interrupt_if_running();
     }
 
     /// A break condition on the line.
     pub fn receive_break(&mut self) {
         self.push(Received { byte: 0, is_break: true });
-        self.update_irq();
+        self.interrupt_if_running();
     }
 
     /// The back end has room again.
@@ -373,6 +373,13 @@ impl Serial {
         self.regs.mcr & MCR_OUT2 != 0 && self.pending() != IIR_NONE
     }
 
+    /// A stopped machine sees what came from outside once it runs again.
+    fn interrupt_if_running(&self) {
+        if self.running {
+            self.update_irq();
+        }
+    }
+
     fn update_irq(&self) {
         self.irq.set(self.irq_level());
     }
@@ -522,11 +529,10 @@ impl Device for Serial {
     fn start(&mut self) {
         self.running = true;
         self.flush();
-        if self.regs.rx_timeout {
-            self.update_irq();
-        } else {
+        if !self.regs.rx_timeout {
             self.restart_rx_timeout();
         }
+        self.update_irq();
         self.accept_input();
     }
 
