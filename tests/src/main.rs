@@ -1,2 +1,42 @@
-//! The `cargo vmtest`, `cargo demo` and `cargo vmbench` commands.
-fn main() {}
+//! The `cargo vmtest` and `cargo demo` commands.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tests::host::probe::run_probe_guest;
+use tests::rig::Result;
+use tests::rig::registry::{self, Ctx};
+use tests::rig::vm::Peer;
+use tests::suite::Options;
+use tests::{demo, suite};
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["demo"] => demo::run(),
+        // The rig's own processes.
+        ["probe"] => run_probe_guest(),
+        ["run-one", name, peer, path, guests] => run_one(name, peer, path, guests),
+        ["relay", port, socket] => demo::relay(port.as_ref(), socket.as_ref()),
+        words => Options::parse(words).and_then(suite::run),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one test on the machine we are on.
+fn run_one(name: &str, peer: &str, path: &str, guests: &str) -> Result {
+    let peer = match peer {
+        "qemu" => Peer::Qemu(PathBuf::from(path)),
+        _ => Peer::Vmm(PathBuf::from(path)),
+    };
+    let test = registry::all().into_iter().find(|test| test.name == name);
+    let test = test.ok_or_else(|| format!("there is no test {name}"))?;
+    (test.body)(&Ctx::new(peer, guests.as_ref())?)
+}

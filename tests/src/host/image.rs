@@ -1,0 +1,122 @@
+//! What a nested host boots from and mounts: its initramfs and the two disk images.
+//!
+//! The base image (QEMU, the guests' files, libraries) is mounted before the snapshot and made
+//! rarely. The run image (the programs under test) is made for every run, at a fixed size, because
+//! a restored host already knows the size of its disks.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use super::Programs;
+use crate::rig::Result;
+use crate::rig::vm::Peer;
+use crate::supply::cache::{Item, file_key, item};
+use crate::supply::cpio::Archive;
+use crate::supply::guests::busybox;
+use crate::supply::kernel::Files;
+use crate::supply::tree;
+
+/// The distribution's QEMU: it is the nested host, and a peer to compare with inside of it.
+pub const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+
+const INIT: &str = include_str!("nested-init.sh");
+const RUN_IMAGE_SIZE: u64 = 128 << 20;
+
+/// Modules a nested host loads: KVM with its AMD backend, its disks and their file system, and
+/// what tests of network devices need.
+const MODULES: [&str; 6] = ["kvm_amd", "virtio_blk", "erofs", "loop", "tun", "vhost_net"];
+
+/// Firmware and option ROMs QEMU loads for the guests we give it.
+const ROMS: [&str; 2] = ["/usr/share/seabios", "/usr/share/qemu"];
+const MAX_ROM: u64 = 1 << 20;
+
+/// The initramfs of a nested host.
+pub fn initramfs(kernel: &Files) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for dir in ["bin", "dev", "proc", "sys", "tmp", "host", "modules"] {
+        archive.dir(dir);
+    }
+    archive.char_device("dev/console", 5, 1);
+    archive.file("init", 0o755, INIT.as_bytes());
+    archive.file("bin/busybox", 0o755, &fs::read(busybox()?)?);
+    for (number, (name, data)) in kernel.modules(&MODULES)?.iter().enumerate() {
+        archive.file(&format!("modules/{number:02}-{name}"), 0o644, data);
+    }
+    Ok(archive.finish())
+}
+
+/// The base image, as the item's file `base.erofs`.
+pub fn base(cache: &Path, guests: &Item) -> Result<Item> {
+    let mut files = vec![PathBuf::from(QEMU)];
+    files.extend(tree::libraries(Path::new(QEMU))?);
+    for dir in ROMS {
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            let meta = fs::metadata(&path)?;
+            if meta.is_file() && meta.len() <= MAX_ROM {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    let mut key = guests.key().to_owned();
+    for file in &files {
+        key.push_str(&file_key(file)?);
+    }
+    item(cache, "base", key, "making the nested host's disk", |dir| {
+        let root = dir.join("root");
+        for empty in ["dev", "proc", "sys", "tmp", "run"] {
+            fs::create_dir_all(root.join(empty))?;
+        }
+        for file in &files {
+            tree::copy_in(&root, file)?;
+        }
+        copy_tree(guests.path(), &root.join("guests"))?;
+        tree::erofs(&root, &dir.join("base.erofs"))?;
+        fs::remove_dir_all(root)?;
+        Ok(())
+    })
+}
+
+fn copy_tree(source: &Path, target: &Path) -> Result {
+    for entry in fs::read_dir(source)? {
+        let entry = entry?;
+        let to = target.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &to)?;
+        } else {
+            tree::copy(&entry.path(), &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// An image of the size a run image has, with nothing in it: what the snapshot is made with.
+pub fn empty_run(image: &Path) -> Result {
+    Ok(File::create(image)?.set_len(RUN_IMAGE_SIZE)?)
+}
+
+/// Makes the run image at `dir/run.erofs`: `vmtest`, `vmm` and `lib/`.
+pub fn run(dir: &Path, programs: &Programs) -> Result<PathBuf> {
+    let root = dir.join("run-root");
+    let mut binaries = vec![("vmtest", programs.vmtest.clone())];
+    if let Peer::Vmm(path) = &programs.peer {
+        binaries.push(("vmm", path.clone()));
+    }
+    for (name, path) in binaries {
+        tree::copy(&path, &root.join(name))?;
+        for library in tree::libraries(&path)? {
+            let name = library.file_name().ok_or("a library without a name")?;
+            tree::copy(&library, &root.join("lib").join(name))?;
+        }
+    }
+    let image = dir.join("run.erofs");
+    tree::erofs(&root, &image)?;
+    fs::remove_dir_all(root)?;
+    let file = File::options().write(true).open(&image)?;
+    if file.metadata()?.len() > RUN_IMAGE_SIZE {
+        return Err("the programs under test do not fit the nested host's disk".into());
+    }
+    file.set_len(RUN_IMAGE_SIZE)?;
+    Ok(image)
+}

@@ -1,0 +1,42 @@
+//! Tests on this machine's own KVM: each in a child process.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use super::{Host, Programs, Verdict};
+use crate::rig::Result;
+use crate::rig::console::Transcript;
+use crate::rig::process::{die_with_parent, wait_for_exit};
+use crate::rig::registry::Test;
+use crate::rig::vm::Peer;
+
+/// This machine.
+pub struct Native {
+    /// The programs to run.
+    pub programs: Programs,
+    /// The guests' files.
+    pub guests: PathBuf,
+}
+
+impl Host for Native {
+    fn run(&self, test: &Test) -> Result<Verdict> {
+        let (Peer::Vmm(peer) | Peer::Qemu(peer)) = &self.programs.peer;
+        let mut command = Command::new(&self.programs.vmtest);
+        command.args(["run-one", &test.name, self.programs.peer.word()]).arg(peer);
+        command.arg(&self.guests);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = die_with_parent(&mut command).spawn()?;
+        let stdout = Transcript::collect(child.stdout.take().ok_or("no stdout")?);
+        let stderr = Transcript::collect(child.stderr.take().ok_or("no stderr")?);
+        let status = wait_for_exit(&mut child, test.limit)?;
+        let mut output = stdout.text();
+        output.push_str(&stderr.text());
+        if status.is_none() {
+            child.kill()?;
+            child.wait()?;
+            output.push_str(&format!("not done within {} s\n", test.limit.as_secs()));
+        }
+        let passed = status.is_some_and(|status| status.success());
+        Ok(Verdict { passed, output, restarted: false })
+    }
+}

@@ -1,0 +1,362 @@
+//! Nested hosts: x86 machines emulated in software whose processor has AMD SVM, so that a stock
+//! Debian kernel in them offers a real KVM, with nested paging, on any machine.
+//!
+//! A host is booted once and saved: its RAM in a shared file, its device state by migration
+//! without that RAM. Every test gets a fresh host restored from there in a tenth of a second, the
+//! RAM mapped copy-on-write. Three virtio-serial ports lead inside: a shell that takes lines and
+//! whose output ends with the exit status, and two plain streams for the demo's terminal and QMP.
+//!
+//! Each host is used by the one thread that started it, and dies with that thread.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use super::image::{self, QEMU};
+use super::{Host, Programs, Verdict};
+use crate::rig::Result;
+use crate::rig::console::{Console, Transcript};
+use crate::rig::process::{die_with_parent, wait_for_exit};
+use crate::rig::qmp::{Qmp, connect};
+use crate::rig::registry::Test;
+use crate::rig::vm::Peer;
+use crate::supply::cache::{Item, file_key, item};
+use crate::supply::kernel::Files;
+
+const READY: &str = "NESTED-HOST-READY";
+const EXIT: &str = "NESTED-HOST-EXIT ";
+/// RAM of a nested host; what it does not touch costs nothing.
+const MEMORY: &str = "3G";
+const BOOT: Duration = Duration::from_secs(180);
+const SOON: Duration = Duration::from_secs(60);
+
+/// `no_timer_check`: an emulated timer that is late on a loaded machine must not stop the boot.
+const CMDLINE: &str = "console=ttyS0 panic=-1 mitigations=off quiet no_timer_check \
+                       cryptomgr.notests nokaslr";
+
+/// QEMU 7.2 gives a guest of this processor XSAVEC without saying so in CPUID, hence without it.
+const PROCESSOR: &str = "EPYC-v3,-xsavec,-xsaves,check=off";
+
+/// The saved host and what it needs to be restored, any number of times at once.
+pub struct Nested {
+    base: Item,
+    saved: Item,
+    vmlinux: PathBuf,
+    _guests: Item,
+    dir: PathBuf,
+    run_image: PathBuf,
+    peer: Peer,
+}
+
+impl Nested {
+    /// Makes the images and the snapshot where they are missing or old, and the run image.
+    pub fn prepare(
+        cache: &Path,
+        kernel: &Files,
+        guests: Item,
+        programs: &Programs,
+    ) -> Result<Self> {
+        let base = image::base(cache, &guests)?;
+        let initramfs = image::initramfs(kernel)?;
+        let vmlinux = kernel.vmlinux();
+
+        let key = format!(
+            "{}{}{}{}{:?}{}\n",
+            base.key(),
+            file_key(&vmlinux)?,
+            file_key(Path::new(QEMU))?,
+            checksum(&initramfs),
+            machine(Path::new(""), Path::new(""), Path::new(""), Path::new(""), "on").get_args(),
+            CMDLINE,
+        );
+        let what = "booting and saving the nested host";
+        let saved = item(cache, "nested", key, what, |dir| {
+            fs::write(dir.join("initramfs"), initramfs)?;
+            image::empty_run(&dir.join("run.erofs"))?;
+            save(dir, &base.path().join("base.erofs"), &vmlinux)
+        })?;
+
+        let dir = scratch("run")?;
+        let run_image = image::run(&dir, programs)?;
+        let peer = programs.peer.clone();
+        Ok(Self { base, saved, vmlinux, _guests: guests, dir, run_image, peer })
+    }
+
+    /// Starts a fresh host from the snapshot and mounts the run image in it.
+    pub fn start(&self) -> Result<Machine> {
+        let base = self.base.path().join("base.erofs");
+        let mut command = machine(self.saved.path(), &base, &self.run_image, &self.vmlinux, "off");
+        command.args(["-incoming", "defer"]);
+        let mut machine = Machine::start(command)?;
+        let state = self.saved.path().join("state");
+        machine.qmp.execute("migrate-set-capabilities", ignore_shared())?;
+        let uri = format!("exec:cat '{}'", state.display());
+        machine.qmp.execute("migrate-incoming", json!({ "uri": uri }))?;
+        machine.wait_for_status("paused")?;
+        machine.qmp.execute("cont", json!({}))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let set_up = format!("date -s @{now} >/dev/null && mount -r -t erofs /dev/vdb /host/run");
+        match machine.run(&set_up, SOON)? {
+            End::Exit(0) => Ok(machine),
+            _ => Err(machine.explain("cannot set up a nested host").into()),
+        }
+    }
+
+    /// The shell line that runs `words` in the run image's root.
+    pub fn inside(words: &str) -> String {
+        format!("LD_LIBRARY_PATH=/run/lib RUST_BACKTRACE=1 chroot /host {words}")
+    }
+
+    /// The path of the program under test inside a host.
+    pub fn peer_path(&self) -> &'static str {
+        match self.peer {
+            Peer::Vmm(_) => "/run/vmm",
+            Peer::Qemu(_) => QEMU,
+        }
+    }
+
+    fn attempt(&self, test: &Test) -> Result<(End, String)> {
+        let mut machine = self.start()?;
+        let peer = self.peer_path();
+        let word = self.peer.word();
+        let line = format!("/run/vmtest run-one {} {word} {peer} /guests", test.name);
+        let end = machine.run(&Self::inside(&line), test.limit)?;
+        let mut output = machine.output();
+        match end {
+            End::Exit(_) => {}
+            End::Late => output.push_str(&format!("not done within {} s\n", test.limit.as_secs())),
+            End::Died => output.push_str(&machine.explain("the nested host died")),
+        }
+        Ok((end, output))
+    }
+}
+
+impl Host for Nested {
+    fn run(&self, test: &Test) -> Result<Verdict> {
+        let (mut end, mut output) = self.attempt(test)?;
+        // The emulation below us is not what we test: its death is shown, and forgiven once.
+        let restarted = end == End::Died;
+        if restarted {
+            println!("the nested host of {} died, again in a fresh one:\n{output}", test.name);
+            (end, output) = self.attempt(test)?;
+        }
+        Ok(Verdict { passed: end == End::Exit(0), output, restarted })
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// How a shell line ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// With this exit status.
+    Exit(i32),
+    /// Not in time.
+    Late,
+    /// The host itself ended first.
+    Died,
+}
+
+/// One running nested host.
+pub struct Machine {
+    child: std::process::Child,
+    stderr: Transcript,
+    dir: PathBuf,
+    qmp: Qmp,
+    shell: Console,
+    last_line: String,
+}
+
+impl Machine {
+    fn start(mut command: Command) -> Result<Self> {
+        let dir = scratch("host")?;
+        // Sockets are named relative to the directory: their names may not be long.
+        command.current_dir(&dir).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = die_with_parent(command.stderr(Stdio::piped())).spawn()?;
+        let stderr = Transcript::collect(child.stderr.take().ok_or("no stderr")?);
+        let connected = (|| {
+            let qmp = Qmp::connect(&dir.join("qmp"), SOON)?;
+            let stream = connect(&dir.join("shell"), SOON)?;
+            let transcript = Transcript::collect(stream.try_clone()?);
+            Ok((qmp, Console::new("nested host's shell", transcript, stream)))
+        })();
+        match connected {
+            Ok((qmp, shell)) => {
+                Ok(Self { child, stderr, dir, qmp, shell, last_line: String::new() })
+            }
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                let error: Box<dyn std::error::Error + Send + Sync> = error;
+                Err(format!("cannot start a nested host: {error}\n{}", stderr.tail(20)).into())
+            }
+        }
+    }
+
+    /// Where the unix sockets `terminal` and `vm.sock` of the two plain streams are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Starts a shell line and does not wait.
+    pub fn begin(&mut self, line: &str) -> Result {
+        self.shell.skip();
+        line.clone_into(&mut self.last_line);
+        self.shell.type_text(&format!("{line}; echo {EXIT}$?.\n"))
+    }
+
+    /// Waits for the end of the line that [`begin`](Self::begin) started.
+    pub fn end(&mut self, limit: Duration) -> Result<End> {
+        let deadline = Instant::now() + limit;
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        let found = self.shell.expect(EXIT, left(deadline)).and_then(|output| {
+            let status = self.shell.expect(".", left(deadline))?;
+            Ok((output, status))
+        });
+        match found {
+            Ok((output, status)) => {
+                self.last_line = output;
+                let status = status.parse().map_err(|_| format!("{status:?} is no status"))?;
+                Ok(End::Exit(status))
+            }
+            Err(_) => {
+                self.last_line = self.shell.unread();
+                let died = self.shell.transcript().closed();
+                Ok(if died { End::Died } else { End::Late })
+            }
+        }
+    }
+
+    /// Runs a shell line to its end.
+    pub fn run(&mut self, line: &str, limit: Duration) -> Result<End> {
+        self.begin(line)?;
+        self.end(limit)
+    }
+
+    /// What the last line printed.
+    pub fn output(&self) -> String {
+        self.last_line.clone()
+    }
+
+    /// `what` with the end of the host's console.
+    pub fn explain(&self, what: &str) -> String {
+        let console = fs::read(self.dir.join("console")).unwrap_or_default();
+        let console = Transcript::collect(std::io::Cursor::new(console));
+        // The text is all there; the thread that collects it needs a moment.
+        while !console.closed() {
+            std::thread::yield_now();
+        }
+        format!("{what}; its console ends with\n{}{}", console.tail(40), self.stderr.tail(10))
+    }
+
+    fn wait_for_status(&mut self, wanted: &str) -> Result {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let status = self.qmp.execute("query-status", json!({}))?;
+            if status["status"] == wanted {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(self.explain(&format!("a nested host stays {status}")).into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The command line of a host whose saved files are in `saved`.
+fn machine(saved: &Path, base: &Path, run: &Path, vmlinux: &Path, share: &str) -> Command {
+    let mut command = Command::new(QEMU);
+    let ram = saved.join("ram");
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"]);
+    command.args(["-nic", "none", "-no-reboot", "-accel", "tcg,thread=multi"]);
+    command.args(["-machine", "pc,memory-backend=mem", "-cpu", PROCESSOR, "-smp", "1"]);
+    command.args(["-m", MEMORY, "-object"]).arg(format!(
+        "memory-backend-file,id=mem,size={MEMORY},mem-path={},share={share}",
+        ram.display()
+    ));
+    command.args(["-serial", "file:console", "-qmp", "unix:qmp,server=on,wait=off"]);
+    command.args(["-device", "virtio-serial-pci,id=ports"]);
+    for (number, name) in (1..).zip(["shell", "terminal", "vm.sock"]) {
+        command.args(["-chardev", &format!("socket,id=p{number},path={name},server=on,wait=off")]);
+        let port = format!("virtserialport,bus=ports.0,nr={number},chardev=p{number},name={name}");
+        command.args(["-device", &port]);
+    }
+    for (name, file) in [("base", base), ("run", run)] {
+        command.arg("-blockdev").arg(format!(
+            "driver=file,node-name={name},read-only=on,locking=off,filename={}",
+            file.display()
+        ));
+        command.args(["-device", &format!("virtio-blk-pci,drive={name}")]);
+    }
+    command.arg("-kernel").arg(vmlinux).arg("-initrd").arg(saved.join("initramfs"));
+    command.args(["-append", CMDLINE]);
+    command
+}
+
+fn ignore_shared() -> serde_json::Value {
+    json!({ "capabilities": [{ "capability": "x-ignore-shared", "state": true }] })
+}
+
+/// Boots a host and leaves `ram` and `state` in `dir`.
+fn save(dir: &Path, base: &Path, vmlinux: &Path) -> Result {
+    let mut machine = Machine::start(machine(dir, base, &dir.join("run.erofs"), vmlinux, "on"))?;
+    if let Err(error) = machine.shell.expect_line(READY, BOOT) {
+        return Err(machine.explain(&error.to_string()).into());
+    }
+    if machine.run("ls /dev/kvm /host/guests", SOON)? != End::Exit(0) {
+        return Err(machine.explain("the nested host has no KVM or no disk").into());
+    }
+    let qmp = &mut machine.qmp;
+    qmp.execute("stop", json!({}))?;
+    qmp.execute("migrate-set-capabilities", ignore_shared())?;
+    qmp.execute("migrate-set-parameters", json!({ "max-bandwidth": 1_000_000_000_000_u64 }))?;
+    let uri = format!("exec:cat > '{}'", dir.join("state").display());
+    qmp.execute("migrate", json!({ "uri": uri }))?;
+    let deadline = Instant::now() + SOON;
+    loop {
+        let status = qmp.execute("query-migrate", json!({}))?;
+        match status["status"].as_str() {
+            Some("completed") => break,
+            Some("failed") => return Err(format!("cannot save a nested host: {status}").into()),
+            _ if Instant::now() > deadline => return Err("saving takes too long".into()),
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    qmp.execute("quit", json!({}))?;
+    wait_for_exit(&mut machine.child, SOON)?;
+    Ok(())
+}
+
+/// A new directory with a short name below the system's temporary one.
+fn scratch(what: &str) -> Result<PathBuf> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("vmtest-{what}-{}-{number}", std::process::id());
+    let dir = std::env::temp_dir().join(name);
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+/// FNV-1a, to tell one initramfs from the next.
+fn checksum(data: &[u8]) -> u64 {
+    data.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

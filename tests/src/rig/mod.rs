@@ -1,0 +1,10 @@
+//! What a test is made of: the VM it starts, the console and QMP connections it talks through.
+
+pub mod console;
+pub mod process;
+pub mod qmp;
+pub mod registry;
+pub mod vm;
+
+/// The result of a test or of a step of the rig: failures are texts for people.
+pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -1,0 +1,47 @@
+//! Child processes that never outlive the rig.
+//!
+//! Runs on whichever thread starts a child; holds no lock.
+#![expect(unsafe_code)] // pre_exec is the only way to ask for the parent-death signal.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
+
+use super::Result;
+
+/// Makes the kernel kill the child when the thread that starts it ends.
+pub fn die_with_parent(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            Ok(())
+        })
+    }
+}
+
+/// Waits until `child` ends, at most `limit`; `None` when it still runs then.
+pub fn wait_for_exit(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    let raw = i32::try_from(child.id())?;
+    let pid = Pid::from_raw(raw).ok_or("a child without a process id")?;
+    if let Some(status) = child.try_wait()? {
+        return Ok(Some(status));
+    }
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left)?;
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(Some(child.wait()?)),
+            Err(error) => return Err(error.into()),
+        }
+        if Instant::now() >= deadline {
+            return Ok(child.try_wait()?);
+        }
+    }
+}

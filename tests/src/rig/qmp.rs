@@ -1,0 +1,283 @@
+//! A QMP client for tests.
+//!
+//! Used from the test's own thread; holds no lock. The peer is not trusted to answer: every wait
+//! has a limit, and a failure shows the end of the conversation.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::Result;
+
+/// How long a command may take that has no reason to take long.
+const PATIENCE: Duration = Duration::from_secs(60);
+const KEPT_LINES: usize = 30;
+
+/// One connection, past the handshake.
+pub struct Qmp {
+    stream: UnixStream,
+    partial: Vec<u8>,
+    events: VecDeque<Value>,
+    said: VecDeque<String>,
+    greeting: Value,
+}
+
+/// The error a command was answered with.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The `class` member: `GenericError`, `CommandNotFound`, ...
+    pub class: String,
+    /// The `desc` member, for people.
+    pub desc: String,
+}
+
+impl Qmp {
+    /// Connects to the unix socket `path`, waiting for it to appear, and leaves negotiation mode.
+    pub fn connect(path: &Path, limit: Duration) -> Result<Self> {
+        let mut qmp = Self::connect_raw(path, limit)?;
+        qmp.execute("qmp_capabilities", json!({}))?;
+        Ok(qmp)
+    }
+
+    /// Connects and reads the greeting, and stays in negotiation mode.
+    pub fn connect_raw(path: &Path, limit: Duration) -> Result<Self> {
+        let stream = connect(path, limit)?;
+        let mut qmp = Self {
+            stream,
+            partial: Vec::new(),
+            events: VecDeque::new(),
+            said: VecDeque::new(),
+            greeting: Value::Null,
+        };
+        qmp.greeting = qmp.receive(Instant::now() + limit)?;
+        if qmp.greeting.get("QMP").is_none() {
+            return Err(qmp.failure("the first message is no greeting"));
+        }
+        Ok(qmp)
+    }
+
+    /// The greeting's `QMP` member.
+    pub fn greeting(&self) -> &Value {
+        &self.greeting["QMP"]
+    }
+
+    /// Runs `command` and returns its `return` member; an error reply is a failure.
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        match self.try_execute(command, arguments)? {
+            Ok(value) => Ok(value),
+            Err(refusal) => {
+                let text = format!("{command} failed: {}: {}", refusal.class, refusal.desc);
+                Err(self.failure(&text))
+            }
+        }
+    }
+
+    /// Runs `command`; the inner result is what the peer answered.
+    pub fn try_execute(
+        &mut self,
+        command: &str,
+        arguments: Value,
+    ) -> Result<std::result::Result<Value, Refusal>> {
+        let mut message = json!({ "execute": command });
+        if arguments.as_object().is_some_and(|members| !members.is_empty()) {
+            message["arguments"] = arguments;
+        }
+        self.send_text(&message.to_string())?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut reply = self.reply(deadline)?;
+        if let Some(value) = reply.get_mut("return") {
+            return Ok(Ok(value.take()));
+        }
+        let member = |name: &str| reply["error"][name].as_str().map(str::to_owned);
+        match (member("class"), member("desc")) {
+            (Some(class), Some(desc)) => Ok(Err(Refusal { class, desc })),
+            _ => Err(self.failure("a reply with neither return nor error")),
+        }
+    }
+
+    /// Sends `line` as it is, and a line end: for tests of the wire itself.
+    pub fn send_text(&mut self, line: &str) -> Result {
+        self.note(format!("-> {line}"));
+        let sent = self.stream.write_all(format!("{line}\n").as_bytes());
+        sent.map_err(|error| self.failure(&format!("cannot send: {error}")))
+    }
+
+    /// The next message that is no event.
+    pub fn reply(&mut self, deadline: Instant) -> Result<Value> {
+        loop {
+            let message = self.receive(deadline)?;
+            if message.get("event").is_none() {
+                return Ok(message);
+            }
+            self.events.push_back(message);
+        }
+    }
+
+    /// Waits for the event `name`, also one that came before this call, and returns the message.
+    /// Other events stay in the queue.
+    pub fn event(&mut self, name: &str, limit: Duration) -> Result<Value> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(at) = self.events.iter().position(|event| event["event"] == name) {
+                return self.events.remove(at).ok_or_else(|| "an event that went away".into());
+            }
+            let message = match self.receive(deadline) {
+                Ok(message) => message,
+                Err(error) => return Err(format!("while waiting for {name}: {error}").into()),
+            };
+            if message.get("event").is_some() {
+                self.events.push_back(message);
+            }
+        }
+    }
+
+    /// Forgets the events that came so far.
+    pub fn forget_events(&mut self) {
+        self.events.clear();
+    }
+
+    /// Waits until the peer closes the connection.
+    pub fn closed(&mut self, limit: Duration) -> Result {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.read_message(deadline)? {
+                Some(message) if message.get("event").is_some() => self.events.push_back(message),
+                Some(_) => {}
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn receive(&mut self, deadline: Instant) -> Result<Value> {
+        match self.read_message(deadline)? {
+            Some(message) => Ok(message),
+            None => Err(self.failure("the connection was closed")),
+        }
+    }
+
+    /// The next message, or `None` at the end of the stream.
+    fn read_message(&mut self, deadline: Instant) -> Result<Option<Value>> {
+        loop {
+            if let Some(end) = self.partial.iter().position(|&b| b == b'\n') {
+                let line: Vec<u8> = self.partial.drain(..=end).collect();
+                let line = String::from_utf8_lossy(&line).trim().to_owned();
+                if line.is_empty() {
+                    continue;
+                }
+                self.note(format!("<- {line}"));
+                return match serde_json::from_str(&line) {
+                    Ok(message) => Ok(Some(message)),
+                    Err(error) => Err(self.failure(&format!("not JSON: {error}"))),
+                };
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.failure("no message in time"));
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Ok(None),
+                Ok(count) => self.partial.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(None),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) => {}
+                Err(error) => return Err(self.failure(&format!("cannot read: {error}"))),
+            }
+        }
+    }
+
+    fn note(&mut self, line: String) {
+        if self.said.len() == KEPT_LINES {
+            self.said.pop_front();
+        }
+        self.said.push_back(line);
+    }
+
+    fn failure(&self, what: &str) -> Box<dyn std::error::Error + Send + Sync> {
+        let said: String = self.said.iter().map(|line| format!("    | {line}\n")).collect();
+        format!("QMP: {what}; the conversation ends with\n{said}").into()
+    }
+}
+
+/// Connects to a unix socket that may not be there yet.
+pub fn connect(path: &Path, limit: Duration) -> Result<UnixStream> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match UnixStream::connect(path) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(format!("cannot connect to {}: {error}", path.display()).into());
+            }
+            Err(_) => thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// A peer that says `script`'s lines, each after one line from the client but the first.
+    fn peer(script: &'static [&'static str]) -> (std::path::PathBuf, thread::JoinHandle<()>) {
+        use std::io::{BufRead, BufReader};
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("rig-qmp-{}-{number}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let handle = thread::spawn({
+            let path = path.clone();
+            move || {
+                let (stream, _) = listener.accept().unwrap();
+                std::fs::remove_file(path).unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                for (number, text) in script.iter().enumerate() {
+                    if number > 0 {
+                        lines.next().unwrap().unwrap();
+                    }
+                    (&stream).write_all(text.as_bytes()).unwrap();
+                }
+            }
+        });
+        (path, handle)
+    }
+
+    #[test]
+    fn sorts_replies_from_events() {
+        let (path, peer) = peer(&[
+            "{\"QMP\": {}}\r\n",
+            "{\"return\": {}}\n",
+            "{\"event\": \"STOP\"}\n{\"return\": 7}\n{\"event\": \"RESUME\"}\n",
+            "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}\n",
+        ]);
+        let mut qmp = Qmp::connect(&path, LIMIT).unwrap();
+        assert_eq!(qmp.execute("stop", json!({})).unwrap(), 7);
+        let refusal = qmp.try_execute("cont", json!({})).unwrap().unwrap_err();
+        assert_eq!(refusal.desc, "no");
+        qmp.event("RESUME", LIMIT).unwrap();
+        qmp.event("STOP", LIMIT).unwrap();
+        qmp.closed(LIMIT).unwrap();
+        peer.join().unwrap();
+    }
+
+    #[test]
+    fn a_silent_or_gone_peer_is_a_failure_with_the_conversation() {
+        let (path, peer) = peer(&["{\"QMP\": {}}\n", "{\"return\": {}}\n"]);
+        let mut qmp = Qmp::connect(&path, LIMIT).unwrap();
+        let error = qmp.execute("query-status", json!({})).unwrap_err().to_string();
+        assert!(error.contains("-> {\"execute\":\"qmp_capabilities\"}"), "{error}");
+        peer.join().unwrap();
+    }
+}

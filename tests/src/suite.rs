@@ -1,0 +1,357 @@
+//! The `cargo vmtest` command: unit tests, tiny guests, Linux guests, and a count at the end.
+//!
+//! The main thread runs the stages; guest tests run on `--jobs` worker threads that share a queue
+//! behind one mutex.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::host::native::Native;
+use crate::host::nested::Nested;
+use crate::host::probe::{self, probe};
+use crate::host::{Host, Programs};
+use crate::rig::Result;
+use crate::rig::registry::{self, Needs, Test};
+use crate::rig::vm::Kernel;
+use crate::supply::cache::Item;
+use crate::supply::kernel::Files;
+use crate::supply::{apt, guests};
+use crate::workspace::{cache, cargo, peer};
+
+const USAGE: &str = "\
+usage: cargo vmtest [FILTER] [--list] [--only unit|tiny|linux] [--jobs N] [--verbose]
+  FILTER     run the tests whose name contains it
+  --list     name the guest tests (and with --only unit the unit tests) and run nothing
+  --only     run one stage
+  --jobs     guest tests at a time; the number of processors without it
+  --verbose  show what passing tests print
+environment:
+  VMTEST_HOST=native|nested  where Linux guests run; found by probing without it
+  VMTEST_VMM=PATH            a built vmm to test
+  VMTEST_PEER=qemu           run the guest tests against QEMU, to check the tests";
+
+/// How long all workers may be silent before the runner says that it lives.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// A part of the run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Unit,
+    Tiny,
+    Linux,
+}
+
+/// The command line.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Options {
+    filter: String,
+    list: bool,
+    only: Option<Stage>,
+    jobs: Option<usize>,
+    verbose: bool,
+}
+
+impl Options {
+    /// Reads the command line's words.
+    pub fn parse(words: &[&str]) -> Result<Self> {
+        let mut options = Self::default();
+        let mut words = words.iter();
+        while let Some(&word) = words.next() {
+            match word {
+                "--list" => options.list = true,
+                "--verbose" => options.verbose = true,
+                "--only" => {
+                    options.only = Some(match words.next() {
+                        Some(&"unit") => Stage::Unit,
+                        Some(&"tiny") => Stage::Tiny,
+                        Some(&"linux") => Stage::Linux,
+                        _ => {
+                            return Err(format!("--only takes unit, tiny or linux\n{USAGE}").into());
+                        }
+                    });
+                }
+                "--jobs" => {
+                    let count = words.next().and_then(|word| word.parse().ok());
+                    let count = count.filter(|&count| count > 0);
+                    options.jobs = Some(count.ok_or("--jobs takes a number from 1 on")?);
+                }
+                "-h" | "--help" => return Err(USAGE.into()),
+                word if word.starts_with('-') => {
+                    return Err(format!("unknown option {word}\n{USAGE}").into());
+                }
+                word if options.filter.is_empty() => word.clone_into(&mut options.filter),
+                _ => return Err(format!("one filter is enough\n{USAGE}").into()),
+            }
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, stage: Stage) -> bool {
+        self.only.is_none_or(|only| only == stage)
+    }
+
+    /// The guest tests to run that need `needs`.
+    fn tests(&self, needs: Needs) -> VecDeque<Test> {
+        let stage = if needs == Needs::Tiny { Stage::Tiny } else { Stage::Linux };
+        let mut tests = registry::all();
+        tests.retain(|test| {
+            test.needs == needs && self.wants(stage) && test.name.contains(&self.filter)
+        });
+        tests.into()
+    }
+}
+
+/// How a run went so far.
+#[derive(Debug, Default)]
+struct Count {
+    passed: usize,
+    failed: Vec<String>,
+    restarted: Vec<String>,
+}
+
+/// Runs the command; a failed test is an error.
+pub fn run(options: Options) -> Result {
+    let mut tiny = options.tests(Needs::Tiny);
+    let mut linux = options.tests(Needs::Linux);
+    if options.list {
+        for test in tiny.iter().chain(&linux) {
+            println!("{}", test.name);
+        }
+        if options.only == Some(Stage::Unit) {
+            unit(&options, &mut Count::default())?;
+        }
+        return Ok(());
+    }
+
+    let mut count = Count::default();
+    if options.wants(Stage::Unit) {
+        println!("== unit tests");
+        unit(&options, &mut count)?;
+    }
+    if !tiny.is_empty() || !linux.is_empty() {
+        let peer = peer()?;
+        let native = native_kvm()?;
+        let programs = || Programs::new(peer.clone());
+        if native == probe::Native::Nothing {
+            linux.extend(tiny.drain(..));
+        }
+        if !tiny.is_empty() {
+            println!("== tiny guests, on this machine");
+            let host = Native { programs: programs()?, guests: std::env::temp_dir() };
+            guests_stage(&options, &host, tiny, &mut count);
+        }
+        if !linux.is_empty() {
+            let nested = native != probe::Native::Linux;
+            println!(
+                "== Linux guests, {}",
+                if nested { "in nested hosts" } else { "on this machine" }
+            );
+            let supplies = Supplies::get()?;
+            if nested {
+                let host = supplies.nested(&programs()?)?;
+                guests_stage(&options, &host, linux, &mut count);
+            } else {
+                let guests = supplies.guests.path().to_owned();
+                guests_stage(
+                    &options,
+                    &Native { programs: programs()?, guests },
+                    linux,
+                    &mut count,
+                );
+            }
+        }
+    }
+    summary(&count)
+}
+
+fn summary(count: &Count) -> Result {
+    println!();
+    for name in &count.failed {
+        println!("failed: {name}");
+    }
+    if !count.restarted.is_empty() {
+        println!(
+            "{} nested hosts died and their tests ran again: {}",
+            count.restarted.len(),
+            count.restarted.join(", ")
+        );
+    }
+    println!("{} passed, {} failed", count.passed, count.failed.len());
+    match (count.passed, count.failed.len()) {
+        (0, 0) => Err("no test has such a name".into()),
+        (_, 0) => Ok(()),
+        _ => Err("some tests failed".into()),
+    }
+}
+
+/// What the machine's KVM is used for, after `VMTEST_HOST` had its say.
+pub fn native_kvm() -> Result<probe::Native> {
+    let (found, why) = probe()?;
+    let (native, why) = match std::env::var("VMTEST_HOST").as_deref() {
+        Ok("native") => (probe::Native::Linux, "VMTEST_HOST=native".to_owned()),
+        Ok("nested") if found == probe::Native::Linux => {
+            (probe::Native::Tiny, "VMTEST_HOST=nested".to_owned())
+        }
+        Ok("nested") | Err(_) => (found, why),
+        Ok(other) => {
+            return Err(format!("VMTEST_HOST is native or nested, not {other:?}").into());
+        }
+    };
+    println!("== probe: {why}");
+    Ok(native)
+}
+
+/// What Linux guests need.
+pub struct Supplies {
+    kernels: Vec<(Kernel, Files)>,
+    /// The guests' files.
+    pub guests: Item,
+}
+
+impl Supplies {
+    /// Installs, downloads and makes what is missing.
+    pub fn get() -> Result<Self> {
+        let cache = cache()?;
+        apt::install_tools()?;
+        let mut kernels = Vec::new();
+        for kernel in Kernel::ALL {
+            kernels.push((kernel, Files::get(&cache, kernel)?));
+        }
+        let guests = guests::get(&cache, &kernels)?;
+        Ok(Self { kernels, guests })
+    }
+
+    /// A nested host for these guests and programs.
+    pub fn nested(self, programs: &Programs) -> Result<Nested> {
+        let wanted = |(kernel, _): &&(Kernel, Files)| *kernel == Kernel::V6_12;
+        let (_, files) = self.kernels.iter().find(wanted).ok_or("no kernel for nested hosts")?;
+        Nested::prepare(&cache()?, files, self.guests, programs)
+    }
+}
+
+/// Runs `cargo test` and adds up what its test programs report.
+fn unit(options: &Options, count: &mut Count) -> Result {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--no-fail-fast", "--"]).arg(&options.filter);
+    if options.list {
+        command.arg("--list");
+    }
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
+    for line in lines {
+        let line = line?;
+        let failed = count.failed.len();
+        if let Some(name) = line.strip_suffix(" ... FAILED").and_then(|l| l.strip_prefix("test ")) {
+            count.failed.push(format!("unit {name}"));
+        }
+        if let Some(passed) = passed_tests(&line) {
+            count.passed += passed;
+        }
+        // Passing tests are many: only what differs from them is shown.
+        let dull = line.is_empty() || line.ends_with(" ... ok") || line.starts_with("running ");
+        if options.verbose || options.list || !dull || count.failed.len() > failed {
+            println!("{line}");
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && count.failed.is_empty() {
+        count.failed.push("unit tests (cargo test)".to_owned());
+    }
+    Ok(())
+}
+
+/// The number in `test result: ok. 5 passed; ...`.
+fn passed_tests(line: &str) -> Option<usize> {
+    let (_, rest) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    rest.split_once(" passed")?.0.parse().ok()
+}
+
+/// Runs `tests` on `host`, several at a time.
+fn guests_stage(options: &Options, host: &dyn Host, tests: VecDeque<Test>, count: &mut Count) {
+    let total = tests.len();
+    let parallel = thread::available_parallelism().map_or(1, usize::from);
+    let jobs = options.jobs.unwrap_or(parallel).min(total);
+    let queue = Mutex::new(tests);
+    let (report, reports) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            let report = report.clone();
+            let queue = &queue;
+            scope.spawn(move || {
+                loop {
+                    let Some(test) = queue.lock().pop_front() else { break };
+                    let start = Instant::now();
+                    let _ = report.send((test.name.clone(), None));
+                    let verdict = host.run(&test);
+                    let _ = report.send((test.name, Some((verdict, start.elapsed()))));
+                }
+            });
+        }
+        drop(report);
+        let mut running: Vec<String> = Vec::new();
+        let mut done = 0;
+        loop {
+            let (name, end) = match reports.recv_timeout(SILENCE) {
+                Ok(message) => message,
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                    println!("... still running {}", running.join(", "));
+                    continue;
+                }
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+            };
+            let Some((verdict, time)) = end else {
+                running.push(name);
+                continue;
+            };
+            running.retain(|other| *other != name);
+            done += 1;
+            let (passed, output) = match verdict {
+                Ok(verdict) => {
+                    if verdict.restarted {
+                        count.restarted.push(name.clone());
+                    }
+                    (verdict.passed, verdict.output)
+                }
+                Err(error) => (false, error.to_string()),
+            };
+            let word = if passed { "ok    " } else { "FAILED" };
+            println!("[{done}/{total}] {word} {name} ({:.1} s)", time.as_secs_f32());
+            if !passed || options.verbose {
+                output.lines().for_each(|line| println!("    {line}"));
+            }
+            if passed {
+                count.passed += 1;
+            } else {
+                count.failed.push(name);
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_command_line() {
+        let options = Options::parse(&["boot", "--only", "linux", "--jobs", "3"]).unwrap();
+        assert_eq!(options.filter, "boot");
+        assert_eq!(options.only, Some(Stage::Linux));
+        assert_eq!(options.jobs, Some(3));
+        for wrong in [&["--only"][..], &["--jobs", "0"], &["--fast"], &["a", "b"]] {
+            assert!(Options::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn reads_the_count_of_a_test_program() {
+        let line = "test result: FAILED. 12 passed; 1 failed; 0 ignored; 0 measured";
+        assert_eq!(passed_tests(line), Some(12));
+        assert_eq!(passed_tests("test a ... ok"), None);
+    }
+}

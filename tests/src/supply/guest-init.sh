@@ -1,0 +1,29 @@
+#!/bin/busybox sh
+# Process 1 of every Linux test guest: a shell on COM1.
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+/bin/busybox mount -t tmpfs tmp /tmp
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/ TERM=linux
+
+# The power button reaches user space as a key. Any key event powers off: nothing else types here.
+for module in /modules/*.ko; do insmod $module; done
+for device in /dev/input/event*; do
+	( dd if=$device of=/dev/null bs=24 count=1 2>/dev/null && echo VMTEST-BUTTON >/dev/ttyS0 && poweroff -f ) &
+done
+
+exec </dev/ttyS0 >/dev/ttyS0 2>&1
+case "$(cat /proc/cmdline)" in
+*vmtest.script*)
+	stty -echo -onlcr
+	echo VMTEST-READY
+	sh /dev/ttyS0
+	;;
+*)
+	echo
+	echo "VMTEST-READY: a shell of the guest, kernel $(uname -r). 'poweroff -f' ends it."
+	setsid cttyhack sh
+	;;
+esac
+poweroff -f
