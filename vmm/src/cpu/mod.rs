@@ -3,4 +3,5 @@
 
 pub mod model;
 pub mod setup;
+pub mod state;
 pub mod topology;
