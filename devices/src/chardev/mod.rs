@@ -30,6 +30,8 @@ mod socket;
 pub mod stdio;
 mod stream;
 mod telnet;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -129,7 +129,10 @@ impl<'a> Keys<'a> {
 ///
 /// # Errors
 /// [`CharError::Option`], naming the option, its value and what is valid.
-pub fn parse_options(pairs: &[(String, String)]) -> Result<Options, CharError> {
+pub fn parse_options<'a>(
+    pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<Options, CharError> {
+    let pairs: Vec<_> = pairs.into_iter().map(|(key, value)| pair(key, value)).collect();
     let find = |key: &str| pairs.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
     let id = find("id").ok_or_else(|| error("chardev: no id specified"))?;
     resources::value::check_identifier("id", id)
@@ -137,7 +140,7 @@ pub fn parse_options(pairs: &[(String, String)]) -> Result<Options, CharError> {
     let kind =
         find("backend").ok_or_else(|| error(format!("chardev: \"{id}\" missing backend")))?;
     let whose = format!("chardev '{id}'");
-    let keys = Keys { whose: &whose, pairs };
+    let keys = Keys { whose: &whose, pairs: &pairs };
     let backend = make(kind, &keys)?;
     Ok(Options { id: id.to_owned(), mux: keys.switch("mux")?.unwrap_or(false), backend })
 }
@@ -350,7 +353,7 @@ mod tests {
                 None => pair(part, "on"),
             })
             .collect();
-        parse_options(&pairs)
+        parse_options(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())))
     }
 
     #[test]

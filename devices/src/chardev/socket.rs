@@ -110,7 +110,8 @@ impl Socket {
         let listen = |error| CharError::open("Failed to set socket to listening mode", error);
         let first = if self.wait {
             notice(&format!("vmm: waiting for connection on: {name},server"));
-            Some(accept_blocking(&listener).map_err(listen)?)
+            let fd = accept_blocking(&listener).map_err(listen)?;
+            Some(self.begin(port, fd))
         } else {
             None
         };
@@ -127,8 +128,9 @@ impl Socket {
         }
         let connection = self.address.connect()?;
         port.set_filename(self.client_name(Some(&connection)));
+        let fd = self.begin(port, connection.fd);
         port.spawn(move |local, port| async move {
-            self.connection(&local, &port, connection, async || std::future::pending().await).await;
+            self.connection(&local, &port, fd, async || std::future::pending().await).await;
         });
         Ok(())
     }
@@ -152,14 +154,14 @@ impl Socket {
         local: Local,
         port: Arc<Port>,
         listener: OwnedFd,
-        mut first: Option<OwnedFd>,
+        mut first: Option<Arc<OwnedFd>>,
     ) {
         let Ok(listener) = local.watch(listener) else { return };
         loop {
             let fd = match first.take() {
                 Some(fd) => fd,
                 None => match listener.io(Direction::Read, accept).await {
-                    Ok(fd) => fd,
+                    Ok(fd) => self.begin(&port, fd),
                     Err(error) => {
                         // Out of descriptors perhaps: later there may be some.
                         tracing::warn!(label = port.label, "accept: {}", super::reason(&error));
@@ -168,9 +170,8 @@ impl Socket {
                     }
                 },
             };
-            let connection = Connection { fd, local: None };
             // What a client left unread goes when the next one wants in.
-            self.connection(&local, &port, connection, async || listener.readable().await).await;
+            self.connection(&local, &port, fd, async || listener.readable().await).await;
         }
     }
 
@@ -181,9 +182,10 @@ impl Socket {
             match local.pool(move || address.connect()).await {
                 Ok(Ok(connection)) => {
                     port.set_filename(self.client_name(Some(&connection)));
-                    // So does what a server left when it is time to connect anew.
+                    let fd = self.begin(&port, connection.fd);
+                    // What a server left goes when it is time to connect anew.
                     let reconnect = async || local.sleep(self.reconnect).await;
-                    self.connection(&local, &port, connection, reconnect).await;
+                    self.connection(&local, &port, fd, reconnect).await;
                 }
                 Ok(Err(error)) => tracing::debug!(label = port.label, "{error}"),
                 Err(error) => tracing::warn!(label = port.label, "cannot connect: {error}"),
@@ -192,28 +194,34 @@ impl Socket {
         }
     }
 
+    /// Makes a connected socket the port's peer. At once, not with the loop's
+    /// next turn, so that nothing written meanwhile is discarded.
+    fn begin(&self, port: &Port, fd: OwnedFd) -> Arc<OwnedFd> {
+        let fd = Arc::new(fd);
+        if self.nodelay && matches!(self.address, Address::Inet(_)) {
+            let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
+        }
+        let sink = SocketSink(fd.clone());
+        if self.telnet {
+            // Fits: nothing was sent on this socket before.
+            let _ = send(&fd, &telnet::GREETING, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+            port.opened(Box::new(TelnetSink::new(sink)));
+        } else {
+            port.opened(Box::new(sink));
+        }
+        fd
+    }
+
     /// Serves one connection to its end.
     async fn connection(
         &self,
         local: &Local,
         port: &Port,
-        connection: Connection,
+        fd: Arc<OwnedFd>,
         give_up: impl AsyncFn(),
     ) {
-        let fd = Arc::new(connection.fd);
-        if self.nodelay && matches!(self.address, Address::Inet(_)) {
-            let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
-        }
-        let Ok(stream) = local.watch(fd.clone()) else { return };
-        let sink = SocketSink(fd);
+        let Ok(stream) = local.watch(fd) else { return port.closed() };
         let mut telnet = self.telnet.then(telnet::Filter::default);
-        if self.telnet {
-            // Fits: nothing was sent on this socket before.
-            let _ = send(&sink.0, &telnet::GREETING, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
-            port.opened(Box::new(TelnetSink::new(sink)));
-        } else {
-            port.opened(Box::new(sink));
-        }
         let unix = matches!(self.address, Address::Unix(_));
         let read = |fd: &OwnedFd, buf: &mut [u8]| loop {
             let count = if unix { read_with_fds(fd, buf, port)? } else { stream::read(fd, buf)? };
