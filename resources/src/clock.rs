@@ -5,6 +5,8 @@
 //! thread asks for the [next deadline](Clock::next_wake) and runs what is due.
 //!
 //! Reading and arming may happen on any thread, with a device locked: the clock's lock is a leaf.
+//! [`Clock::stop`] also waits for the callback that is running, so it must be called without a
+//! device locked, and not from a callback.
 //! Timer callbacks run without it, on the thread that called [`Clock::run_due`], and lock their
 //! device themselves. A hostile guest can arm a timer for any time, also in the past: it fires
 //! once for each arming. Periods must be bounded below by the device.
@@ -18,6 +20,8 @@ use parking_lot::Mutex;
 /// A machine's clock; shared by reference count.
 pub struct Clock {
     state: Mutex<State>,
+    /// Held while timers are called, so that stopping can wait for them.
+    calling: Mutex<()>,
 }
 
 type Callback = Arc<dyn Fn() + Send + Sync>;
@@ -56,6 +60,7 @@ impl Clock {
                 next_id: 0,
                 on_change: None,
             }),
+            calling: Mutex::new(()),
         })
     }
 
@@ -73,11 +78,14 @@ impl Clock {
         }
     }
 
-    /// Stops time.
+    /// Stops time. When this returns no timer is being called, and none will be until the clock
+    /// is started or stepped.
     pub fn stop(&self) {
         let mut state = self.state.lock();
         state.base = state.now();
         state.since = None;
+        drop(state);
+        drop(self.calling.lock());
     }
 
     /// Sets the time, running or not: on load, and by the debug port.
@@ -115,25 +123,28 @@ impl Clock {
         since.checked_add(Duration::from_nanos(deadline.saturating_sub(state.base)))
     }
 
-    /// Calls every timer that is due now, earliest first; returns how many.
+    /// Calls the timers that are due, earliest first, unless the clock is stopped; returns how
+    /// many.
     pub fn run_due(&self) -> usize {
-        let mut ran = 0;
         // A timer that re-arms itself for the past must not keep us here.
-        let now = self.now();
-        loop {
-            let callback = {
-                let mut state = self.state.lock();
-                match state.armed.first_entry() {
-                    Some(entry) if entry.key().0 <= now => entry.remove(),
-                    _ => return ran,
-                }
-            };
-            callback();
-            ran += 1;
-            if ran >= MAX_BATCH {
-                return ran;
-            }
+        (0..MAX_BATCH).take_while(|_| self.call_first(|state| state.since.is_some())).count()
+    }
+
+    /// Calls the first timer if it is due and `allowed`.
+    fn call_first(&self, allowed: impl Fn(&State) -> bool) -> bool {
+        let _calling = self.calling.lock();
+        let mut state = self.state.lock();
+        let now = state.now();
+        if !allowed(&state) {
+            return false;
         }
+        let callback = match state.armed.first_entry() {
+            Some(entry) if entry.key().0 <= now => entry.remove(),
+            _ => return false,
+        };
+        drop(state);
+        callback();
+        true
     }
 
     /// Steps a stopped clock to `target`, running each timer at its own time.
@@ -143,9 +154,7 @@ impl Clock {
             if deadline > now {
                 self.set(deadline);
             }
-            if self.run_due() == 0 {
-                break;
-            }
+            self.call_first(|_| true);
         }
         if target > self.now() {
             self.set(target);
@@ -270,6 +279,7 @@ mod tests {
     #[test]
     fn a_timer_that_arms_itself_for_the_past_does_not_hang() {
         let clock = Clock::new();
+        clock.start();
         let cell: Arc<Mutex<Option<Timer>>> = Arc::default();
         let own = cell.clone();
         let timer = clock.timer(move || {
@@ -280,6 +290,8 @@ mod tests {
         *cell.lock() = Some(timer);
         cell.lock().as_mut().unwrap().arm(0);
         assert_eq!(clock.run_due(), MAX_BATCH);
+        clock.stop();
+        assert_eq!(clock.run_due(), 0);
         *cell.lock() = None;
     }
 }

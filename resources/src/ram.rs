@@ -96,6 +96,11 @@ impl RamBlock {
         Ok(Arc::new(RamBlock { region: Arc::new(map(size, None, false)?) }))
     }
 
+    /// The first `size` bytes of a file, privately: a firmware image.
+    pub fn from_file(file: &File, size: u64) -> Result<Arc<RamBlock>, RamError> {
+        Ok(Arc::new(RamBlock { region: Arc::new(map(size, Some((file, 0)), false)?) }))
+    }
+
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.region.size() as u64

@@ -1,5 +1,36 @@
 //! The virtual machine monitor, as a library so that tests and fuzzers reach its parts.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`start`] | from options to a running machine, and the main loop |
+//! | [`vm`] | the machine's life: run states, stop, start, reset, save, load |
+//! | [`machine`] | the machines and their boards |
+//! | [`cpu`] | processors: models, threads, state |
+//! | [`boot`] | kernels and firmware |
+//! | [`cmd`] | QMP commands |
+//! | [`monitor`] | QMP clients |
+//! | [`mailbox`] | what devices, vCPUs and signals ask of the main thread |
 
 pub mod boot;
 pub mod cli;
+pub mod cmd;
 pub mod cpu;
+pub mod machine;
+pub mod mailbox;
+pub mod monitor;
+pub mod runstate;
+pub mod signals;
+pub mod start;
+pub mod vm;
+
+/// The version that QMP reports: the interface's numbers, and ours as the packager's suffix.
+pub fn version() -> qmp::VersionInfo {
+    let mut numbers = cli::INTERFACE_VERSION.split('.').map(|part| part.parse().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    let (major, minor, micro) = (next(), next(), next());
+    qmp::VersionInfo {
+        qemu: qmp::VersionInfoQemu { micro, minor, major },
+        package: concat!(" (vmm ", env!("CARGO_PKG_VERSION"), ")").to_owned(),
+    }
+}

@@ -1,2 +1,39 @@
 //! The `vmm` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use vmm::cli::{self, Action, List};
+
+fn main() -> ExitCode {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        devices::chardev::stdio::restore_terminal();
+        hook(info);
+    }));
+    let status = match run() {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("vmm: {error}");
+            1
+        }
+    };
+    devices::chardev::stdio::restore_terminal();
+    ExitCode::from(status)
+}
+
+fn run() -> Result<u8, Box<dyn std::error::Error>> {
+    match cli::parse(std::env::args_os().skip(1))? {
+        Action::Run(config) => Ok(vmm::start::run(&config)?),
+        Action::Print(text) => Ok(print(&text)),
+        Action::List(List::Machines) => Ok(print(&vmm::machine::help_text())),
+        Action::List(List::Cpus) => Ok(print(&vmm::cpu::model::help_text())),
+        Action::List(List::Devices | List::DeviceProperties(_) | List::Objects) => Ok(print("")),
+    }
+}
+
+/// Prints to standard output; a reader that went away is no error.
+fn print(text: &str) -> u8 {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    0
+}

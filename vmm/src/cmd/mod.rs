@@ -1,0 +1,18 @@
+//! QMP commands, in files by subject: one `impl Handle<X> for Vm` each.
+//!
+//! They run on the main thread, one at a time, with the machine to themselves; the guest may be
+//! running. Arguments are typed and checked before they come here, but their values are a
+//! client's.
+
+mod query;
+mod run;
+
+use qmp::monitors::{Context, Host};
+
+use crate::vm::Vm;
+
+impl Host for Vm {
+    fn context(&mut self) -> &mut Context {
+        &mut self.context
+    }
+}

@@ -1,0 +1,63 @@
+//! Commands that run, stop, reset and end the machine.
+
+use qmp::{
+    Cont, Handle, QmpError, Quit, RunState, Stop, SystemPowerdown, SystemReset, SystemWakeup,
+    XPulseSaveRestore,
+};
+use resources::request::WakeReason;
+
+use crate::vm::Vm;
+
+impl Handle<Quit> for Vm {
+    fn handle(&mut self, _: Quit) -> Result<(), QmpError> {
+        self.quit();
+        Ok(())
+    }
+}
+
+impl Handle<Stop> for Vm {
+    fn handle(&mut self, _: Stop) -> Result<(), QmpError> {
+        self.stop(RunState::Paused);
+        Ok(())
+    }
+}
+
+impl Handle<Cont> for Vm {
+    fn handle(&mut self, _: Cont) -> Result<(), QmpError> {
+        match self.state() {
+            RunState::InternalError | RunState::Shutdown => {
+                return Err(QmpError::generic("Resetting the Virtual Machine is required"));
+            }
+            RunState::Suspended => {}
+            _ => self.start(),
+        }
+        Ok(())
+    }
+}
+
+impl Handle<SystemReset> for Vm {
+    fn handle(&mut self, _: SystemReset) -> Result<(), QmpError> {
+        self.mailbox().ask(|mail| mail.reset = true);
+        Ok(())
+    }
+}
+
+impl Handle<SystemPowerdown> for Vm {
+    fn handle(&mut self, _: SystemPowerdown) -> Result<(), QmpError> {
+        self.mailbox().ask(|mail| mail.powerdown = true);
+        Ok(())
+    }
+}
+
+impl Handle<SystemWakeup> for Vm {
+    fn handle(&mut self, _: SystemWakeup) -> Result<(), QmpError> {
+        self.mailbox().ask(|mail| mail.wakeup = Some(WakeReason::Other));
+        Ok(())
+    }
+}
+
+impl Handle<XPulseSaveRestore> for Vm {
+    fn handle(&mut self, _: XPulseSaveRestore) -> Result<(), QmpError> {
+        self.pulse().map_err(|error| QmpError::generic(error.to_string()))
+    }
+}

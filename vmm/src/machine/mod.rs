@@ -1,0 +1,201 @@
+//! Machines: a file for each, which puts parts together, and what they have in common.
+//!
+//! A machine is built on the main thread before anything runs. What it adds to the address spaces
+//! stays; nothing hostile is near yet but the images to be booted, which [`crate::boot`] checks.
+
+use std::sync::Arc;
+
+use resources::clock::Clock;
+use resources::device::DeviceRef;
+use resources::hv::fake::Fake;
+use resources::hv::kvm::KvmVm;
+use resources::hv::{Hypervisor, SpaceKind};
+use resources::irq::Wire;
+use resources::nearest::nearest;
+use resources::ram::{GuestMemory, Ram};
+use resources::space::Space;
+
+use crate::boot::firmware::Firmware;
+use crate::boot::layout::RamLayout;
+use crate::boot::{self, BootSource};
+use crate::cpu::setup::Entry;
+
+pub mod kvm_chips;
+pub mod pc;
+
+/// A kind of machine.
+#[derive(Debug)]
+pub struct Machine {
+    /// Its name.
+    pub name: &'static str,
+    /// Another name for it.
+    pub alias: Option<&'static str>,
+    /// One line for `-machine help`.
+    pub description: &'static str,
+    /// The most processors it takes.
+    pub max_cpus: u32,
+    /// What it is made of.
+    pub kind: Kind,
+}
+
+/// What a machine is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// [`pc`].
+    Pc,
+    /// Nothing: no guest, for managing disks alone.
+    None,
+}
+
+/// All machines; the first is the default.
+pub const MACHINES: &[Machine] = &[
+    Machine {
+        name: "pc-i440fx-2.0",
+        alias: Some("pc"),
+        description: "PC (i440FX + PIIX)",
+        max_cpus: 255,
+        kind: Kind::Pc,
+    },
+    Machine {
+        name: "none",
+        alias: None,
+        description: "no guest: for managing disks alone",
+        max_cpus: 1,
+        kind: Kind::None,
+    },
+];
+
+/// Finds a machine by name or alias; the default one without a name.
+///
+/// # Errors
+/// Names what was asked for and the nearest machine there is.
+pub fn find(name: Option<&str>) -> Result<&'static Machine, String> {
+    let (Some(default), Some(name)) = (MACHINES.first(), name) else { return Ok(&MACHINES[0]) };
+    let names = || MACHINES.iter().flat_map(|machine| [Some(machine.name), machine.alias]);
+    MACHINES.iter().find(|m| m.name == name || m.alias == Some(name)).ok_or_else(|| {
+        let near = nearest(name, names().flatten());
+        let near = near.or(default.alias).unwrap_or(default.name);
+        format!("{name}: unsupported machine type (did you mean '{near}'?)")
+    })
+}
+
+/// The text of `-machine help`.
+pub fn help_text() -> String {
+    let mut text = String::from("Supported machines are:\n");
+    for (index, machine) in MACHINES.iter().enumerate() {
+        let Machine { name, description, .. } = machine;
+        let default = if index == 0 { " (default)" } else { "" };
+        if let Some(alias) = machine.alias {
+            text.push_str(&format!("{alias:<20} {description} (alias of {name})\n"));
+        }
+        text.push_str(&format!("{name:<20} {description}{default}\n"));
+    }
+    text
+}
+
+/// What runs the guest.
+#[derive(Clone)]
+pub enum Accel {
+    /// KVM.
+    Kvm(Arc<KvmVm>),
+    /// Nothing: the debug port drives the devices.
+    Qtest(Arc<Fake>),
+}
+
+impl Accel {
+    /// The calls the board makes.
+    pub fn hypervisor(&self) -> Arc<dyn Hypervisor> {
+        match self {
+            Accel::Kvm(vm) => vm.clone(),
+            Accel::Qtest(fake) => fake.clone(),
+        }
+    }
+}
+
+/// Everything the guest sees but its processors.
+pub struct Board {
+    /// What runs the guest.
+    pub accel: Accel,
+    /// Guest-physical memory.
+    pub memory: Arc<Space>,
+    /// I/O ports.
+    pub ports: Arc<Space>,
+    /// Main memory; none in machine `none`.
+    pub ram: Option<Ram>,
+    /// Virtual time.
+    pub clock: Arc<Clock>,
+    /// Every device, in plug order.
+    pub devices: Vec<DeviceRef>,
+    /// The wired interrupts, by GSI.
+    pub wires: Vec<Arc<Wire>>,
+    /// What is booted.
+    pub boot: Boot,
+    /// ACPI tables to be written at each reset: address and bytes.
+    pub tables: Option<(u64, Vec<u8>)>,
+    /// Guest RAM still reads as zero wherever nothing was loaded.
+    pub fresh: bool,
+}
+
+/// What a machine boots.
+pub enum Boot {
+    /// Nothing: the processors stay at the reset vector with no memory behind it.
+    Nothing,
+    /// A kernel, loaded into RAM at each reset.
+    Kernel(BootSource),
+    /// Firmware, mapped below 4 GiB and run from the reset vector.
+    Firmware(Firmware),
+}
+
+impl Board {
+    /// An empty board.
+    pub fn new(accel: Accel) -> Board {
+        let hv = accel.hypervisor();
+        Board {
+            memory: Space::new(SpaceKind::Memory, hv.clone()),
+            ports: Space::new(SpaceKind::Ports, hv),
+            accel,
+            ram: None,
+            clock: Clock::new(),
+            devices: Vec::new(),
+            wires: Vec::new(),
+            boot: Boot::Nothing,
+            tables: None,
+            fresh: true,
+        }
+    }
+
+    /// The DMA view of guest memory; empty without RAM.
+    pub fn guest_memory(&self) -> GuestMemory {
+        self.ram.as_ref().map(|ram| ram.memory().clone()).unwrap_or_default()
+    }
+
+    /// Presses the power button, if there is one.
+    pub fn power_button(&self) {}
+
+    /// Puts the tables and what is to be booted into RAM; returns where the boot processor
+    /// starts, if anything is booted.
+    ///
+    /// # Errors
+    /// When an image cannot be read or does not fit.
+    pub fn load(&mut self) -> Result<Option<Entry>, boot::Error> {
+        let Some(ram) = &self.ram else { return Ok(None) };
+        let fresh = std::mem::take(&mut self.fresh);
+        let rsdp = self.tables.as_ref().map(|(address, bytes)| {
+            ram.ranges().iter().for_each(|range| {
+                if let Some(offset) = address.checked_sub(range.guest) {
+                    range.block.write(offset, bytes);
+                }
+            });
+            *address
+        });
+        match &self.boot {
+            Boot::Nothing => Ok(None),
+            Boot::Firmware(_) => Ok(Some(Entry::Reset)),
+            Boot::Kernel(source) => {
+                let layout = RamLayout::of_size(ram.size());
+                let target = boot::Target { mem: ram.memory(), layout, rsdp, zeroed: fresh };
+                source.load(&target).map(Some)
+            }
+        }
+    }
+}

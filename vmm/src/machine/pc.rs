@@ -1,0 +1,146 @@
+//! Machine `pc`: an i440FX-like port and memory map.
+//!
+//! | where | what |
+//! |---|---|
+//! | memory 0 .. RAM or 3 GiB, from 4 GiB on | RAM |
+//! | memory 0xE0000 .. 1 MiB | ACPI tables, or the end of the firmware |
+//! | memory below 4 GiB | firmware |
+//! | ports 0x20, 0x40, 0xa0, 0x4d0; memory 0xFEC00000, 0xFEE00000 | KVM's PIC, PIT, IOAPIC, APICs |
+//! | ports 0x60, 0x64 | i8042 |
+//! | port 0x70 | RTC and CMOS |
+//! | port 0x80, 0x402 | POST code, debug console |
+//! | port 0x92, 0xcf9 | A20 and reset |
+//! | ports 0x2e8, 0x2f8, 0x3e8, 0x3f8 | COM4, COM2, COM3, COM1 |
+//! | ports 0xb2, 0x600 | ACPI |
+//!
+//! Main thread, before the guest runs.
+
+use std::sync::Arc;
+
+use devices::chardev::Chardev;
+use devices::isa::NullBackend;
+use devices::isa::debug::{DebugCon, PostCode};
+use devices::isa::i8042::{self, I8042};
+use devices::isa::port92::{self, Port92};
+use devices::isa::reset_control::{self, ResetControl};
+use devices::isa::serial::{self, Serial};
+use resources::device::{Device, DeviceCell, DeviceRef};
+use resources::hv::kvm::WIRED_GSIS;
+use resources::irq::{Irq, Wire};
+use resources::ram::{Ram, RamBlock};
+use resources::request::Requests;
+use resources::space::{Mapping, SpaceError, Target};
+
+use super::kvm_chips::KvmChips;
+use super::{Accel, Board, Boot};
+use crate::cpu::topology::Topology;
+
+/// What a `pc` is made of.
+pub struct PcConfig<'a> {
+    /// Main memory.
+    pub ram: Ram,
+    /// The processors.
+    pub topology: &'a Topology,
+    /// COM1 and on.
+    pub serials: Vec<Arc<Chardev>>,
+    /// The debug console at port 0x402.
+    pub debugcon: Option<Arc<Chardev>>,
+    /// What is booted.
+    pub boot: Boot,
+}
+
+/// A board could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// An address range does not fit, or KVM refused it.
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+    /// KVM did not give the state of its chips.
+    #[error(transparent)]
+    Chips(#[from] resources::state::StateError),
+    /// Host memory.
+    #[error(transparent)]
+    Ram(#[from] resources::ram::RamError),
+    /// A chardev is used twice.
+    #[error(transparent)]
+    Chardev(#[from] devices::chardev::CharError),
+}
+
+/// Puts a `pc` together.
+///
+/// # Errors
+/// When KVM refuses a part of it.
+pub fn build(accel: Accel, config: PcConfig, requests: &Requests) -> Result<Board, BuildError> {
+    let mut board = Board::new(accel);
+    map_memory(&board, &config)?;
+    board.wires = (0..WIRED_GSIS).map(|gsi| Wire::new(gsi, board.accel.hypervisor())).collect();
+    if let Accel::Kvm(vm) = &board.accel {
+        board.devices.push(DeviceCell::new("/machine/kvm-chips", KvmChips::new(vm)?));
+    }
+    add_legacy(&mut board, requests)?;
+    for (index, chardev) in config.serials.iter().enumerate() {
+        let Some((port, gsi)) = serial::COM.get(index).copied() else { break };
+        let path = format!("/machine/serial[{index}]");
+        let back_end = Box::new(NullBackend);
+        let com = Serial::new(&path, line(&board, gsi), &board.clock, back_end);
+        serial::connect(&com, chardev.clone())?;
+        add(&mut board, com, &[(port, serial::SIZE, 0)])?;
+    }
+    if let Some(chardev) = &config.debugcon {
+        let con = DebugCon::new("/machine/debugcon", Box::new(chardev.clone()));
+        add(&mut board, con, &[(DebugCon::PORT, 1, 0)])?;
+    }
+    board.ram = Some(config.ram);
+    board.boot = config.boot;
+    Ok(board)
+}
+
+fn line(board: &Board, gsi: u32) -> Irq {
+    board.wires.get(gsi as usize).map(Wire::line).unwrap_or_default()
+}
+
+/// Adds a device and maps its regions: port, size and region number.
+fn add<D: Device + 'static>(
+    board: &mut Board,
+    device: Arc<DeviceCell<D>>,
+    regions: &[(u64, u64, u16)],
+) -> Result<(), BuildError> {
+    let device: DeviceRef = device;
+    for (port, size, region) in regions {
+        board.ports.map(Mapping::device(*port, *size, device.clone(), *region))?;
+    }
+    board.devices.push(device);
+    Ok(())
+}
+
+fn map_memory(board: &Board, config: &PcConfig) -> Result<(), BuildError> {
+    for range in config.ram.ranges() {
+        board.memory.map(Mapping::ram(range.guest, range.block.clone()))?;
+    }
+    if let Boot::Firmware(firmware) = &config.boot {
+        let block = RamBlock::from_file(firmware.file(), firmware.size())?;
+        for part in firmware.mappings() {
+            let target = Target::Ram { block: block.clone(), offset: part.offset, readonly: true };
+            board.memory.map(Mapping {
+                base: part.address,
+                size: part.len,
+                priority: 1,
+                target,
+                bells: Vec::new(),
+                enabled: true,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn add_legacy(board: &mut Board, requests: &Requests) -> Result<(), BuildError> {
+    let keyboard = I8042::new("/machine/i8042", line(board, 1), line(board, 12), requests.clone());
+    let ports = [(i8042::DATA_PORT, 1, i8042::DATA), (i8042::COMMAND_PORT, 1, i8042::COMMAND)];
+    add(board, keyboard, &ports)?;
+    add(board, PostCode::new("/machine/post-code"), &[(PostCode::PORT, 1, 0)])?;
+    let port92 = Port92::new("/machine/port92", requests.clone());
+    add(board, port92, &[(port92::PORT, 1, 0)])?;
+    let reset = ResetControl::new("/machine/reset-control", requests.clone());
+    add(board, reset, &[(reset_control::PORT, 1, 0)])
+}

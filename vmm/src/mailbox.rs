@@ -1,0 +1,168 @@
+//! The machine's mailbox: what devices, vCPUs and signals ask of the main thread.
+//!
+//! Any thread puts in, the main thread takes out. One lock, a leaf but for the kicks and the
+//! wake-up of the main loop made under it. A request that ends the guest's present life closes
+//! the vCPUs' gate before it is put in, so that no instruction follows the one that asked, and
+//! the gate cannot be opened while such a request waits. Requests are deduplicated: a guest that
+//! asks in a loop costs nothing.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use resources::iol::Notify;
+use resources::request::{Mailbox as Post, Request, WakeReason};
+
+use crate::cpu::run_page::Kick;
+use crate::cpu::thread::Gate;
+
+/// What waits for the main thread. Each kind at most once, the latest value.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// End the process with this status, at once.
+    pub exit: Option<u8>,
+    /// The user asks the process to end.
+    pub quit: bool,
+    /// A signal asks the process to end.
+    pub signal: Option<i32>,
+    /// Suspend to RAM.
+    pub suspend: bool,
+    /// SUSPEND_DISK before the shutdown.
+    pub suspend_disk: bool,
+    /// Power off.
+    pub shutdown: bool,
+    /// Reset.
+    pub reset: bool,
+    /// The user presses the power button.
+    pub powerdown: bool,
+    /// Leave S3.
+    pub wakeup: Option<WakeReason>,
+    /// A vCPU cannot go on.
+    pub internal_error: bool,
+    /// The guest's kernel panicked.
+    pub panicked: bool,
+    /// The guest set its clock.
+    pub rtc_change: Option<i64>,
+}
+
+impl Mail {
+    /// Whether vCPUs must stay out of the guest until this is dealt with.
+    fn holds(&self) -> bool {
+        self.exit.is_some()
+            || self.suspend
+            || self.shutdown
+            || self.reset
+            || self.internal_error
+            || self.panicked
+    }
+}
+
+/// The mailbox.
+pub struct Mailbox {
+    mail: Mutex<Mail>,
+    gate: Arc<Gate>,
+    kicks: Mutex<Vec<Arc<Kick>>>,
+    notify: Notify,
+}
+
+impl Mailbox {
+    /// An empty mailbox that wakes the main loop through `notify`.
+    pub fn new(notify: Notify) -> Arc<Mailbox> {
+        Arc::new(Mailbox {
+            mail: Mutex::default(),
+            gate: Arc::default(),
+            kicks: Mutex::default(),
+            notify,
+        })
+    }
+
+    /// The gate of the vCPUs.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Has `kick` used when the gate closes.
+    pub fn add_kick(&self, kick: Arc<Kick>) {
+        self.kicks.lock().push(kick);
+    }
+
+    /// Closes the gate and brings all vCPUs out of the guest. They may take a moment to come.
+    pub fn close_gate(&self) {
+        self.gate.close();
+        self.kicks.lock().iter().for_each(|kick| kick.kick());
+    }
+
+    /// Opens the gate, unless a request waits that must come first; then the main loop will get
+    /// to it, and whether the gate opens after it is for that request to say. Returns whether the
+    /// gate was closed and is open now: then the vCPUs must be woken.
+    pub fn open_gate(&self) -> bool {
+        let mail = self.mail.lock();
+        !mail.holds() && self.gate.open()
+    }
+
+    /// Takes everything out.
+    pub fn take(&self) -> Mail {
+        std::mem::take(&mut *self.mail.lock())
+    }
+
+    /// A vCPU cannot go on.
+    pub fn internal_error(&self) {
+        self.ask(|mail| mail.internal_error = true);
+    }
+
+    /// Puts something in.
+    pub fn ask(&self, change: impl FnOnce(&mut Mail)) {
+        let mut mail = self.mail.lock();
+        let before = mail.clone();
+        change(&mut mail);
+        if mail.holds() {
+            self.close_gate();
+        }
+        let news = *mail != before;
+        drop(mail);
+        if news {
+            self.notify.notify();
+        }
+    }
+}
+
+impl Post for Mailbox {
+    fn request(&self, request: Request) {
+        self.ask(|mail| match request {
+            Request::Reset => mail.reset = true,
+            Request::Shutdown => mail.shutdown = true,
+            Request::Suspend => mail.suspend = true,
+            Request::SuspendDisk => {
+                mail.suspend_disk = true;
+                mail.shutdown = true;
+            }
+            Request::Wakeup(reason) => mail.wakeup = Some(reason),
+            Request::Exit(status) => mail.exit = Some(status),
+            Request::Panicked => mail.panicked = true,
+            Request::RtcChange(offset) => mail.rtc_change = Some(offset),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_ends_the_guests_life_keeps_the_gate_closed_until_taken() {
+        let mailbox = Mailbox::new(Notify::new());
+        mailbox.open_gate();
+        assert!(mailbox.gate.is_open());
+        mailbox.request(Request::RtcChange(5));
+        mailbox.request(Request::RtcChange(6));
+        assert!(mailbox.gate.is_open());
+        mailbox.request(Request::Reset);
+        assert!(!mailbox.gate.is_open());
+        mailbox.open_gate();
+        assert!(!mailbox.gate.is_open());
+        let mail = mailbox.take();
+        assert_eq!(mail, Mail { reset: true, rtc_change: Some(6), ..Mail::default() });
+        mailbox.open_gate();
+        assert!(mailbox.gate.is_open());
+        assert_eq!(mailbox.take(), Mail::default());
+    }
+}

@@ -1,0 +1,115 @@
+//! The machine's run states and which may follow which.
+//!
+//! Data and one pure function; the only writer of a machine's state is
+//! [`Vm`](crate::vm::Vm) on the main thread.
+
+use qmp::RunState::{self, *};
+
+/// The states that may follow each state.
+const TRANSITIONS: &[(RunState, &[RunState])] = &[
+    (Debug, &[Running, Suspended, Paused, FinishMigrate]),
+    (
+        Inmigrate,
+        &[
+            Running,
+            Paused,
+            InternalError,
+            IoError,
+            Shutdown,
+            Suspended,
+            Watchdog,
+            GuestPanicked,
+            FinishMigrate,
+            Prelaunch,
+            Postmigrate,
+        ],
+    ),
+    (InternalError, &[Paused, FinishMigrate]),
+    (IoError, &[Running, FinishMigrate, Paused]),
+    (Paused, &[Running, FinishMigrate, Postmigrate, Suspended]),
+    (Postmigrate, &[Running, FinishMigrate, Paused]),
+    (Prelaunch, &[Running, FinishMigrate, Inmigrate, Suspended, Paused]),
+    (
+        FinishMigrate,
+        &[
+            Running,
+            Postmigrate,
+            Paused,
+            InternalError,
+            IoError,
+            Shutdown,
+            Suspended,
+            Watchdog,
+            GuestPanicked,
+        ],
+    ),
+    (RestoreVm, &[Running, Paused]),
+    (
+        Running,
+        &[
+            Debug,
+            InternalError,
+            IoError,
+            Paused,
+            FinishMigrate,
+            RestoreVm,
+            SaveVm,
+            Shutdown,
+            Watchdog,
+            GuestPanicked,
+            Suspended,
+        ],
+    ),
+    (SaveVm, &[Running, Paused]),
+    (Shutdown, &[Paused, FinishMigrate]),
+    (Suspended, &[Running, FinishMigrate, Paused, Shutdown]),
+    (Watchdog, &[Running, FinishMigrate, Paused]),
+    (GuestPanicked, &[Running, FinishMigrate, Paused]),
+];
+
+/// Whether a machine in state `from` may go to `to`. Staying is always allowed.
+pub fn allowed(from: RunState, to: RunState) -> bool {
+    from == to || TRANSITIONS.iter().any(|(state, next)| *state == from && next.contains(&to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every state, so that one added to the schema shows up here.
+    const ALL: [RunState; 15] = [
+        Debug,
+        Inmigrate,
+        InternalError,
+        IoError,
+        Paused,
+        Postmigrate,
+        Prelaunch,
+        FinishMigrate,
+        RestoreVm,
+        Running,
+        SaveVm,
+        Shutdown,
+        Suspended,
+        Watchdog,
+        GuestPanicked,
+    ];
+
+    #[test]
+    fn every_state_has_one_row_and_a_way_to_run_again() {
+        for state in ALL {
+            assert_eq!(TRANSITIONS.iter().filter(|(from, _)| *from == state).count(), 1);
+            let direct = allowed(state, Running);
+            let by_reset = allowed(state, Paused) && allowed(Paused, Running);
+            assert!(direct || by_reset, "{state:?} is a dead end");
+        }
+    }
+
+    #[test]
+    fn what_needs_a_reset_cannot_run_at_once() {
+        assert!(!allowed(Shutdown, Running));
+        assert!(!allowed(InternalError, Running));
+        assert!(!allowed(Running, Prelaunch));
+        assert!(!allowed(Running, Inmigrate));
+    }
+}

@@ -1,0 +1,317 @@
+//! From options to a running machine, and its main loop.
+//!
+//! Main thread. What is wrong with an option, a file or the host is found here, before the guest
+//! runs, and told in one line.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use devices::chardev::{self, Backend, Chardev, Mux};
+use resources::clock::Clock;
+use resources::hv::fake::Fake;
+use resources::hv::kvm::KvmVm;
+use resources::iol::{self, Either, Handle, Local, Loop, Notify, race};
+use resources::nearest::nearest;
+use resources::ram::{Ram, RamBackend, RamConfig};
+use resources::request::Requests;
+
+use crate::boot::BootSource;
+use crate::boot::firmware::Firmware;
+use crate::cli::config::{Accel as AccelKind, Config, MemConfig};
+use crate::cli::consoles::consoles;
+use crate::cli::daemonize::{Daemon, Forked};
+use crate::cli::keyval::Pairs;
+use crate::cli::pidfile::Pidfile;
+use crate::cpu::model::CpuSpec;
+use crate::cpu::thread::VcpuHandle;
+use crate::cpu::topology::Topology;
+use crate::cpu::{processors, run_page};
+use crate::machine::{self, Accel, Board, Boot, pc};
+use crate::mailbox::Mailbox;
+use crate::monitor::Monitors;
+use crate::signals;
+use crate::vm::{Policy, Vm};
+
+/// Why the machine did not start: one line for the user.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+fn plain(error: impl std::fmt::Display) -> StartError {
+    StartError(error.to_string())
+}
+
+/// Runs a machine until it ends; returns the exit status of the process.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run(config: &Config) -> Result<u8, StartError> {
+    let daemon = match config.daemonize.then(Daemon::fork).transpose().map_err(plain)? {
+        Some(Forked::Parent(status)) => return Ok(status),
+        Some(Forked::Daemon(daemon)) => Some(daemon),
+        None => None,
+    };
+    let _pidfile = config.pidfile.as_deref().map(Pidfile::acquire).transpose().map_err(plain)?;
+    crate::cli::log::init(&config.log).map_err(plain)?;
+    if let Some(name) = &config.name.process {
+        let _ = std::ffi::CString::new(name.as_str()).map(|name| rustix::thread::set_name(&name));
+    }
+    run_page::install_signal_handler().map_err(plain)?;
+
+    let mut main_loop = Loop::new("main").map_err(plain)?;
+    let notify = Notify::new();
+    let mailbox = Mailbox::new(notify.clone());
+    let (io_thread, io) = iol::Thread::spawn("io0").map_err(plain)?;
+
+    let escape = match config.escape {
+        None => Some(chardev::ESCAPE),
+        Some(0) => None,
+        Some(key) => Some(key),
+    };
+    let mut chardevs = Chardevs { all: BTreeMap::new(), io, mailbox: mailbox.clone(), escape };
+    let (board, vcpus) = build(config, &mut chardevs, &mailbox)?;
+    let mut monitors = Monitors::new(crate::version());
+    for (index, text) in config.qmp.iter().enumerate() {
+        let label = format!("compat_monitor{index}");
+        let on = main_loop.handle();
+        if let Some(chardev) = chardevs.device(("-qmp", text), &label, true, &on)? {
+            monitors.add(&chardev, false, &notify).map_err(plain)?;
+        }
+    }
+    drive_clock(&board.clock, &chardevs.io);
+    let policy = Policy {
+        no_reboot: config.no_reboot,
+        no_shutdown: config.no_shutdown,
+        name: config.name.guest.clone(),
+        uuid: config.uuid.unwrap_or_default(),
+    };
+    let mut vm = Vm::new(board, vcpus, mailbox.clone(), policy);
+    vm.reset().map_err(plain)?;
+    signals::watch(&mailbox, &main_loop.handle()).map_err(plain)?;
+    if let Some(daemon) = daemon {
+        daemon.ready().map_err(plain)?;
+    }
+    if !config.stopped && !vm.vcpus.is_empty() {
+        vm.start();
+    }
+    let local = main_loop.local().clone();
+    let status = main_loop.run(serve(&local, &mut vm, &mut monitors, &notify));
+    drop(vm);
+    chardevs.close();
+    drop(chardevs);
+    drop(io_thread);
+    Ok(status)
+}
+
+/// The main loop: the mailbox first, then the clients, until the machine ends.
+async fn serve(local: &Local, vm: &mut Vm, monitors: &mut Monitors, notify: &Notify) -> u8 {
+    loop {
+        vm.service();
+        monitors.serve(vm);
+        if let Some(status) = vm.exit_status() {
+            monitors.finish(vm);
+            return status;
+        }
+        match monitors.deadline() {
+            Some(deadline) => {
+                race(notify.notified(), local.sleep_until(deadline)).await;
+            }
+            None => notify.notified().await,
+        }
+    }
+}
+
+/// Has the I/O thread call the timers of `clock` when they are due.
+fn drive_clock(clock: &Arc<Clock>, io: &Handle) {
+    let changed = Notify::new();
+    let on_change = changed.clone();
+    clock.on_change(move || on_change.notify());
+    let clock = clock.clone();
+    io.spawn(move |local| async move {
+        loop {
+            if clock.run_due() > 0 {
+                local.yield_now().await;
+                continue;
+            }
+            match clock.next_wake() {
+                Some(wake) => {
+                    if let Either::Left(()) =
+                        race(changed.notified(), local.sleep_until(wake)).await
+                    {
+                        continue;
+                    }
+                }
+                None => changed.notified().await,
+            }
+        }
+    });
+}
+
+/// The character devices of a machine, by id.
+struct Chardevs {
+    all: BTreeMap<String, Entry>,
+    io: Handle,
+    mailbox: Arc<Mailbox>,
+    escape: Option<u8>,
+}
+
+/// A chardev, or one that several front ends share.
+enum Entry {
+    Plain(Arc<Chardev>),
+    Shared(Arc<Mux>),
+}
+
+impl Chardevs {
+    /// Makes what `-chardev` asks for.
+    fn add(&mut self, pairs: &Pairs) -> Result<(), StartError> {
+        let options = chardev::parse_options(pairs.iter()).map_err(plain)?;
+        let on = self.io.clone();
+        self.open(&options.id, options.backend, options.mux, &on)
+    }
+
+    fn open(
+        &mut self,
+        label: &str,
+        backend: Backend,
+        shared: bool,
+        on: &Handle,
+    ) -> Result<(), StartError> {
+        if self.all.contains_key(label) {
+            return Err(StartError(format!("Duplicate ID '{label}' for chardev")));
+        }
+        let base = Chardev::open(label, backend, on).map_err(plain)?;
+        let entry = if shared {
+            let mailbox = self.mailbox.clone();
+            let quit = move || mailbox.ask(|mail| mail.quit = true);
+            Entry::Shared(Mux::new(base, on, self.escape, quit).map_err(plain)?)
+        } else {
+            Entry::Plain(base)
+        };
+        self.all.insert(label.to_owned(), entry);
+        Ok(())
+    }
+
+    /// The chardev of a device string such as `stdio`, `unix:PATH` or `chardev:ID`; `None` for
+    /// `none`.
+    fn device(
+        &mut self,
+        (option, text): (&str, &str),
+        label: &str,
+        listen: bool,
+        on: &Handle,
+    ) -> Result<Option<Arc<Chardev>>, StartError> {
+        match chardev::parse_device(option, text, listen).map_err(plain)? {
+            chardev::Device::None => Ok(None),
+            chardev::Device::Chardev(id) => self.front(&id).map(Some),
+            chardev::Device::New { backend, monitor } => {
+                self.open(label, backend, monitor, on)?;
+                self.front(label).map(Some)
+            }
+        }
+    }
+
+    /// A chardev by id, for one more front end.
+    fn front(&self, id: &str) -> Result<Arc<Chardev>, StartError> {
+        match self.all.get(id) {
+            Some(Entry::Plain(chardev)) => Ok(chardev.clone()),
+            Some(Entry::Shared(mux)) => mux.slot().map_err(plain),
+            None => {
+                let hint = nearest(id, self.all.keys().map(String::as_str));
+                let hint = hint.map(|id| format!(" (did you mean '{id}'?)")).unwrap_or_default();
+                Err(StartError(format!("chardev \"{id}\" not found{hint}")))
+            }
+        }
+    }
+
+    fn close(&self) {
+        for entry in self.all.values() {
+            match entry {
+                Entry::Plain(chardev) => chardev.close(),
+                Entry::Shared(mux) => mux.base().close(),
+            }
+        }
+    }
+}
+
+/// Everything the options name, put together.
+fn build(
+    config: &Config,
+    chardevs: &mut Chardevs,
+    mailbox: &Arc<Mailbox>,
+) -> Result<(Board, Vec<VcpuHandle>), StartError> {
+    let consoles = consoles(config, std::io::stdin().is_terminal());
+    for pairs in config.chardevs.iter().chain(&consoles.chardevs) {
+        chardevs.add(pairs)?;
+    }
+    let io = chardevs.io.clone();
+    let mut serials = Vec::new();
+    for (index, text) in consoles.serials.iter().enumerate() {
+        let label = format!("serial{index}");
+        serials.extend(chardevs.device(("-serial", text), &label, false, &io)?);
+    }
+    let debugcon = match &config.debugcon {
+        Some(text) => chardevs.device(("-debugcon", text), "debugcon", false, &io)?,
+        None => None,
+    };
+    let machine = machine::find(config.machine.as_deref())
+        .map_err(|error| StartError(format!("-machine {error}")))?;
+    let topology = Topology::parse(config.smp.iter())
+        .and_then(|topology| {
+            topology.check_machine(machine.name, machine.max_cpus).map(|()| topology)
+        })
+        .map_err(plain)?;
+    let spec = CpuSpec::parse(config.cpu.as_deref().unwrap_or(DEFAULT_CPU)).map_err(plain)?;
+    let accel = match (config.accel, machine.kind) {
+        (_, machine::Kind::None) | (AccelKind::Qtest, _) => Accel::Qtest(Fake::unrecorded()),
+        (AccelKind::Kvm, _) => Accel::Kvm(KvmVm::new().map_err(plain)?),
+    };
+    if machine.kind == machine::Kind::None {
+        return Ok((Board::new(accel), Vec::new()));
+    }
+    let model = match &accel {
+        Accel::Kvm(vm) => Some(processors::resolve(&spec, vm).map_err(plain)?),
+        Accel::Qtest(_) => None,
+    };
+    let requests: Requests = mailbox.clone();
+    let pc = pc::PcConfig {
+        ram: Ram::new(&ram_config(&config.memory)?).map_err(plain)?,
+        topology: &topology,
+        serials,
+        debugcon,
+        boot: boot(config)?,
+    };
+    let board = pc::build(accel.clone(), pc, &requests).map_err(plain)?;
+    let mut vcpus = Vec::new();
+    if let (Accel::Kvm(vm), Some(model)) = (&accel, &model) {
+        vcpus = processors::create(vm, &board, (model, &topology), mailbox).map_err(plain)?;
+    }
+    Ok((board, vcpus))
+}
+
+/// The model of processors when no `-cpu` is given.
+const DEFAULT_CPU: &str = "qemu64";
+
+fn ram_config(memory: &MemConfig) -> Result<RamConfig, StartError> {
+    let backend = match &memory.path {
+        Some(path) => RamBackend::File(path.clone()),
+        None => RamBackend::Anonymous,
+    };
+    Ok(RamConfig { size: memory.size, backend, prealloc: memory.prealloc, share: false })
+}
+
+fn boot(config: &Config) -> Result<Boot, StartError> {
+    if let Some(kernel) = &config.kernel {
+        let initrd = config.initrd.as_ref().map(|path| path.to_string_lossy());
+        let append = config.append.as_deref().unwrap_or_default();
+        let source = BootSource::open(kernel, initrd.as_deref(), append).map_err(plain)?;
+        return Ok(Boot::Kernel(source));
+    }
+    match &config.bios {
+        Some(path) => Ok(Boot::Firmware(Firmware::open(path).map_err(plain)?)),
+        None if config.accel == AccelKind::Qtest || config.stopped => Ok(Boot::Nothing),
+        None => Err(StartError(
+            "nothing to boot: give -kernel FILE or -bios FILE, or -S to start stopped".to_owned(),
+        )),
+    }
+}

@@ -1,0 +1,419 @@
+//! The virtual machine: its run state, and what starts, stops, resets, saves and loads it.
+//!
+//! A [`Vm`] belongs to the main thread; it is behind no lock and in no `Arc`. It waits for vCPU
+//! threads and I/O threads and nobody waits for it: what others want of it they put into its
+//! [`Mailbox`].
+//!
+//! The order of things, which devices rely on ([`resources::device::Device`]):
+//! - stop: gate closed, vCPUs parked with their accesses complete, clock stopped, devices stopped
+//!   (last plugged first), state set, STOP;
+//! - start: devices started, clock started, state set, RESUME, gate opened;
+//! - reset: stopped as above but without events, devices reset in plug order, vCPUs reset, the
+//!   kernel loaded anew, RESET.
+
+use std::sync::Arc;
+
+use qmp::monitors::Context;
+use qmp::{Event, RunState};
+use resources::request::WakeReason;
+use resources::state::{Blob, StateError, invalid};
+
+use crate::cpu::setup;
+use crate::cpu::thread::{Gone, Vcpu, VcpuHandle};
+use crate::machine::Board;
+use crate::mailbox::{Mail, Mailbox};
+use crate::runstate;
+
+/// What the user decided about the machine's life, and its names.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// A reset request ends the process (`-no-reboot`).
+    pub no_reboot: bool,
+    /// A shutdown request stops the machine instead of ending the process (`-no-shutdown`).
+    pub no_shutdown: bool,
+    /// The guest's name (`-name`).
+    pub name: Option<String>,
+    /// The machine's UUID (`-uuid`).
+    pub uuid: uuid::Uuid,
+}
+
+/// A machine.
+pub struct Vm {
+    /// Everything the guest sees but its processors.
+    pub board: Board,
+    /// The processors, in index order; none without an accelerator that runs them.
+    pub vcpus: Vec<VcpuHandle>,
+    /// What the user decided.
+    pub policy: Policy,
+    /// Events on their way to the clients.
+    pub context: Context,
+    mailbox: Arc<Mailbox>,
+    state: RunState,
+    /// Whether the parts (vCPUs, clock, devices) run: in state `running`, but for moments.
+    active: bool,
+    exit: Option<u8>,
+}
+
+/// Why a machine could not do what was asked of it.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// A vCPU's thread has ended.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    /// State could not be saved or loaded; names whose.
+    #[error("{0}: {1}")]
+    State(String, #[source] StateError),
+    /// Saved state that does not fit this machine.
+    #[error("saved state {0}")]
+    Sections(String),
+    /// A vCPU could not be given its start state.
+    #[error("vCPU {0}: {1}")]
+    Setup(usize, String),
+    /// Kernel, initrd or firmware could not be loaded.
+    #[error(transparent)]
+    Boot(#[from] crate::boot::Error),
+}
+
+/// The saved state of one part of the machine.
+#[derive(Debug, Clone)]
+pub struct Section {
+    /// Its stable path.
+    pub path: String,
+    /// The state.
+    pub blob: Blob,
+}
+
+impl Vm {
+    /// A machine that has not been reset yet, in state `prelaunch`.
+    pub fn new(board: Board, vcpus: Vec<VcpuHandle>, mailbox: Arc<Mailbox>, policy: Policy) -> Vm {
+        Vm {
+            board,
+            vcpus,
+            policy,
+            context: Context::default(),
+            mailbox,
+            state: RunState::Prelaunch,
+            active: false,
+            exit: None,
+        }
+    }
+
+    /// The run state.
+    pub fn state(&self) -> RunState {
+        self.state
+    }
+
+    /// Whether the guest runs.
+    pub fn is_running(&self) -> bool {
+        self.state == RunState::Running
+    }
+
+    /// The status the process is to end with, once it is to end.
+    pub fn exit_status(&self) -> Option<u8> {
+        self.exit
+    }
+
+    /// The mailbox.
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// The only writer of the run state. A transition that is not in the table is a mistake of
+    /// this program: it is reported and not made.
+    fn set_state(&mut self, to: RunState) {
+        if runstate::allowed(self.state, to) {
+            tracing::debug!("runstate {:?} -> {to:?}", self.state);
+            self.state = to;
+        } else {
+            tracing::error!("invalid runstate transition: {:?} -> {to:?}", self.state);
+            debug_assert!(false, "invalid runstate transition: {:?} -> {to:?}", self.state);
+        }
+    }
+
+    /// Runs `work` on every vCPU's thread at once and waits for all.
+    fn on_all_vcpus<T: Send + 'static>(
+        &self,
+        work: impl Fn(&mut Vcpu) -> T + Clone + Send + 'static,
+    ) -> Result<Vec<T>, Gone> {
+        let started: Vec<_> = self
+            .vcpus
+            .iter()
+            .map(|vcpu| Ok((vcpu.index(), vcpu.start_call(work.clone())?)))
+            .collect::<Result<_, Gone>>()?;
+        started.into_iter().map(|(index, reply)| reply.recv().map_err(|_| Gone(index))).collect()
+    }
+
+    /// Stops the parts; the state stays.
+    fn deactivate(&mut self) {
+        self.mailbox.close_gate();
+        if let Err(error) = self.on_all_vcpus(|_| ()) {
+            tracing::error!("{error}");
+        }
+        if std::mem::take(&mut self.active) {
+            self.board.clock.stop();
+            self.board.devices.iter().rev().for_each(|device| device.lock().stop());
+        }
+    }
+
+    /// Starts the parts, if the state is `running`.
+    fn activate(&mut self) {
+        if !self.is_running() {
+            return;
+        }
+        if !std::mem::replace(&mut self.active, true) {
+            self.board.devices.iter().for_each(|device| device.lock().start());
+            self.board.clock.start();
+        }
+        if self.mailbox.open_gate() {
+            self.vcpus.iter().for_each(VcpuHandle::wake);
+        }
+    }
+
+    /// Runs the guest, if it does not run.
+    pub fn start(&mut self) {
+        if !self.is_running() {
+            self.set_state(RunState::Running);
+            self.context.raise(Event::Resume);
+            self.activate();
+        }
+    }
+
+    /// Stops the guest in the given state, if it runs.
+    pub fn stop(&mut self, state: RunState) {
+        if self.is_running() {
+            self.deactivate();
+            self.set_state(state);
+            self.context.raise(Event::Stop);
+        }
+    }
+
+    /// The process is to end when the present request is answered.
+    pub fn quit(&mut self) {
+        self.mailbox.ask(|mail| mail.quit = true);
+    }
+
+    /// Deals with what the mailbox holds, in the order that clients know.
+    pub fn service(&mut self) {
+        let mail = self.mailbox.take();
+        if mail == Mail::default() {
+            return;
+        }
+        if let Some(status) = mail.exit {
+            self.end(status);
+        }
+        if let Some(offset) = mail.rtc_change {
+            self.context.raise(Event::RtcChange { offset });
+        }
+        if mail.suspend && self.is_running() {
+            self.deactivate();
+            self.set_state(RunState::Suspended);
+            self.context.raise(Event::Suspend);
+        }
+        self.service_shutdown(&mail);
+        if mail.reset && self.exit.is_none() {
+            self.service_reset();
+        }
+        if let Some(reason) = mail.wakeup
+            && self.state == RunState::Suspended
+        {
+            self.wake_up(reason);
+        }
+        if mail.powerdown && self.exit.is_none() {
+            self.context.raise(Event::Powerdown);
+            self.board.power_button();
+        }
+        if mail.panicked {
+            self.context.raise(Event::GuestPanicked { action: qmp::GuestPanicAction::Pause });
+            self.stop(RunState::GuestPanicked);
+        }
+        if mail.internal_error {
+            self.stop(RunState::InternalError);
+        }
+        // A request may have closed the gate that turned out to change nothing.
+        if self.exit.is_none() {
+            self.activate();
+        }
+    }
+
+    fn service_shutdown(&mut self, mail: &Mail) {
+        if mail.suspend_disk {
+            self.context.raise(Event::SuspendDisk);
+        }
+        if let Some(signal) = mail.signal {
+            eprintln!("vmm: terminating on signal {signal}");
+        }
+        let quit = mail.quit || mail.signal.is_some();
+        self.policy.no_shutdown &= !quit;
+        let asked = mail.shutdown || quit || mail.reset && self.policy.no_reboot;
+        if !asked || self.exit.is_some() {
+            return;
+        }
+        self.context.raise(Event::Shutdown);
+        if self.policy.no_shutdown {
+            self.stop(RunState::Shutdown);
+        } else {
+            self.end(0);
+        }
+    }
+
+    fn service_reset(&mut self) {
+        if self.policy.no_reboot {
+            return;
+        }
+        if let Err(error) = self.reset() {
+            eprintln!("vmm: reset: {error}");
+            self.stop(RunState::InternalError);
+            return;
+        }
+        self.context.raise(Event::Reset);
+        if matches!(self.state, RunState::InternalError | RunState::Shutdown) {
+            self.set_state(RunState::Paused);
+        }
+        self.activate();
+    }
+
+    fn wake_up(&mut self, reason: WakeReason) {
+        tracing::debug!("wake-up: {reason:?}");
+        if let Err(error) = self.reset() {
+            eprintln!("vmm: wake-up: {error}");
+        }
+        self.set_state(RunState::Running);
+        self.context.raise(Event::Wakeup);
+        self.activate();
+    }
+
+    fn end(&mut self, status: u8) {
+        self.deactivate();
+        self.exit.get_or_insert(status);
+    }
+
+    /// Puts every device and vCPU into its power-on state and loads the kernel anew. The guest
+    /// does not run afterwards; the run state stays.
+    ///
+    /// # Errors
+    /// When what is to be booted cannot be loaded, or KVM refuses a register.
+    pub fn reset(&mut self) -> Result<(), VmError> {
+        self.reset_parts()?;
+        let entry = self.board.load()?;
+        if let (Some(bsp), Some(entry)) = (self.vcpus.first(), entry) {
+            let memory = self.board.guest_memory();
+            bsp.call(move |vcpu| setup::enter(&vcpu.fd, &entry, &memory))?
+                .map_err(|error| VmError::Setup(0, error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Devices and vCPUs to power-on state; RAM stays.
+    fn reset_parts(&mut self) -> Result<(), VmError> {
+        self.deactivate();
+        self.board.devices.iter().for_each(|device| device.lock().reset());
+        let done = self.on_all_vcpus(|vcpu| (vcpu.index, vcpu.reset()))?;
+        for (index, done) in done {
+            done.map_err(|error| VmError::Setup(index, error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// The state of every part; the guest must not run.
+    ///
+    /// # Errors
+    /// When a part cannot be saved.
+    pub fn save(&self) -> Result<Vec<Section>, VmError> {
+        let mut sections = Vec::new();
+        let saved = self.on_all_vcpus(|vcpu| {
+            let state = vcpu.save().map_err(|error| invalid(error.to_string()));
+            (vcpu.index, state.and_then(|state| Blob::new(1, &state)))
+        })?;
+        for (index, blob) in saved {
+            let path = vcpu_path(index);
+            let blob = blob.map_err(|error| VmError::State(path.clone(), error))?;
+            sections.push(Section { path, blob });
+        }
+        for device in &self.board.devices {
+            let path = device.name().to_owned();
+            let blob = device.lock().save();
+            let blob = blob.map_err(|error| VmError::State(path.clone(), error))?;
+            sections.push(Section { path, blob });
+        }
+        Ok(sections)
+    }
+
+    /// Takes over the state of every part; the guest must not run. Sections must be exactly those
+    /// of this machine: that is checked before anything is changed.
+    ///
+    /// # Errors
+    /// When sections are missing, unknown or double, or a part refuses its own. The machine must
+    /// then not run without a reset.
+    pub fn load(&mut self, sections: &[Section]) -> Result<(), VmError> {
+        let find = |path: &str| {
+            let mut found = sections.iter().filter(|section| section.path == path);
+            match (found.next(), found.next()) {
+                (Some(section), None) => Ok(section.blob.clone()),
+                (None, _) => Err(VmError::Sections(format!("lacks '{path}'"))),
+                (Some(_), Some(_)) => Err(VmError::Sections(format!("has '{path}' twice"))),
+            }
+        };
+        let devices: Vec<_> = (self.board.devices.iter())
+            .map(|device| Ok((device.clone(), find(device.name())?)))
+            .collect::<Result<_, VmError>>()?;
+        let vcpus: Vec<_> = (self.vcpus.iter())
+            .map(|vcpu| Ok((vcpu, find(&vcpu_path(vcpu.index()))?)))
+            .collect::<Result<_, VmError>>()?;
+        if sections.len() != devices.len() + vcpus.len() {
+            let known = |path: &str| {
+                devices.iter().any(|(device, _)| device.name() == path)
+                    || vcpus.iter().any(|(vcpu, _)| vcpu_path(vcpu.index()) == path)
+            };
+            let unknown = sections.iter().find(|section| !known(&section.path));
+            let path = unknown.map_or("", |section| &section.path);
+            return Err(VmError::Sections(format!("has '{path}', which this machine has not")));
+        }
+        for (device, blob) in devices {
+            let done = device.lock().load(&blob);
+            done.map_err(|error| VmError::State(device.name().to_owned(), error))?;
+        }
+        for (vcpu, blob) in vcpus {
+            let done = vcpu.call(move |vcpu| {
+                let state = blob.parse(1, &[])?;
+                vcpu.load(&state).map_err(|error| invalid(error.to_string()))
+            })?;
+            done.map_err(|error| VmError::State(vcpu_path(vcpu.index()), error))?;
+        }
+        Ok(())
+    }
+
+    /// Stop, save all, reset, load all, go on: proves on a live guest that nothing it depends on
+    /// is missing from the saved state. The state makes the trip through its encoded form.
+    ///
+    /// # Errors
+    /// When a part cannot be saved or loaded; the machine is then in state `internal-error`.
+    pub fn pulse(&mut self) -> Result<(), VmError> {
+        self.deactivate();
+        let done = self.pulse_stopped();
+        match &done {
+            Ok(()) => self.activate(),
+            Err(_) => self.stop(RunState::InternalError),
+        }
+        done
+    }
+
+    fn pulse_stopped(&mut self) -> Result<(), VmError> {
+        let recode = |section: Section| {
+            let bytes = section.blob.to_bytes();
+            let blob = bytes.and_then(|bytes| Blob::from_bytes(&bytes));
+            let blob = blob.map_err(|error| VmError::State(section.path.clone(), error))?;
+            Ok(Section { path: section.path, blob })
+        };
+        let now = self.board.clock.now();
+        let sections: Vec<_> =
+            self.save()?.into_iter().map(recode).collect::<Result<_, VmError>>()?;
+        self.board.clock.set(0);
+        self.reset_parts()?;
+        self.board.clock.set(now);
+        self.load(&sections)
+    }
+}
+
+fn vcpu_path(index: usize) -> String {
+    format!("/machine/cpu[{index}]")
+}
