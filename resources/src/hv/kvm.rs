@@ -40,7 +40,6 @@ const NEEDED: &[(Cap, &str)] = &[
     (Cap::VcpuEvents, "KVM_CAP_VCPU_EVENTS"),
     (Cap::Debugregs, "KVM_CAP_DEBUGREGS"),
     (Cap::Xsave, "KVM_CAP_XSAVE"),
-    (Cap::Xcrs, "KVM_CAP_XCRS"),
     (Cap::Pit2, "KVM_CAP_PIT2"),
     (Cap::PitState2, "KVM_CAP_PIT_STATE2"),
     (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),
