@@ -8,16 +8,41 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use devices::fuzz::{SPECIMENS, Specimen};
 use parking_lot::Mutex;
 
-type Fuzz = fn(&[u8]);
+/// A function that is fuzzed.
+struct Target {
+    /// As in `fuzz/fuzz_targets/` and `fuzz/seeds/`.
+    name: &'static str,
+    fuzz: fn(&[u8]),
+    /// Seeds besides those in files.
+    more: fn() -> Vec<Seed>,
+}
 
-/// Every target, named as in `fuzz/fuzz_targets/` and `fuzz/seeds/`.
-const TARGETS: &[(&str, Fuzz)] = &[
-    ("kernel_image", vmm::boot::fuzz),
-    ("option_string", vmm::cli::fuzz),
-    ("qmp_input", qmp::fuzz::fuzz),
-];
+/// A name and the input.
+type Seed = (String, Vec<u8>);
+
+/// Lists the targets, and makes a test of each.
+macro_rules! targets {
+    ($($name:ident: $fuzz:path, $more:path;)*) => {
+        const TARGETS: &[Target] =
+            &[$(Target { name: stringify!($name), fuzz: $fuzz, more: $more }),*];
+
+        $(#[test]
+        fn $name() {
+            run(&Target { name: stringify!($name), fuzz: $fuzz, more: $more });
+        })*
+    };
+}
+
+targets! {
+    kernel_image: vmm::boot::fuzz, Vec::new;
+    option_string: vmm::cli::fuzz, Vec::new;
+    qmp_input: qmp::fuzz::fuzz, Vec::new;
+    device_registers: devices::fuzz::fuzz_registers, register_seeds;
+    saved_state: devices::fuzz::fuzz_state, state_seeds;
+}
 
 /// An input that takes this long hangs.
 const HANG: Duration = Duration::from_secs(60);
@@ -30,7 +55,7 @@ fn directory() -> PathBuf {
 
 #[test]
 fn every_target_is_complete() {
-    let listed: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).into()).collect();
+    let listed: BTreeSet<String> = TARGETS.iter().map(|target| target.name.into()).collect();
     let names = |sub: &str| -> BTreeSet<String> {
         std::fs::read_dir(directory().join(sub))
             .unwrap()
@@ -45,17 +70,51 @@ fn every_target_is_complete() {
     }
 }
 
+/// Writes the seeds that are made here into `fuzz/seeds/`, for libFuzzer.
 #[test]
-fn seeds_and_their_mutations_do_no_harm() {
-    let seconds = std::env::var("FUZZ_SECONDS").map_or(2, |s| s.parse().expect("FUZZ_SECONDS"));
-    for (name, fuzz) in TARGETS {
-        run(name, *fuzz, Duration::from_secs(seconds));
+#[ignore = "writes into the source tree"]
+fn write_device_seeds() {
+    for target in TARGETS {
+        for (name, seed) in (target.more)() {
+            std::fs::write(directory().join("seeds").join(target.name).join(name), seed).unwrap();
+        }
     }
 }
 
+/// Accesses of every kind to each device.
+fn register_seeds() -> Vec<Seed> {
+    let mut random = Random(1);
+    devices(|index| {
+        let accesses = (0..70).map(|_| random.next() as u8);
+        std::iter::once(index).chain(accesses).collect()
+    })
+}
+
+/// What each device saves after some accesses.
+fn state_seeds() -> Vec<Seed> {
+    let mut random = Random(2);
+    devices(|index| {
+        let specimen = Specimen::new(index);
+        specimen.drive(&(0..700).map(|_| random.next() as u8).collect::<Vec<_>>());
+        let mut device = specimen.device.lock();
+        device.stop();
+        let mut seed = vec![index];
+        seed.extend(device.save().unwrap().to_bytes().unwrap());
+        seed
+    })
+}
+
+/// One seed for each device, by its number.
+fn devices(mut make: impl FnMut(u8) -> Vec<u8>) -> Vec<Seed> {
+    (0..).zip(SPECIMENS).map(|(index, (name, _))| ((*name).into(), make(index))).collect()
+}
+
 /// Runs one target on a thread of its own, so that an input that hangs is found and named.
-fn run(name: &str, fuzz: Fuzz, time: Duration) {
-    let seeds = seeds(name);
+fn run(&Target { name, fuzz, more }: &Target) {
+    let seconds = std::env::var("FUZZ_SECONDS").map_or(2, |s| s.parse().expect("FUZZ_SECONDS"));
+    let time = Duration::from_secs(seconds);
+    let mut seeds = seeds(name);
+    seeds.extend(more().into_iter().map(|(_, seed)| seed));
     assert!(!seeds.is_empty(), "{name} has no seeds");
     let current = Arc::new(Mutex::new(Vec::new()));
     let (alive, beats) = mpsc::channel();
