@@ -13,6 +13,7 @@ use resources::irq::Irq;
 use resources::request::{Nobody, Requests};
 use resources::state::Blob;
 
+use crate::acpi::pm::Pm;
 use crate::isa::NullBackend;
 use crate::isa::debug::{DebugCon, DebugExit, PostCode};
 use crate::isa::i8042::I8042;
@@ -40,6 +41,7 @@ pub const SPECIMENS: &[(&str, Make)] = &[
     ("i8042", |_, requests| {
         (I8042::new("i8042", Irq::None, Irq::None, requests), &[(0, 1), (1, 1)])
     }),
+    ("pm", |clock, requests| (Pm::new("pm", Irq::None, clock, requests, true), &[(0, 16), (1, 2)])),
     ("port92", |_, requests| (Port92::new("port92", requests), &[(0, 1)])),
     ("reset-control", |_, requests| (ResetControl::new("reset-control", requests), &[(0, 1)])),
     ("post-code", |_, _| (PostCode::new("post-code"), &[(0, 1)])),

@@ -13,6 +13,7 @@
 )]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
+pub mod acpi;
 pub mod chardev;
 pub mod fuzz;
 pub mod isa;
