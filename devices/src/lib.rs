@@ -15,6 +15,7 @@
 
 pub mod acpi;
 pub mod chardev;
+pub mod class;
 pub mod fuzz;
 pub mod isa;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Ports for debugging: POST codes, a byte console and a way to end the process.
 //!
 //! - [`PostCode`], region 0: 1 byte, port 0x80.
-//! - [`DebugCon`], region 0: 1 byte, port 0x402 (`isa-debugcon`).
+//! - [`DebugCon`], region 0: 1 byte, port 0x402; as `isa-debugcon` by default port 0xe9.
 //! - [`DebugExit`], region 0: 1 to 8 bytes, by default 2 at port 0x501 (`isa-debug-exit`).
 //!
 //! Runs on vCPU threads under the device's mutex. A hostile guest can make the host write what it
@@ -9,11 +9,15 @@
 
 use std::sync::Arc;
 
+use resources::class::{Class, CreateError};
 use resources::device::{At, Device, DeviceCell, value_of};
+use resources::props::{Kind, Prop};
 use resources::request::{Request, Requests};
 use resources::state::{Blob, StateError};
 
 use super::CharBackend;
+use crate::chardev::{CharError, CharFrontend, Chardev};
+use crate::class::Ctx;
 
 /// Keeps the last power-on self-test code. Linux also writes here to pass time.
 pub struct PostCode {
@@ -60,6 +64,8 @@ impl Device for PostCode {
 /// Writes bytes to a back end; reads as 0xe9, by which a guest knows that it is there.
 pub struct DebugCon {
     backend: Box<dyn CharBackend>,
+    /// What it reads as.
+    readback: u8,
 }
 
 impl DebugCon {
@@ -68,14 +74,68 @@ impl DebugCon {
 
     /// A console on `backend`.
     pub fn new(name: &str, backend: Box<dyn CharBackend>) -> Arc<DeviceCell<DebugCon>> {
-        DeviceCell::new(name, DebugCon { backend })
+        DeviceCell::new(name, DebugCon { backend, readback: 0xe9 })
     }
+
+    /// A console on a chardev; what its peer sends is discarded.
+    ///
+    /// # Errors
+    /// When the chardev has a front end already.
+    pub fn on_chardev(
+        name: &str,
+        chardev: Arc<Chardev>,
+    ) -> Result<Arc<DeviceCell<DebugCon>>, CharError> {
+        chardev.attach(Arc::new(Discard))?;
+        Ok(DebugCon::new(name, Box::new(chardev)))
+    }
+
+    /// How one is made by name.
+    pub const CLASS: Class<Ctx> = Class {
+        name: "isa-debugcon",
+        aliases: &[],
+        bus: "ISA",
+        description: "Port whose bytes go to a character device",
+        props: &[
+            Prop { name: "chardev", kind: Kind::Chardev, default: None, help: "where bytes go" },
+            Prop {
+                name: "iobase",
+                kind: Kind::U32(0, 0xffff),
+                default: Some("0xe9"),
+                help: "I/O port",
+            },
+            Prop {
+                name: "readback",
+                kind: Kind::U8(0, 0xff),
+                default: Some("0xe9"),
+                help: "what the port reads as",
+            },
+        ],
+        create: |props, ctx| {
+            let missing = "Can't create debugcon device, empty char device";
+            let chardev = ctx.chardev(props, "chardev", missing)?;
+            let con = DebugCon::on_chardev(&ctx.path(props), chardev.clone())
+                .map_err(|error| CreateError::Other(error.to_string()))?;
+            con.lock().readback = props.get("readback")?;
+            ctx.map_ports(props.get("iobase")?, 1, con).inspect_err(|_| chardev.detach())
+        },
+    };
+}
+
+/// A front end that has no use for input.
+struct Discard;
+
+impl CharFrontend for Discard {
+    fn can_receive(&self) -> usize {
+        4096
+    }
+
+    fn receive(&self, _: &[u8]) {}
 }
 
 impl Device for DebugCon {
     fn read(&mut self, _: At, data: &mut [u8]) {
         if let Some(byte) = data.first_mut() {
-            *byte = 0xe9;
+            *byte = self.readback;
         }
     }
 
@@ -111,6 +171,32 @@ impl DebugExit {
     pub fn new(name: &str, requests: Requests) -> Arc<DeviceCell<DebugExit>> {
         DeviceCell::new(name, DebugExit { requests })
     }
+
+    /// How one is made by name.
+    pub const CLASS: Class<Ctx> = Class {
+        name: "isa-debug-exit",
+        aliases: &[],
+        bus: "ISA",
+        description: "Port that ends the process with the written value",
+        props: &[
+            Prop {
+                name: "iobase",
+                kind: Kind::U32(0, 0xffff),
+                default: Some("0x501"),
+                help: "first I/O port",
+            },
+            Prop {
+                name: "iosize",
+                kind: Kind::U32(1, 8),
+                default: Some("2"),
+                help: "number of I/O ports",
+            },
+        ],
+        create: |props, ctx| {
+            let exit = DebugExit::new(&ctx.path(props), ctx.requests.clone());
+            ctx.map_ports(props.get("iobase")?, props.get("iosize")?, exit)
+        },
+    };
 }
 
 impl Device for DebugExit {

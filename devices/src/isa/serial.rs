@@ -15,14 +15,17 @@
 
 use std::sync::{Arc, Weak};
 
+use resources::class::{Class, CreateError};
 use resources::clock::{Clock, Timer};
 use resources::device::{At, Device, DeviceCell, read_bytes, write_bytes};
 use resources::irq::Irq;
+use resources::props::{Kind, Prop};
 use resources::state::{Blob, StateError, invalid};
 
 use self::state::{Received, Registers};
-use super::CharBackend;
+use super::{CharBackend, NullBackend};
 use crate::chardev::{CharError, CharEvent, CharFrontend, Chardev};
+use crate::class::Ctx;
 
 /// Size of the register region in bytes.
 pub const SIZE: u64 = 8;
@@ -105,6 +108,54 @@ pub struct Serial {
 }
 
 impl Serial {
+    /// How one is made by name.
+    pub const CLASS: Class<Ctx> = Class {
+        name: "isa-serial",
+        aliases: &[],
+        bus: "ISA",
+        description: "16550A serial port",
+        props: &[
+            Prop { name: "chardev", kind: Kind::Chardev, default: None, help: "its other side" },
+            Prop {
+                name: "index",
+                kind: Kind::U32(0, u32::MAX),
+                default: None,
+                help: "which COM port, from 0; by default the next one",
+            },
+            Prop {
+                name: "iobase",
+                kind: Kind::U32(0, 0xffff),
+                default: None,
+                help: "first I/O port; by default that of the COM port",
+            },
+            Prop {
+                name: "irq",
+                kind: Kind::U32(0, 15),
+                default: None,
+                help: "ISA interrupt; by default that of the COM port",
+            },
+        ],
+        create: |props, ctx| {
+            let missing = "Can't create serial device, empty char device";
+            let chardev = ctx.chardev(props, "chardev", missing)?;
+            let index = props.get::<Option<u32>>("index")?.unwrap_or(ctx.serials);
+            let com =
+                usize::try_from(index).ok().and_then(|index| COM.get(index)).ok_or_else(|| {
+                    let most = COM.len();
+                    let why = format!("Max. supported number of ISA serial ports is {most}.");
+                    CreateError::Other(why)
+                })?;
+            let base = props.get::<Option<u64>>("iobase")?.unwrap_or(com.0);
+            let irq = ctx.irq(props.get::<Option<u32>>("irq")?.unwrap_or(com.1))?;
+            let port = Serial::new(&ctx.path(props), irq, &ctx.clock, Box::new(NullBackend));
+            connect(&port, chardev.clone())
+                .map_err(|error| CreateError::Other(error.to_string()))?;
+            let device = ctx.map_ports(base, SIZE, port).inspect_err(|_| chardev.detach())?;
+            ctx.serials = ctx.serials.saturating_add(1);
+            Ok(device)
+        },
+    };
+
     /// A port that interrupts through `irq` and talks to `backend`.
     pub fn new(
         name: &str,

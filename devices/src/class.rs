@@ -1,0 +1,222 @@
+//! The devices that can be made by name: by `-device`, later by device_add.
+//!
+//! A device's file exports its [`Class`]; a row of [`CLASSES`] makes it known. That is all that
+//! adding a device takes.
+//!
+//! The machine makes devices on the main thread before anything runs; no lock of its own. Names
+//! and properties come from the command line or a monitor's client.
+
+use std::sync::Arc;
+
+use resources::class::{Class, CreateError};
+use resources::clock::Clock;
+use resources::device::{DeviceCell, DeviceRef};
+use resources::irq::{Irq, Wire};
+use resources::props::{PropError, Props};
+use resources::request::Requests;
+use resources::space::{Mapping, Space};
+
+use crate::chardev::{CharError, Chardev};
+use crate::isa::debug::{DebugCon, DebugExit};
+use crate::isa::serial::Serial;
+
+/// Every class.
+pub static CLASSES: &[Class<Ctx>] = &[Serial::CLASS, DebugCon::CLASS, DebugExit::CLASS];
+
+/// What a device is given of the machine.
+pub struct Ctx {
+    /// Guest-physical memory.
+    pub memory: Arc<Space>,
+    /// I/O ports.
+    pub ports: Arc<Space>,
+    /// The wired interrupts by number.
+    pub wires: Vec<Arc<Wire>>,
+    /// Virtual time.
+    pub clock: Arc<Clock>,
+    /// The machine's mailbox.
+    pub requests: Requests,
+    /// Finds a chardev by its id; a shared one is given to each caller anew.
+    pub chardevs: FindChardev,
+    /// How many serial ports there are.
+    pub serials: u32,
+    /// How many devices without an id were made.
+    pub anonymous: u32,
+}
+
+/// See [`Ctx::chardevs`].
+pub type FindChardev = Box<dyn Fn(&str) -> Option<Result<Arc<Chardev>, CharError>>>;
+
+impl Ctx {
+    /// The stable path of a new device: of its id, or of its number.
+    pub fn path(&mut self, props: &Props) -> String {
+        match props.id() {
+            Some(id) => format!("/machine/peripheral/{id}"),
+            None => {
+                let number = self.anonymous;
+                self.anonymous = number.saturating_add(1);
+                format!("/machine/peripheral-anon/device[{number}]")
+            }
+        }
+    }
+
+    /// A line to a wired interrupt.
+    ///
+    /// # Errors
+    /// When the machine has no such interrupt.
+    pub fn irq(&self, number: u32) -> Result<Irq, CreateError> {
+        let wire = usize::try_from(number).ok().and_then(|number| self.wires.get(number));
+        wire.map(Wire::line).ok_or_else(|| CreateError::Other(format!("there is no IRQ {number}")))
+    }
+
+    /// The chardev that a property names, free for a front end.
+    ///
+    /// # Errors
+    /// `missing` if the property is not given; when there is no such chardev; when it has a front
+    /// end.
+    pub fn chardev(
+        &self,
+        props: &Props,
+        name: &'static str,
+        missing: &str,
+    ) -> Result<Arc<Chardev>, CreateError> {
+        let Some(id) = props.get::<Option<&str>>(name)? else {
+            return Err(CreateError::Other(missing.to_owned()));
+        };
+        let (class, value) = (props.class(), id.to_owned());
+        match (self.chardevs)(id) {
+            None => Err(PropError::NoSuch { class, name, value }.into()),
+            Some(Ok(chardev)) if !chardev.is_used() => Ok(chardev),
+            Some(Ok(_) | Err(CharError::InUse(_))) => {
+                Err(PropError::InUse { class, name, value }.into())
+            }
+            Some(Err(error)) => Err(CreateError::Other(error.to_string())),
+        }
+    }
+
+    /// Maps region 0 of a device at I/O ports, above what is there already.
+    ///
+    /// # Errors
+    /// When they do not fit the 64 KiB of ports.
+    pub fn map_ports<D>(
+        &self,
+        base: u64,
+        size: u64,
+        device: Arc<DeviceCell<D>>,
+    ) -> Result<DeviceRef, CreateError>
+    where
+        D: resources::device::Device + 'static,
+    {
+        let device: DeviceRef = device;
+        self.ports.map(Mapping::device(base, size, device.clone(), 0))?;
+        Ok(device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chardev::{Backend, Null};
+    use crate::testing::Requested;
+    use resources::hv::SpaceKind;
+    use resources::hv::fake::Fake;
+    use resources::iol::Loop;
+    use resources::props::Overrides;
+    use resources::request::Request;
+
+    struct Rig {
+        ctx: Ctx,
+        fake: Arc<Fake>,
+        requests: Arc<Requested>,
+        chardev: Arc<Chardev>,
+        _loop: Loop,
+    }
+
+    impl Rig {
+        fn new() -> Rig {
+            let fake = Fake::unrecorded();
+            let requests = Arc::new(Requested::default());
+            let the_loop = Loop::new("test").unwrap();
+            let chardev = Chardev::open("c0", Backend::Null(Null), &the_loop.handle()).unwrap();
+            let known = chardev.clone();
+            let ctx = Ctx {
+                memory: Space::new(SpaceKind::Memory, fake.clone()),
+                ports: Space::new(SpaceKind::Ports, fake.clone()),
+                wires: (0..16).map(|gsi| Wire::new(gsi, fake.clone())).collect(),
+                clock: Clock::new(),
+                requests: requests.clone(),
+                chardevs: Box::new(move |id| (id == "c0").then(|| Ok(known.clone()))),
+                serials: 0,
+                anonymous: 0,
+            };
+            Rig { ctx, fake, requests, chardev, _loop: the_loop }
+        }
+
+        fn make(&mut self, name: &str, given: &[(&str, &str)]) -> Result<DeviceRef, String> {
+            let class = Class::find(CLASSES, name).map_err(|error| error.to_string())?;
+            class
+                .create(&Overrides::default(), given.iter().copied(), &mut self.ctx)
+                .map_err(|error| error.to_string())
+        }
+
+        fn inb(&self, port: u64) -> u8 {
+            let mut data = [0];
+            self.ctx.ports.read(port, &mut data);
+            data[0]
+        }
+    }
+
+    #[test]
+    fn the_table_is_right() {
+        assert_eq!(Class::check(CLASSES), Ok(()));
+    }
+
+    #[test]
+    fn a_serial_port_by_index() {
+        let mut rig = Rig::new();
+        let device = rig.make("isa-serial", &[("chardev", "c0"), ("id", "s"), ("index", "1")]);
+        let device = device.unwrap();
+        assert_eq!(device.name(), "/machine/peripheral/s");
+        device.lock().start();
+        assert!(rig.chardev.is_used());
+        assert_eq!(rig.inb(0x2fd), 0x60);
+        // The transmitter is empty: the interrupt comes as soon as it is enabled.
+        rig.ctx.ports.write(0x2f9, &[2]);
+        assert!(rig.fake.line(3));
+        assert_eq!(rig.ctx.serials, 1);
+    }
+
+    #[test]
+    fn a_serial_port_is_refused() {
+        let mut rig = Rig::new();
+        let mut error = |given: &[(&str, &str)]| rig.make("isa-serial", given).err().unwrap();
+        assert_eq!(error(&[]), "Can't create serial device, empty char device");
+        assert_eq!(
+            error(&[("chardev", "c1")]),
+            "Property 'isa-serial.chardev' can't find value 'c1'"
+        );
+        assert_eq!(
+            error(&[("chardev", "c0"), ("index", "4")]),
+            "Max. supported number of ISA serial ports is 4."
+        );
+        assert_eq!(
+            error(&[("chardev", "c0"), ("iobase", "0xfff9")]),
+            "range 0xfff9+0x8 does not fit the address space"
+        );
+        assert!(!rig.chardev.is_used());
+        assert!(rig.make("isa-serial", &[("chardev", "c0")]).is_ok());
+        let error = rig.make("isa-serial", &[("chardev", "c0")]).err().unwrap();
+        assert_eq!(error, "Property 'isa-serial.chardev' can't take value 'c0', it's in use");
+    }
+
+    #[test]
+    fn debug_ports() {
+        let mut rig = Rig::new();
+        let con = rig.make("isa-debugcon", &[("chardev", "c0"), ("readback", "0x42")]).unwrap();
+        assert_eq!(con.name(), "/machine/peripheral-anon/device[0]");
+        assert_eq!(rig.inb(0xe9), 0x42);
+        assert!(rig.chardev.is_used());
+        rig.make("isa-debug-exit", &[("iobase", "0xf4"), ("iosize", "4")]).unwrap();
+        rig.ctx.ports.write(0xf4, &[3, 0, 0, 0]);
+        assert_eq!(rig.requests.take(), [Request::Exit(7)]);
+    }
+}
