@@ -15,6 +15,7 @@ use super::{
     state::{self, StateCaps, StateError, VcpuState},
     topology::Topology,
 };
+use crate::boot::layout;
 
 /// How the boot processor enters the guest; chosen by the boot loader from the image it loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,19 +46,8 @@ pub enum Entry {
     Reset,
 }
 
-/// Where the descriptor table of a direct boot is put: 6 descriptors, in the gap between the BIOS
-/// data area and where boot sectors go.
-pub const GDT: GuestAddress = GuestAddress(0x500);
-
-/// Where the page tables of [`Entry::Long`] are put: one page each for levels 4 and 3, then 4 pages
-/// of level 2 that map the first 4 GiB onto themselves in pages of 2 MiB.
-pub const PAGE_TABLES: GuestAddress = GuestAddress(0x9000);
-
-/// The end (exclusive) of what [`PAGE_TABLES`] takes.
-pub const PAGE_TABLES_END: GuestAddress = GuestAddress(0xf000);
-
 /// The initial stack pointer of [`Entry::Long`]: the stack grows down from below the page tables.
-pub const STACK: GuestAddress = GuestAddress(0x8ff0);
+const STACK: u64 = layout::PAGE_TABLES - 16;
 
 /// What EAX holds for a kernel started by a multiboot 1 loader (Multiboot Specification 0.6.96,
 /// section 3.2).
@@ -75,8 +65,8 @@ const EFER_LMA: u64 = 1 << 10;
 const PAGE: u64 = 0b11;
 const PAGE_LARGE: u64 = 1 << 7;
 
-/// What firmware leaves in model-specific registers: fast string operations on; memory type
-/// write-back wherever no range says otherwise.
+/// Bits that firmware sets in model-specific registers: fast string operations on; memory type
+/// write-back wherever no range says otherwise (both are clear at power-on).
 const BOOT_MSRS: [(u32, u64); 2] = [(0x1a0, 1), (0x2ff, 0x800 | 6)];
 
 /// Local APIC registers (SDM volume 3, table 11-1) and delivery modes.
@@ -141,12 +131,13 @@ impl PowerOn {
     /// When KVM refuses a call.
     pub fn capture(vcpu: &VcpuFd, caps: &StateCaps) -> Result<Self, StateError> {
         let mut state = state::save(vcpu, caps)?;
-        state.clear_tsc();
+        state.join_tsc();
         Ok(Self(state))
     }
 
     /// Resets the vCPU. The first one of the machine is then at the reset vector, the others wait
-    /// for INIT and SIPI. All vCPUs of the VM must be parked.
+    /// for INIT and SIPI. All vCPUs of the VM must be parked. The time-stamp counter goes on, in
+    /// step with the others'.
     ///
     /// # Errors
     /// When KVM refuses a call; the vCPU must not run then.
@@ -158,8 +149,8 @@ impl PowerOn {
 }
 
 /// Puts the boot processor, fresh from [`PowerOn::reset`], where `entry` says, and writes into low
-/// RAM what that needs (at [`GDT`], and for [`Entry::Long`] at [`PAGE_TABLES`]; both may be reused
-/// by the guest once it has its own).
+/// RAM what that needs (at [`layout::GDT`], and for [`Entry::Long`] at [`layout::PAGE_TABLES`]; both
+/// may be reused by the guest once it has its own).
 ///
 /// # Errors
 /// An entry point or structure at or above 4 GiB, RAM that lacks the low addresses, or a processor
@@ -172,7 +163,7 @@ pub fn enter<M: GuestMemory>(vcpu: &VcpuFd, entry: &Entry, memory: &M) -> Result
         Entry::Long { rip, rsi } => {
             regs.rip = below_4g("entry point", rip)?;
             regs.rsi = below_4g("boot parameters", rsi)?;
-            regs.rsp = STACK.raw_value();
+            regs.rsp = STACK;
             true
         }
         Entry::Pvh { rip, start_info } => {
@@ -197,16 +188,16 @@ pub fn enter<M: GuestMemory>(vcpu: &VcpuFd, entry: &Entry, memory: &M) -> Result
     }
     sregs.tr = segment(TASK, 4 * 8);
     sregs.gdt = kvm_dtable {
-        base: GDT.raw_value(),
+        base: layout::GDT,
         limit: u16::try_from(size_of_val(&DESCRIPTORS) - 1).unwrap_or(u16::MAX),
         ..Default::default()
     };
     // No interrupt is taken before the guest has a table of its own.
     sregs.idt = kvm_dtable::default();
-    write(memory, GDT, &DESCRIPTORS)?;
+    write(memory, layout::GDT, &DESCRIPTORS)?;
     if long {
         page_tables(memory)?;
-        sregs.cr3 = PAGE_TABLES.raw_value();
+        sregs.cr3 = layout::PAGE_TABLES;
         sregs.cr4 = CR4_PAE;
         sregs.cr0 = CR0_PE | CR0_ET | CR0_PG;
         sregs.efer = EFER_LME | EFER_LMA;
@@ -222,7 +213,7 @@ pub fn enter<M: GuestMemory>(vcpu: &VcpuFd, entry: &Entry, memory: &M) -> Result
         other => other.map_err(SetupError::kvm("KVM_SET_SREGS")),
     }?;
     vcpu.set_regs(&regs).map_err(SetupError::kvm("KVM_SET_REGS"))?;
-    state::set_boot_msrs(vcpu, &BOOT_MSRS)?;
+    state::set_msr_bits(vcpu, &BOOT_MSRS)?;
 
     // As firmware leaves it: the legacy controller's interrupts arrive at LINT0, NMI at LINT1.
     let mut lapic = vcpu.get_lapic().map_err(SetupError::kvm("KVM_GET_LAPIC"))?;
@@ -279,9 +270,10 @@ fn segment(descriptor: u64, selector: u16) -> kvm_segment {
 }
 
 fn page_tables<M: GuestMemory>(memory: &M) -> Result<(), SetupError> {
-    let level4 = PAGE_TABLES.raw_value();
+    let level4 = layout::PAGE_TABLES;
     let level3 = level4 + 0x1000;
     let level2 = level3 + 0x1000;
+    // One page each for levels 4 and 3, four of level 2 that map 2 MiB with each entry.
     let mut tables = vec![0u64; 6 * 512];
     for (i, entry) in (0..).zip(tables.iter_mut()) {
         *entry = match i {
@@ -291,14 +283,14 @@ fn page_tables<M: GuestMemory>(memory: &M) -> Result<(), SetupError> {
             _ => 0,
         };
     }
-    write(memory, PAGE_TABLES, &tables)
+    write(memory, layout::PAGE_TABLES, &tables)
 }
 
-fn write<M: GuestMemory>(memory: &M, at: GuestAddress, words: &[u64]) -> Result<(), SetupError> {
+fn write<M: GuestMemory>(memory: &M, at: u64, words: &[u64]) -> Result<(), SetupError> {
     let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-    memory.write_slice(&bytes, at).map_err(|e| {
-        SetupError::Entry(format!("boot tables at {:#x} are not in RAM: {e}", at.raw_value()))
-    })
+    memory
+        .write_slice(&bytes, GuestAddress(at))
+        .map_err(|e| SetupError::Entry(format!("boot tables at {at:#x} are not in RAM: {e}")))
 }
 
 #[cfg(test)]
@@ -339,7 +331,7 @@ mod tests {
         }
         assert_eq!(read(0x9008), 0);
         assert_eq!(read(0xa020), 0);
-        assert_eq!(read(PAGE_TABLES_END.0), 0);
+        assert_eq!(read(0xf000), 0);
         assert!(page_tables(&ram(0x8000)).unwrap_err().to_string().contains("0x9000"));
     }
 }

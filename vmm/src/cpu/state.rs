@@ -13,9 +13,12 @@ mod raw;
 #[cfg(test)]
 mod tests;
 
+use std::{collections::HashMap, ops::RangeInclusive};
+
 use kvm_bindings::{
-    KVM_MAX_MSR_ENTRIES, Msrs, kvm_debugregs, kvm_dtable, kvm_lapic_state, kvm_mp_state,
-    kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs,
+    KVM_MAX_CPUID_ENTRIES, KVM_MAX_MSR_ENTRIES, Msrs, kvm_debugregs, kvm_dtable, kvm_lapic_state,
+    kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcr,
+    kvm_xcrs,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -44,6 +47,9 @@ const MSRS_MTRR: [u32; 28] = {
 const MSR_MC0_CTL: u32 = 0x400;
 const MCE_BANKS: u32 = 32;
 
+/// The registers of Hyper-V; KVM keeps them, and some count, whether the guest knows of them or not.
+const MSRS_HYPERV: RangeInclusive<u32> = 0x4000_0000..=0x4000_01ff;
+
 /// How far the TSC frequencies of two hosts may differ before a guest notices: KVM's own tolerance,
 /// 250 parts per million.
 const TSC_TOLERANCE_PPM: u64 = 250;
@@ -51,7 +57,10 @@ const TSC_TOLERANCE_PPM: u64 = 250;
 /// What state this host's KVM has for a vCPU; the same for all vCPUs of a VM.
 #[derive(Debug, Clone)]
 pub struct StateCaps {
+    /// In order.
     msrs: Vec<u32>,
+    /// The same without those of Hyper-V, for a guest that has no Hyper-V.
+    msrs_without_hyperv: Vec<u32>,
     xsave_size: usize,
     xcrs: bool,
     nested: bool,
@@ -100,6 +109,11 @@ impl StateCaps {
         msrs.sort_unstable();
         msrs.dedup();
         Ok(Self {
+            msrs_without_hyperv: msrs
+                .iter()
+                .copied()
+                .filter(|index| !MSRS_HYPERV.contains(index))
+                .collect(),
             msrs,
             xsave_size: usize::try_from(vm.check_extension_int(Cap::Xsave2))
                 .unwrap_or(0)
@@ -212,8 +226,14 @@ impl From<Events> for kvm_vcpu_events {
 }
 
 /// Bytes that serialise as bytes, of any length (checked where they are used).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Bytes(Vec<u8>);
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
 
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -269,16 +289,16 @@ pub struct VcpuState {
 }
 
 impl VcpuState {
-    /// Replaces the value of a model-specific register, if it is one of those saved.
-    pub(super) fn set_msr(&mut self, index: u32, value: u64) {
+    /// Makes a load bring the time-stamp counter in step with the other processors', which is what
+    /// KVM does when zero is written, instead of back to where it was.
+    pub(super) fn join_tsc(&mut self) {
+        self.set_msr(MSR_TSC, 0);
+    }
+
+    fn set_msr(&mut self, index: u32, value: u64) {
         for msr in self.msrs.iter_mut().filter(|m| m.0 == index) {
             msr.1 = value;
         }
-    }
-
-    /// The time-stamp counter starts from zero at power-on.
-    pub(super) fn clear_tsc(&mut self) {
-        self.set_msr(MSR_TSC, 0);
     }
 }
 
@@ -307,7 +327,10 @@ pub fn save(vcpu: &VcpuFd, caps: &StateCaps) -> Result<VcpuState, StateError> {
         xsave: Bytes(raw::xsave(vcpu, caps.xsave_size)?),
         xcrs,
         lapic: Bytes(lapic.regs.map(i8::cast_unsigned).to_vec()),
-        msrs: get_msrs(vcpu, &caps.msrs)?,
+        msrs: get_msrs(
+            vcpu,
+            if is_hyperv(vcpu)? { &caps.msrs } else { &caps.msrs_without_hyperv },
+        )?,
         tsc_khz: vcpu.get_tsc_khz().ok().filter(|khz| *khz != 0),
         nested,
         // Last: the calls before may move an exception or interrupt from one stage to the next.
@@ -315,8 +338,9 @@ pub fn save(vcpu: &VcpuFd, caps: &StateCaps) -> Result<VcpuState, StateError> {
     })
 }
 
-/// Sets a vCPU's state. On an error the vCPU holds a part of it and must be loaded or reset again
-/// before it runs.
+/// Sets a vCPU's state. The vCPUs of a VM should be loaded within a second: so long KVM takes their
+/// time-stamp counters to be meant the same, and keeps them in step. On an error the vCPU holds a
+/// part of the state and must be loaded or reset again before it runs.
 ///
 /// # Errors
 /// When a part has an impossible size, this host lacks something the guest uses, or KVM refuses a
@@ -360,7 +384,7 @@ pub fn load(vcpu: &VcpuFd, caps: &StateCaps, state: &VcpuState) -> Result<(), St
     let (timers, others): (Vec<_>, Vec<_>) =
         rest.into_iter().partition(|(index, _)| matches!(*index, MSR_TSC | MSR_TSC_DEADLINE));
     set_msrs(vcpu, caps, &others)?;
-    set_msrs(vcpu, caps, &timers)?;
+    write_msrs(vcpu, &timers)?;
     // After REGS, which drop a pending exception.
     vcpu.set_vcpu_events(&state.events.clone().into())
         .map_err(StateError::kvm("KVM_SET_VCPU_EVENTS"))?;
@@ -406,6 +430,14 @@ pub(super) fn set_tsc_khz(vcpu: &VcpuFd, khz: Option<u32>) -> Result<(), StateEr
     })
 }
 
+/// Whether the guest was told that it runs on Hyper-V.
+fn is_hyperv(vcpu: &VcpuFd) -> Result<bool, StateError> {
+    let cpuid =
+        vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(StateError::kvm("KVM_GET_CPUID2"))?;
+    let hv = u32::from_le_bytes(*b"Hv#1");
+    Ok(cpuid.as_slice().iter().any(|e| e.function == 0x4000_0001 && e.eax == hv))
+}
+
 /// Reads the registers that this vCPU has, out of `indices`.
 fn get_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<(u32, u64)>, StateError> {
     let mut read = Vec::with_capacity(indices.len());
@@ -430,31 +462,30 @@ fn get_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<(u32, u64)>, StateErro
     Ok(read)
 }
 
-/// Sets registers. One that KVM refuses is an error unless it has that value already, or is one
-/// this host does not know and the guest never used.
+/// Sets registers, those only whose value changes: some cannot be written, and some make KVM warn
+/// whatever is written. One that this host does not know is an error unless the guest never used
+/// it.
 fn set_msrs(vcpu: &VcpuFd, caps: &StateCaps, msrs: &[(u32, u64)]) -> Result<(), StateError> {
-    let mut known = Vec::with_capacity(msrs.len());
+    let known: Vec<u32> =
+        msrs.iter().map(|m| m.0).filter(|i| caps.msrs.binary_search(i).is_ok()).collect();
+    let now: HashMap<u32, u64> = get_msrs(vcpu, &known)?.into_iter().collect();
+    let mut changed = Vec::new();
     for &(index, value) in msrs {
-        if caps.msrs.binary_search(&index).is_ok() {
-            known.push((index, value));
-        } else if value != 0 {
-            return Err(StateError::Msr { index, value });
+        match now.get(&index) {
+            Some(now) if *now == value => {}
+            None if value == 0 => {}
+            Some(_) => changed.push((index, value)),
+            None => return Err(StateError::Msr { index, value }),
         }
     }
-    let mut left = &known[..];
-    while !left.is_empty() {
-        let batch = &left[..left.len().min(KVM_MAX_MSR_ENTRIES)];
+    write_msrs(vcpu, &changed)
+}
+
+fn write_msrs(vcpu: &VcpuFd, msrs: &[(u32, u64)]) -> Result<(), StateError> {
+    for batch in msrs.chunks(KVM_MAX_MSR_ENTRIES) {
         let done = vcpu.set_msrs(&msrs_of(batch)?).map_err(StateError::kvm("KVM_SET_MSRS"))?;
-        left = left.get(done..).unwrap_or_default();
-        if done < batch.len()
-            && let Some((&(index, value), rest)) = left.split_first()
-        {
-            match get_msrs(vcpu, &[index])?.first() {
-                Some((_, now)) if *now == value => {}
-                None if value == 0 => {}
-                _ => return Err(StateError::Msr { index, value }),
-            }
-            left = rest;
+        if let Some(&(index, value)) = batch.get(done) {
+            return Err(StateError::Msr { index, value });
         }
     }
     Ok(())
@@ -469,14 +500,17 @@ fn msrs_of(msrs: &[(u32, u64)]) -> Result<Msrs, StateError> {
         .map_err(|e| StateError::Invalid(format!("{} MSRs: {e:?}", msrs.len())))
 }
 
-/// Sets registers that a boot entry wants; those KVM does not have for this vCPU are passed over.
-pub(super) fn set_boot_msrs(vcpu: &VcpuFd, msrs: &[(u32, u64)]) -> Result<(), StateError> {
-    for msr in msrs {
+/// Sets bits in registers as a boot entry wants them; registers KVM does not have for this vCPU are
+/// passed over.
+pub(super) fn set_msr_bits(vcpu: &VcpuFd, msrs: &[(u32, u64)]) -> Result<(), StateError> {
+    for &(index, bits) in msrs {
+        let now = get_msrs(vcpu, &[index])?;
+        let Some((_, now)) = now.first() else { continue };
         let done = vcpu
-            .set_msrs(&msrs_of(std::slice::from_ref(msr))?)
+            .set_msrs(&msrs_of(&[(index, now | bits)])?)
             .map_err(StateError::kvm("KVM_SET_MSRS"))?;
         if done == 0 {
-            tracing::debug!("KVM does not take {:#x} in MSR {:#x} at start", msr.1, msr.0);
+            tracing::debug!("KVM does not take {bits:#x} in MSR {index:#x} at start");
         }
     }
     Ok(())
