@@ -19,6 +19,7 @@ use crate::isa::debug::{DebugCon, DebugExit, PostCode};
 use crate::isa::i8042::I8042;
 use crate::isa::port92::Port92;
 use crate::isa::reset_control::ResetControl;
+use crate::isa::rtc::{self, Rtc};
 use crate::isa::serial::{self, Serial};
 
 /// A device without a machine around it.
@@ -42,6 +43,17 @@ pub const SPECIMENS: &[(&str, Make)] = &[
         (I8042::new("i8042", Irq::None, Irq::None, requests), &[(0, 1), (1, 1)])
     }),
     ("pm", |clock, requests| (Pm::new("pm", Irq::None, clock, requests, true), &[(0, 16), (1, 2)])),
+    ("rtc", |clock, requests| {
+        // Not the host's clock: what happens must depend on the input alone.
+        let config = rtc::Config {
+            source: rtc::Source::Virtual,
+            base: 1_000_000_000,
+            ram_low: 3 << 30,
+            ram_high: 1 << 30,
+            processors: 2,
+        };
+        (Rtc::new("rtc", Irq::None, clock, requests, &config), &[(0, rtc::SIZE)])
+    }),
     ("port92", |_, requests| (Port92::new("port92", requests), &[(0, 1)])),
     ("reset-control", |_, requests| (ResetControl::new("reset-control", requests), &[(0, 1)])),
     ("post-code", |_, _| (PostCode::new("post-code"), &[(0, 1)])),

@@ -5,6 +5,7 @@ pub mod i8042;
 pub mod port92;
 mod ps2;
 pub mod reset_control;
+pub mod rtc;
 pub mod serial;
 
 use std::sync::Arc;
