@@ -1,12 +1,24 @@
 //! Tests that boot Debian kernels, by subject.
 
 mod boot;
+mod clock;
+mod console;
+mod memory;
+mod power;
+mod pulse;
+mod reset;
 
 use crate::rig::registry::Test;
 
-/// Every Linux test.
+/// Every Linux test; the long ones first, so that none is left alone at the end of a run.
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
+    tests.extend(reset::tests());
+    tests.extend(pulse::tests());
+    tests.extend(memory::tests());
     tests.extend(boot::tests());
+    tests.extend(power::tests());
+    tests.extend(clock::tests());
+    tests.extend(console::tests());
     tests
 }

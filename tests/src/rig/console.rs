@@ -4,6 +4,7 @@
 //! its condition variable for text to appear. A hostile stream is cut at [`MAX_TRANSCRIPT`].
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -110,16 +111,28 @@ pub struct Console {
     name: &'static str,
     transcript: Transcript,
     read: usize,
-    writer: Box<dyn Write + Send>,
+    writer: Box<dyn Writer>,
 }
+
+/// The way back of a console.
+pub trait Writer: Write + Send {
+    /// Ends the connection for the reading thread too; streams that cannot do it do nothing.
+    fn hang_up(&self) {}
+}
+
+impl Writer for UnixStream {
+    fn hang_up(&self) {
+        // A connection that is gone already is what is asked for.
+        let _ = self.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+impl Writer for std::process::ChildStdin {}
+impl Writer for std::io::Sink {}
 
 impl Console {
     /// A console named `name` in failure messages.
-    pub fn new(
-        name: &'static str,
-        transcript: Transcript,
-        writer: impl Write + Send + 'static,
-    ) -> Self {
+    pub fn new(name: &'static str, transcript: Transcript, writer: impl Writer + 'static) -> Self {
         Self { name, transcript, read: 0, writer: Box::new(writer) }
     }
 
@@ -158,6 +171,11 @@ impl Console {
             .write_all(text.as_bytes())
             .and_then(|()| self.writer.flush())
             .map_err(|error| format!("cannot write to the {}: {error}", self.name).into())
+    }
+
+    /// Ends the connection.
+    pub fn hang_up(&self) {
+        self.writer.hang_up();
     }
 
     /// What was said and not read yet.

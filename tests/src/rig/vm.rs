@@ -12,7 +12,7 @@ use super::process::{die_with_parent, wait_for_exit};
 use super::qmp::Qmp;
 
 /// Time for things that take well under a second on an idle machine.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(40);
 /// Time for a guest to come up.
 pub const BOOT: Duration = Duration::from_secs(120);
 
