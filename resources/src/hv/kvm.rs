@@ -107,7 +107,10 @@ impl KvmVm {
         vm.create_irq_chip().map_err(failed("create the interrupt controllers"))?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         vm.create_pit2(pit).map_err(failed("create the interval timer"))?;
-        Ok(Arc::new(KvmVm { kvm, vm, slots: Mutex::default() }))
+        let vm = KvmVm { kvm, vm, slots: Mutex::default() };
+        // KVM's own first table has the timer at pin 0 of the IOAPIC, where no PC has it.
+        vm.set_routes(&[])?;
+        Ok(Arc::new(vm))
     }
 
     /// The system file, for what depends on no machine (supported CPUID and MSRs).
@@ -229,8 +232,8 @@ impl Hypervisor for KvmVm {
     }
 }
 
-/// The routes KVM itself sets up for the wired interrupts: the two PICs and the IOAPIC. The timer
-/// is pin 0 of the PIC and pin 2 of the IOAPIC.
+/// The routes of the wired interrupts to the two PICs and the IOAPIC, as on a PC: the timer is pin
+/// 0 of the PIC and pin 2 of the IOAPIC, and pin 2 of the PIC is the other PIC.
 fn wired_routes() -> Vec<kvm_irq_routing_entry> {
     let chip = |gsi: u32, irqchip: u32, pin: u32| {
         let mut entry =

@@ -31,10 +31,10 @@ fn boots(ctx: &Ctx, kernel: Kernel, image: Image, cpus: u32) -> Result {
     if online != format!("{cpus}\n{cpus}") {
         return Err(format!("of {cpus} vCPUs these are online: {online}").into());
     }
-    let known = vm.qmp.execute("query-cpus-fast", json!({}))?;
+    let known = vm.qmp.execute("query-cpus", json!({}))?;
     let known = known.as_array().map_or(0, Vec::len);
     if known != usize::try_from(cpus)? {
-        return Err(format!("query-cpus-fast tells of {known} of {cpus} vCPUs").into());
+        return Err(format!("query-cpus tells of {known} of {cpus} vCPUs").into());
     }
     vm.check_kernel_log()?;
     vm.console.type_text("poweroff -f\n")?;

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use devices::acpi::pm::Pm;
+use devices::acpi::tables::Tables;
 use resources::clock::Clock;
-use resources::device::DeviceRef;
+use resources::device::{DeviceCell, DeviceRef};
 use resources::hv::fake::Fake;
 use resources::hv::kvm::KvmVm;
 use resources::hv::{Hypervisor, SpaceKind};
@@ -128,10 +130,12 @@ pub struct Board {
     pub devices: Vec<DeviceRef>,
     /// The wired interrupts, by GSI.
     pub wires: Vec<Arc<Wire>>,
+    /// The ACPI power management block, for the power button.
+    pub pm: Option<Arc<DeviceCell<Pm>>>,
     /// What is booted.
     pub boot: Boot,
-    /// ACPI tables to be written at each reset: address and bytes.
-    pub tables: Option<(u64, Vec<u8>)>,
+    /// ACPI tables, to be written at each reset.
+    pub tables: Option<Tables>,
     /// Guest RAM still reads as zero wherever nothing was loaded.
     pub fresh: bool,
 }
@@ -158,6 +162,7 @@ impl Board {
             clock: Clock::new(),
             devices: Vec::new(),
             wires: Vec::new(),
+            pm: None,
             boot: Boot::Nothing,
             tables: None,
             fresh: true,
@@ -180,13 +185,12 @@ impl Board {
     pub fn load(&mut self) -> Result<Option<Entry>, boot::Error> {
         let Some(ram) = &self.ram else { return Ok(None) };
         let fresh = std::mem::take(&mut self.fresh);
-        let rsdp = self.tables.as_ref().map(|(address, bytes)| {
-            ram.ranges().iter().for_each(|range| {
-                if let Some(offset) = address.checked_sub(range.guest) {
-                    range.block.write(offset, bytes);
-                }
-            });
-            *address
+        let rsdp = self.tables.as_ref().map(|tables| {
+            let rsdp = u64::from(tables.rsdp);
+            if let Some(range) = ram.ranges().first() {
+                range.block.write(rsdp.saturating_sub(range.guest), &tables.bytes);
+            }
+            rsdp
         });
         match &self.boot {
             Boot::Nothing => Ok(None),

@@ -17,6 +17,8 @@
 
 use std::sync::Arc;
 
+use devices::acpi::pm::{self, Pm};
+use devices::acpi::tables::{self, Processor, SerialPort};
 use devices::chardev::Chardev;
 use devices::isa::NullBackend;
 use devices::isa::debug::{DebugCon, PostCode};
@@ -33,6 +35,7 @@ use resources::space::{Mapping, SpaceError, Target};
 
 use super::kvm_chips::KvmChips;
 use super::{Accel, Board, Boot};
+use crate::boot::layout;
 use crate::cpu::topology::Topology;
 
 /// What a `pc` is made of.
@@ -90,6 +93,7 @@ pub fn build(accel: Accel, config: PcConfig, requests: &Requests) -> Result<Boar
         let con = DebugCon::new("/machine/debugcon", Box::new(chardev.clone()));
         add(&mut board, con, &[(DebugCon::PORT, 1, 0)])?;
     }
+    add_acpi(&mut board, &config, requests)?;
     board.ram = Some(config.ram);
     board.boot = config.boot;
     Ok(board)
@@ -143,4 +147,33 @@ fn add_legacy(board: &mut Board, requests: &Requests) -> Result<(), BuildError> 
     add(board, port92, &[(port92::PORT, 1, 0)])?;
     let reset = ResetControl::new("/machine/reset-control", requests.clone());
     add(board, reset, &[(reset_control::PORT, 1, 0)])
+}
+
+/// The power management hardware, and the tables that describe the machine.
+fn add_acpi(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result<(), BuildError> {
+    // Without firmware nobody else switches the hardware to ACPI mode.
+    let acpi_mode = !matches!(config.boot, Boot::Firmware(_));
+    let sci = line(board, pm::SCI.into());
+    let block = Pm::new("/machine/pm", sci, &board.clock, requests.clone(), acpi_mode);
+    board.pm = Some(block.clone());
+    let ports =
+        [(pm::BLOCK_PORT, pm::BLOCK_SIZE, pm::BLOCK), (pm::SMI_PORT, pm::SMI_SIZE, pm::SMI)];
+    add(board, block, &ports)?;
+    if acpi_mode {
+        let topology = config.topology;
+        let processors = (0..topology.max_cpus()).map(|index| Processor {
+            apic_id: topology.apic_id(index),
+            present: index < topology.cpus(),
+        });
+        let serial = (1..).zip(serial::COM).take(config.serials.len());
+        let description = tables::Config {
+            processors: processors.collect(),
+            ioapic: (0, layout::IOAPIC as u32),
+            serial: serial.map(|(number, (port, irq))| SerialPort { number, port, irq }).collect(),
+            i8042: true,
+            ..tables::Config::default()
+        };
+        board.tables = Some(tables::build(&description, layout::ACPI_RSDP as u32));
+    }
+    Ok(())
 }
