@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 
 use devices::chardev::{self, Backend, Chardev, Mux};
+use devices::isa::rtc;
 use resources::clock::Clock;
 use resources::hv::fake::Fake;
 use resources::hv::kvm::KvmVm;
@@ -15,10 +16,11 @@ use resources::iol::{self, Either, Handle, Local, Loop, Notify, race};
 use resources::nearest::nearest;
 use resources::ram::{Ram, RamBackend, RamConfig};
 use resources::request::Requests;
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::boot::BootSource;
 use crate::boot::firmware::Firmware;
-use crate::cli::config::{Accel as AccelKind, Config, MemConfig};
+use crate::cli::config::{Accel as AccelKind, Config, MemConfig, RtcBase, RtcClock, RtcConfig};
 use crate::cli::consoles::consoles;
 use crate::cli::daemonize::{Daemon, Forked};
 use crate::cli::keyval::Pairs;
@@ -58,6 +60,8 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         let _ = std::ffi::CString::new(name.as_str()).map(|name| rustix::thread::set_name(&name));
     }
     run_page::install_signal_handler().map_err(plain)?;
+    // Asking for the time zone is only sound while there is one thread.
+    let rtc = rtc_config(&config.rtc)?;
 
     let mut main_loop = Loop::new("main").map_err(plain)?;
     let notify = Notify::new();
@@ -70,7 +74,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         Some(key) => Some(key),
     };
     let mut chardevs = Chardevs { all: BTreeMap::new(), io, mailbox: mailbox.clone(), escape };
-    let (board, vcpus) = build(config, &mut chardevs, &mailbox)?;
+    let (board, vcpus) = build(config, &mut chardevs, &mailbox, rtc)?;
     let mut monitors = Monitors::new(crate::version());
     for (index, text) in config.qmp.iter().enumerate() {
         let label = format!("compat_monitor{index}");
@@ -239,6 +243,7 @@ fn build(
     config: &Config,
     chardevs: &mut Chardevs,
     mailbox: &Arc<Mailbox>,
+    rtc: (rtc::Source, i64),
 ) -> Result<(Board, Vec<VcpuHandle>), StartError> {
     let consoles = consoles(config, std::io::stdin().is_terminal());
     for pairs in config.chardevs.iter().chain(&consoles.chardevs) {
@@ -279,6 +284,7 @@ fn build(
         topology: &topology,
         serials,
         debugcon,
+        rtc,
         boot: boot(config)?,
     };
     let board = pc::build(accel.clone(), pc, &requests).map_err(plain)?;
@@ -298,6 +304,25 @@ fn ram_config(memory: &MemConfig) -> Result<RamConfig, StartError> {
         None => RamBackend::Anonymous,
     };
     Ok(RamConfig { size: memory.size, backend, prealloc: memory.prealloc, share: false })
+}
+
+/// What the real-time clock follows, and what to add to that in seconds.
+fn rtc_config(config: &RtcConfig) -> Result<(rtc::Source, i64), StartError> {
+    let now = OffsetDateTime::now_utc();
+    let shown = match config.base {
+        RtcBase::Utc => 0,
+        RtcBase::Localtime => {
+            let offset = UtcOffset::current_local_offset().map_err(|error| {
+                StartError(format!("-rtc base=localtime: the time zone is not known: {error}"))
+            })?;
+            i64::from(offset.whole_seconds())
+        }
+        RtcBase::Date(date) => (date.assume_utc() - now).whole_seconds(),
+    };
+    Ok(match config.clock {
+        RtcClock::Host | RtcClock::Rt => (rtc::Source::Host, shown),
+        RtcClock::Vm => (rtc::Source::Virtual, now.unix_timestamp().saturating_add(shown)),
+    })
 }
 
 fn boot(config: &Config) -> Result<Boot, StartError> {

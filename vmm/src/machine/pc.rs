@@ -25,6 +25,7 @@ use devices::isa::debug::{DebugCon, PostCode};
 use devices::isa::i8042::{self, I8042};
 use devices::isa::port92::{self, Port92};
 use devices::isa::reset_control::{self, ResetControl};
+use devices::isa::rtc::{self, Rtc};
 use devices::isa::serial::{self, Serial};
 use resources::device::{Device, DeviceCell, DeviceRef};
 use resources::hv::kvm::WIRED_GSIS;
@@ -48,6 +49,8 @@ pub struct PcConfig<'a> {
     pub serials: Vec<Arc<Chardev>>,
     /// The debug console at port 0x402.
     pub debugcon: Option<Arc<Chardev>>,
+    /// The time that the real-time clock shows, and the clock it follows.
+    pub rtc: (rtc::Source, i64),
     /// What is booted.
     pub boot: Boot,
 }
@@ -81,6 +84,7 @@ pub fn build(accel: Accel, config: PcConfig, requests: &Requests) -> Result<Boar
         board.devices.push(DeviceCell::new("/machine/kvm-chips", KvmChips::new(vm)?));
     }
     add_legacy(&mut board, requests)?;
+    add_rtc(&mut board, &config, requests)?;
     for (index, chardev) in config.serials.iter().enumerate() {
         let Some((port, gsi)) = serial::COM.get(index).copied() else { break };
         let path = format!("/machine/serial[{index}]");
@@ -147,6 +151,19 @@ fn add_legacy(board: &mut Board, requests: &Requests) -> Result<(), BuildError> 
     add(board, port92, &[(port92::PORT, 1, 0)])?;
     let reset = ResetControl::new("/machine/reset-control", requests.clone());
     add(board, reset, &[(reset_control::PORT, 1, 0)])
+}
+
+fn add_rtc(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result<(), BuildError> {
+    let layout = layout::RamLayout::of_size(config.ram.size());
+    let config = rtc::Config {
+        source: config.rtc.0,
+        base: config.rtc.1,
+        ram_low: layout.low,
+        ram_high: layout.high,
+        processors: config.topology.cpus(),
+    };
+    let rtc = Rtc::new("/machine/rtc", line(board, 8), &board.clock, requests.clone(), &config);
+    add(board, rtc, &[(rtc::PORT, rtc::SIZE, 0)])
 }
 
 /// The power management hardware, and the tables that describe the machine.
