@@ -10,6 +10,7 @@
 //! | [`boot`] | kernels and firmware |
 //! | [`cmd`] | QMP commands |
 //! | [`monitor`] | QMP clients |
+//! | [`plug`] | devices by name |
 //! | [`mailbox`] | what devices, vCPUs and signals ask of the main thread |
 
 pub mod boot;
@@ -19,6 +20,7 @@ pub mod cpu;
 pub mod machine;
 pub mod mailbox;
 pub mod monitor;
+pub mod plug;
 pub mod runstate;
 pub mod signals;
 pub mod start;

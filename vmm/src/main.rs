@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use devices::class::CLASSES;
+use resources::class::Class;
 use vmm::cli::{self, Action, List};
 
 fn main() -> ExitCode {
@@ -27,7 +29,11 @@ fn run() -> Result<u8, Box<dyn std::error::Error>> {
         Action::Print(text) => Ok(print(&text)),
         Action::List(List::Machines) => Ok(print(&vmm::machine::help_text())),
         Action::List(List::Cpus) => Ok(print(&vmm::cpu::model::help_text())),
-        Action::List(List::Devices | List::DeviceProperties(_) | List::Objects) => Ok(print("")),
+        Action::List(List::Devices) => Ok(print(&Class::list(CLASSES))),
+        Action::List(List::DeviceProperties(driver)) => {
+            Ok(print(&Class::find(CLASSES, &driver).map_err(vmm::plug::PlugError::from)?.help()))
+        }
+        Action::List(List::Objects) => Ok(print("")),
     }
 }
 

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-use devices::chardev::{self, Backend, Chardev, Mux};
+use devices::chardev::{self, Backend, CharError, Chardev, Mux};
+use devices::class::FindChardev;
 use devices::isa::rtc;
 use resources::clock::Clock;
 use resources::hv::fake::Fake;
@@ -25,13 +26,14 @@ use crate::cli::consoles::consoles;
 use crate::cli::daemonize::{Daemon, Forked};
 use crate::cli::keyval::Pairs;
 use crate::cli::pidfile::Pidfile;
-use crate::cpu::model::CpuSpec;
+use crate::cpu::model::{CpuModel, CpuSpec};
 use crate::cpu::thread::VcpuHandle;
 use crate::cpu::topology::Topology;
 use crate::cpu::{processors, run_page};
 use crate::machine::{self, Accel, Board, Boot, pc};
 use crate::mailbox::Mailbox;
 use crate::monitor::Monitors;
+use crate::plug;
 use crate::signals;
 use crate::vm::{Policy, Vm};
 
@@ -161,9 +163,19 @@ struct Chardevs {
 }
 
 /// A chardev, or one that several front ends share.
+#[derive(Clone)]
 enum Entry {
     Plain(Arc<Chardev>),
     Shared(Arc<Mux>),
+}
+
+impl Entry {
+    fn front(&self) -> Result<Arc<Chardev>, CharError> {
+        match self {
+            Entry::Plain(chardev) => Ok(chardev.clone()),
+            Entry::Shared(mux) => mux.slot(),
+        }
+    }
 }
 
 impl Chardevs {
@@ -218,14 +230,19 @@ impl Chardevs {
     /// A chardev by id, for one more front end.
     fn front(&self, id: &str) -> Result<Arc<Chardev>, StartError> {
         match self.all.get(id) {
-            Some(Entry::Plain(chardev)) => Ok(chardev.clone()),
-            Some(Entry::Shared(mux)) => mux.slot().map_err(plain),
+            Some(entry) => entry.front().map_err(plain),
             None => {
                 let hint = nearest(id, self.all.keys().map(String::as_str));
                 let hint = hint.map(|id| format!(" (did you mean '{id}'?)")).unwrap_or_default();
                 Err(StartError(format!("chardev \"{id}\" not found{hint}")))
             }
         }
+    }
+
+    /// Finds those that are there now, for devices.
+    fn finder(&self) -> FindChardev {
+        let all = self.all.clone();
+        Box::new(move |id| all.get(id).map(Entry::front))
     }
 
     fn close(&self) {
@@ -278,6 +295,10 @@ fn build(
         Accel::Kvm(vm) => Some(processors::resolve(&spec, vm).map_err(plain)?),
         Accel::Qtest(_) => None,
     };
+    // The default model is what a guest can count on, not a wish: no warning for what it lacks.
+    if let (Some(_), Some(warning)) = (&config.cpu, model.as_ref().and_then(CpuModel::warning)) {
+        tracing::warn!("{warning}");
+    }
     let requests: Requests = mailbox.clone();
     let pc = pc::PcConfig {
         ram: Ram::new(&ram_config(&config.memory)?).map_err(plain)?,
@@ -287,7 +308,14 @@ fn build(
         rtc,
         boot: boot(config)?,
     };
-    let board = pc::build(accel.clone(), pc, &requests).map_err(plain)?;
+    let mut board = pc::build(accel.clone(), pc, &requests).map_err(plain)?;
+    let overrides = config.globals.iter();
+    let overrides = overrides
+        .map(|global| (global.driver.as_str(), global.property.as_str(), global.value.as_str()))
+        .collect();
+    let finder = chardevs.finder();
+    plug::plug_all(&mut board, &config.devices, &overrides, &requests, finder)
+        .map_err(|error| StartError(format!("-device {error}")))?;
     let mut vcpus = Vec::new();
     if let (Accel::Kvm(vm), Some(model)) = (&accel, &model) {
         vcpus = processors::create(vm, &board, (model, &topology), mailbox).map_err(plain)?;

@@ -38,17 +38,13 @@ fn kvm(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> ProcessorError {
     move |error| ProcessorError::Kvm(what, std::io::Error::from_raw_os_error(error.errno()))
 }
 
-/// Finds out what the model means on this host; prints its warning.
+/// Finds out what the model means on this host.
 ///
 /// # Errors
 /// When KVM does not answer, or the model insists on what the host lacks.
 pub fn resolve(spec: &CpuSpec, vm: &KvmVm) -> Result<CpuModel, ProcessorError> {
     let host = HostCpu::probe(vm.kvm()).map_err(kvm("ask KVM for the supported CPUID"))?;
-    let model = spec.resolve(&host)?;
-    if let Some(warning) = model.warning() {
-        tracing::warn!("{warning}");
-    }
-    Ok(model)
+    Ok(spec.resolve(&host)?)
 }
 
 /// Makes the processors present at the start. Their threads wait behind the gate.
