@@ -8,6 +8,7 @@ pub mod demo;
 pub mod host;
 pub mod linux;
 pub mod rig;
+pub mod scratch;
 pub mod suite;
 pub mod supply;
 pub mod tiny;

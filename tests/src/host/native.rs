@@ -8,7 +8,6 @@ use crate::rig::Result;
 use crate::rig::console::Transcript;
 use crate::rig::process::{die_with_parent, wait_for_exit};
 use crate::rig::registry::Test;
-use crate::rig::vm::Peer;
 
 /// This machine.
 pub struct Native {
@@ -20,9 +19,9 @@ pub struct Native {
 
 impl Host for Native {
     fn run(&self, test: &Test) -> Result<Verdict> {
-        let (Peer::Vmm(peer) | Peer::Qemu(peer)) = &self.programs.peer;
+        let peer = &self.programs.peer;
         let mut command = Command::new(&self.programs.vmtest);
-        command.args(["run-one", &test.name, self.programs.peer.word()]).arg(peer);
+        command.args(["run-one", &test.name, peer.word()]).arg(peer.path());
         command.arg(&self.guests);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = die_with_parent(&mut command).spawn()?;

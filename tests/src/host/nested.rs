@@ -11,7 +11,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
@@ -24,6 +23,7 @@ use crate::rig::process::{die_with_parent, wait_for_exit};
 use crate::rig::qmp::{Qmp, connect};
 use crate::rig::registry::Test;
 use crate::rig::vm::Peer;
+use crate::scratch::Scratch;
 use crate::supply::cache::{Item, file_key, item};
 use crate::supply::kernel::Files;
 
@@ -50,7 +50,7 @@ pub struct Nested {
     saved: Item,
     vmlinux: PathBuf,
     _guests: Item,
-    dir: PathBuf,
+    _dir: Scratch,
     run_image: PathBuf,
     peer: Peer,
 }
@@ -83,10 +83,10 @@ impl Nested {
             save(dir, &base.path().join("base.erofs"), &vmlinux)
         })?;
 
-        let dir = scratch("run")?;
+        let dir = Scratch::new()?;
         let run_image = image::run(&dir, programs)?;
         let peer = programs.peer.clone();
-        Ok(Self { base, saved, vmlinux, _guests: guests, dir, run_image, peer })
+        Ok(Self { base, saved, vmlinux, _guests: guests, _dir: dir, run_image, peer })
     }
 
     /// Starts a fresh host from the snapshot and mounts the run image in it.
@@ -114,19 +114,19 @@ impl Nested {
         format!("LD_LIBRARY_PATH=/run/lib RUST_BACKTRACE=1 chroot /host {words}")
     }
 
-    /// The path of the program under test inside a host.
-    pub fn peer_path(&self) -> &'static str {
+    /// The program under test as it is found inside a host.
+    pub fn peer_inside(&self) -> Peer {
         match self.peer {
-            Peer::Vmm(_) => "/run/vmm",
-            Peer::Qemu(_) => QEMU,
+            Peer::Vmm(_) => Peer::Vmm("/run/vmm".into()),
+            Peer::Qemu(_) => Peer::Qemu(QEMU.into()),
         }
     }
 
     fn attempt(&self, test: &Test) -> Result<(End, String)> {
         let mut machine = self.start()?;
-        let peer = self.peer_path();
-        let word = self.peer.word();
-        let line = format!("/run/vmtest run-one {} {word} {peer} /guests", test.name);
+        let peer = self.peer_inside();
+        let (word, path) = (peer.word(), peer.path().display());
+        let line = format!("/run/vmtest run-one {} {word} {path} /guests", test.name);
         let end = machine.run(&Self::inside(&line), test.limit)?;
         let mut output = machine.output();
         match end {
@@ -151,12 +151,6 @@ impl Host for Nested {
     }
 }
 
-impl Drop for Nested {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
-    }
-}
-
 /// How a shell line ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum End {
@@ -168,19 +162,26 @@ pub enum End {
     Died,
 }
 
+impl End {
+    /// Whether nothing more comes.
+    pub fn ended(self) -> bool {
+        self != Self::Late
+    }
+}
+
 /// One running nested host.
 pub struct Machine {
     child: std::process::Child,
     stderr: Transcript,
-    dir: PathBuf,
+    dir: Scratch,
     qmp: Qmp,
     shell: Console,
-    last_line: String,
+    output: String,
 }
 
 impl Machine {
     fn start(mut command: Command) -> Result<Self> {
-        let dir = scratch("host")?;
+        let dir = Scratch::new()?;
         // Sockets are named relative to the directory: their names may not be long.
         command.current_dir(&dir).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = die_with_parent(command.stderr(Stdio::piped())).spawn()?;
@@ -192,9 +193,7 @@ impl Machine {
             Ok((qmp, Console::new("nested host's shell", transcript, stream)))
         })();
         match connected {
-            Ok((qmp, shell)) => {
-                Ok(Self { child, stderr, dir, qmp, shell, last_line: String::new() })
-            }
+            Ok((qmp, shell)) => Ok(Self { child, stderr, dir, qmp, shell, output: String::new() }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -212,7 +211,7 @@ impl Machine {
     /// Starts a shell line and does not wait.
     pub fn begin(&mut self, line: &str) -> Result {
         self.shell.skip();
-        line.clone_into(&mut self.last_line);
+        self.output.clear();
         self.shell.type_text(&format!("{line}; echo {EXIT}$?.\n"))
     }
 
@@ -226,12 +225,12 @@ impl Machine {
         });
         match found {
             Ok((output, status)) => {
-                self.last_line = output;
+                self.output = output;
                 let status = status.parse().map_err(|_| format!("{status:?} is no status"))?;
                 Ok(End::Exit(status))
             }
             Err(_) => {
-                self.last_line = self.shell.unread();
+                self.output = self.shell.unread();
                 let died = self.shell.transcript().closed();
                 Ok(if died { End::Died } else { End::Late })
             }
@@ -246,7 +245,7 @@ impl Machine {
 
     /// What the last line printed.
     pub fn output(&self) -> String {
-        self.last_line.clone()
+        self.output.clone()
     }
 
     /// `what` with the end of the host's console.
@@ -279,7 +278,6 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -345,16 +343,6 @@ fn save(dir: &Path, base: &Path, vmlinux: &Path) -> Result {
     qmp.execute("quit", json!({}))?;
     wait_for_exit(&mut machine.child, SOON)?;
     Ok(())
-}
-
-/// A new directory with a short name below the system's temporary one.
-fn scratch(what: &str) -> Result<PathBuf> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("vmtest-{what}-{}-{number}", std::process::id());
-    let dir = std::env::temp_dir().join(name);
-    fs::create_dir_all(&dir)?;
-    Ok(dir)
 }
 
 /// FNV-1a, to tell one initramfs from the next.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Result;
 use super::vm::{Kernel, Peer, VmBuilder};
+use crate::scratch::Scratch;
 
 /// What a test needs of the machine's KVM.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,15 +77,13 @@ pub struct Ctx {
     /// Kernels and initrds: `<kernel>/{bzImage,vmlinux,initrd}`.
     pub guests: PathBuf,
     /// An empty directory for sockets and files, short enough for a socket's name.
-    pub dir: PathBuf,
+    pub dir: Scratch,
 }
 
 impl Ctx {
     /// A context with a fresh directory below the system's temporary one.
     pub fn new(peer: Peer, guests: &Path) -> Result<Self> {
-        let dir = std::env::temp_dir().join(format!("vmtest-{}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
-        Ok(Self { peer, guests: guests.to_owned(), dir })
+        Ok(Self { peer, guests: guests.to_owned(), dir: Scratch::new()? })
     }
 
     /// A VM without a guest: add one, then start it.
@@ -95,12 +94,6 @@ impl Ctx {
     /// A VM that boots `kernel` by PVH to the test shell with 1 vCPU and 512 MiB.
     pub fn linux(&self, kernel: Kernel) -> VmBuilder {
         self.vm().kernel(kernel, super::vm::Image::Vmlinux)
-    }
-}
-
-impl Drop for Ctx {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 

@@ -42,6 +42,12 @@ impl Peer {
         }
     }
 
+    /// The program's file.
+    pub fn path(&self) -> &Path {
+        let (Self::Vmm(path) | Self::Qemu(path)) = self;
+        path
+    }
+
     fn command(&self) -> Command {
         match self {
             Self::Vmm(path) => Command::new(path),
@@ -86,6 +92,14 @@ pub enum Image {
     Vmlinux,
 }
 
+/// Where COM1 is.
+#[derive(Clone, Copy)]
+enum Com1 {
+    Stdio,
+    Elsewhere,
+    Terminal,
+}
+
 /// A command line that grows.
 #[derive(Clone)]
 pub struct VmBuilder {
@@ -96,12 +110,13 @@ pub struct VmBuilder {
     cpus: u32,
     append: String,
     kernel: Option<(PathBuf, PathBuf)>,
-    serial: bool,
+    com1: Com1,
     args: Vec<String>,
 }
 
 impl VmBuilder {
-    pub(super) fn new(peer: &Peer, guests: &Path, dir: &Path) -> Self {
+    /// A VM without a guest; `guests` has the kernels' files, `dir` takes the sockets.
+    pub fn new(peer: &Peer, guests: &Path, dir: &Path) -> Self {
         Self {
             peer: peer.clone(),
             guests: guests.to_owned(),
@@ -110,7 +125,7 @@ impl VmBuilder {
             cpus: 1,
             append: LEAN.to_owned(),
             kernel: None,
-            serial: true,
+            com1: Com1::Stdio,
             args: Vec::new(),
         }
     }
@@ -144,6 +159,12 @@ impl VmBuilder {
         self
     }
 
+    /// Sets the whole kernel command line.
+    pub fn only_append(mut self, words: &str) -> Self {
+        words.clone_into(&mut self.append);
+        self
+    }
+
     /// Adds arguments to the command line.
     pub fn args<const N: usize>(mut self, args: [&str; N]) -> Self {
         self.args.extend(args.map(str::to_owned));
@@ -152,22 +173,32 @@ impl VmBuilder {
 
     /// Leaves COM1 to the test's own arguments; the console then is the process's stdin and stdout.
     pub fn without_serial(mut self) -> Self {
-        self.serial = false;
+        self.com1 = Com1::Elsewhere;
+        self
+    }
+
+    /// Leaves the terminal to the VM, as when people start it by hand.
+    pub fn on_terminal(mut self) -> Self {
+        self.com1 = Com1::Terminal;
         self
     }
 
     /// The command without its pipes, for callers that start it by themselves.
     pub fn command(&self) -> Command {
         let mut command = self.peer.command();
-        command.args(["-nodefaults", "-display", "none"]);
         command.args(["-m", &self.memory, "-smp", &self.cpus.to_string()]);
         if let Some((kernel, initrd)) = &self.kernel {
             command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
             command.arg("-append").arg(&self.append);
         }
-        if self.serial {
-            command.args(["-serial", "stdio"]);
-        }
+        match (self.com1, &self.peer) {
+            (Com1::Stdio, _) => {
+                command.args(["-nodefaults", "-display", "none", "-serial", "stdio"])
+            }
+            (Com1::Elsewhere, _) => command.args(["-nodefaults", "-display", "none"]),
+            (Com1::Terminal, Peer::Qemu(_)) => command.arg("-nographic"),
+            (Com1::Terminal, Peer::Vmm(_)) => &mut command,
+        };
         command.args(&self.args);
         command
     }
