@@ -183,7 +183,7 @@ impl Machine {
     fn start(mut command: Command) -> Result<Self> {
         let dir = Scratch::new()?;
         // Sockets are named relative to the directory: their names may not be long.
-        command.current_dir(&dir).stdin(Stdio::null()).stdout(Stdio::null());
+        command.current_dir(&*dir).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = die_with_parent(command.stderr(Stdio::piped())).spawn()?;
         let stderr = Transcript::collect(child.stderr.take().ok_or("no stderr")?);
         let connected = (|| {
