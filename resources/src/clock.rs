@@ -31,6 +31,8 @@ struct State {
     base: u64,
     /// Since when the clock runs; `None` while stopped or stepped by hand.
     since: Option<Instant>,
+    /// Only ever stepped by hand.
+    stepped: bool,
     /// By deadline, then by timer.
     armed: BTreeMap<(u64, u64), Callback>,
     next_id: u64,
@@ -52,10 +54,21 @@ fn nanos(duration: Duration) -> u64 {
 impl Clock {
     /// A stopped clock at zero.
     pub fn new() -> Arc<Clock> {
+        Clock::make(false)
+    }
+
+    /// A clock at zero that [`start`](Self::start) does not start: it moves only when it is
+    /// stepped or set.
+    pub fn stepped() -> Arc<Clock> {
+        Clock::make(true)
+    }
+
+    fn make(stepped: bool) -> Arc<Clock> {
         Arc::new(Clock {
             state: Mutex::new(State {
                 base: 0,
                 since: None,
+                stepped,
                 armed: BTreeMap::new(),
                 next_id: 0,
                 on_change: None,
@@ -72,7 +85,7 @@ impl Clock {
     /// Lets time run.
     pub fn start(&self) {
         let mut state = self.state.lock();
-        if state.since.is_none() {
+        if state.since.is_none() && !state.stepped {
             state.since = Some(Instant::now());
             changed(state);
         }
@@ -149,16 +162,23 @@ impl Clock {
 
     /// Steps a stopped clock to `target`, running each timer at its own time.
     pub fn step_to(&self, target: u64) {
-        while let Some(deadline) = self.next_deadline().filter(|deadline| *deadline <= target) {
-            let now = self.now();
-            if deadline > now {
-                self.set(deadline);
-            }
-            self.call_first(|_| true);
-        }
+        while self.step_timer(target) {}
         if target > self.now() {
             self.set(target);
         }
+    }
+
+    /// Steps a stopped clock to its first deadline and calls that timer; false, and nothing
+    /// happens, if there is none up to `target`.
+    pub fn step_timer(&self, target: u64) -> bool {
+        let Some(deadline) = self.next_deadline().filter(|deadline| *deadline <= target) else {
+            return false;
+        };
+        if deadline > self.now() {
+            self.set(deadline);
+        }
+        self.call_first(|_| true);
+        true
     }
 }
 
@@ -242,6 +262,18 @@ mod tests {
         assert_eq!(*seen.lock(), [("b", 20), ("a", 40)]);
         assert_eq!(clock.now(), 100);
         assert_eq!(clock.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_stepped_clock_does_not_run() {
+        let clock = Clock::stepped();
+        let mut timer = clock.timer(|| ());
+        timer.arm(0);
+        clock.start();
+        assert_eq!((clock.next_wake(), clock.run_due()), (None, 0));
+        assert!(clock.step_timer(0));
+        assert!(!clock.step_timer(u64::MAX));
+        assert_eq!(clock.now(), 0);
     }
 
     #[test]

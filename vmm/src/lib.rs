@@ -11,6 +11,7 @@
 //! | [`cmd`] | QMP commands |
 //! | [`monitor`] | QMP clients |
 //! | [`plug`] | devices by name |
+//! | [`qtest`] | the debug port |
 //! | [`mailbox`] | what devices, vCPUs and signals ask of the main thread |
 
 pub mod boot;
@@ -21,6 +22,7 @@ pub mod machine;
 pub mod mailbox;
 pub mod monitor;
 pub mod plug;
+pub mod qtest;
 pub mod runstate;
 pub mod signals;
 pub mod start;

@@ -34,6 +34,7 @@ use crate::machine::{self, Accel, Board, Boot, pc};
 use crate::mailbox::Mailbox;
 use crate::monitor::Monitors;
 use crate::plug;
+use crate::qtest::{self, Qtest};
 use crate::signals;
 use crate::vm::{Policy, Vm};
 
@@ -98,8 +99,12 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     if let Some(daemon) = daemon {
         daemon.ready().map_err(plain)?;
     }
-    if !config.stopped && !vm.vcpus.is_empty() {
+    // Without RAM there is no guest.
+    if !config.stopped && vm.board.ram.is_some() {
         vm.start();
+    }
+    if let Some(text) = &config.qtest {
+        debug_port(text, &vm.board, &mut chardevs)?;
     }
     let local = main_loop.local().clone();
     let status = main_loop.run(serve(&local, &mut vm, &mut monitors, &notify));
@@ -108,6 +113,20 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     drop(chardevs);
     drop(io_thread);
     Ok(status)
+}
+
+/// Serves the debug port on the device `text`.
+fn debug_port(text: &str, board: &Board, chardevs: &mut Chardevs) -> Result<(), StartError> {
+    let Accel::Qtest(fake) = &board.accel else {
+        return Err(StartError("-qtest needs -machine accel=qtest".to_owned()));
+    };
+    let io = chardevs.io.clone();
+    if let Some(chardev) = chardevs.device(("-qtest", text), "qtest", true, &io)? {
+        let (memory, ports) = (board.memory.clone(), board.ports.clone());
+        let engine = Qtest::new(memory, ports, board.clock.clone(), fake.clone());
+        qtest::attach(chardev, &io, engine).map_err(plain)?;
+    }
+    Ok(())
 }
 
 /// The main loop: the mailbox first, then the clients, until the machine ends.

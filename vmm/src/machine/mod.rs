@@ -157,9 +157,12 @@ impl Board {
         Board {
             memory: Space::new(SpaceKind::Memory, hv.clone()),
             ports: Space::new(SpaceKind::Ports, hv),
+            clock: match &accel {
+                Accel::Kvm(_) => Clock::new(),
+                Accel::Qtest(_) => Clock::stepped(),
+            },
             accel,
             ram: None,
-            clock: Clock::new(),
             devices: Vec::new(),
             wires: Vec::new(),
             pm: None,
