@@ -149,6 +149,78 @@ impl RunState {
     }
 }
 
+/// Why the machine was shut down or reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ShutdownCause {
+    /// Nobody asked.
+    #[serde(rename = "none")]
+    None,
+    /// The host failed.
+    #[serde(rename = "host-error")]
+    HostError,
+    /// The quit command.
+    #[serde(rename = "host-qmp-quit")]
+    HostQmpQuit,
+    /// The system_reset command.
+    #[serde(rename = "host-qmp-system-reset")]
+    HostQmpSystemReset,
+    /// A signal to the process.
+    #[serde(rename = "host-signal")]
+    HostSignal,
+    /// The user at the terminal or window.
+    #[serde(rename = "host-ui")]
+    HostUi,
+    /// The guest powered off.
+    #[serde(rename = "guest-shutdown")]
+    GuestShutdown,
+    /// The guest reset the machine, or all its vCPUs failed.
+    #[serde(rename = "guest-reset")]
+    GuestReset,
+    /// The guest's kernel panicked.
+    #[serde(rename = "guest-panic")]
+    GuestPanic,
+    /// A part of the machine that resets apart from the rest.
+    #[serde(rename = "subsystem-reset")]
+    SubsystemReset,
+    /// A snapshot is loaded.
+    #[serde(rename = "snapshot-load")]
+    SnapshotLoad,
+}
+
+impl ShutdownCause {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::None,
+        Self::HostError,
+        Self::HostQmpQuit,
+        Self::HostQmpSystemReset,
+        Self::HostSignal,
+        Self::HostUi,
+        Self::GuestShutdown,
+        Self::GuestReset,
+        Self::GuestPanic,
+        Self::SubsystemReset,
+        Self::SnapshotLoad,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::HostError => "host-error",
+            Self::HostQmpQuit => "host-qmp-quit",
+            Self::HostQmpSystemReset => "host-qmp-system-reset",
+            Self::HostSignal => "host-signal",
+            Self::HostUi => "host-ui",
+            Self::GuestShutdown => "guest-shutdown",
+            Self::GuestReset => "guest-reset",
+            Self::GuestPanic => "guest-panic",
+            Self::SubsystemReset => "subsystem-reset",
+            Self::SnapshotLoad => "snapshot-load",
+        }
+    }
+}
+
 /// What is done about a guest's panic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum GuestPanicAction {
@@ -628,10 +700,20 @@ pub static COMMANDS: &[CommandSpec] = &[
 pub enum Event {
     /// The machine is about to end, or, told to stay, to stop.
     #[serde(rename = "SHUTDOWN")]
-    Shutdown,
+    Shutdown {
+        /// Whether the guest asked for it.
+        guest: bool,
+        /// Who asked, and how.
+        reason: ShutdownCause,
+    },
     /// Every device has been reset.
     #[serde(rename = "RESET")]
-    Reset,
+    Reset {
+        /// Whether the guest asked for it.
+        guest: bool,
+        /// Who asked, and how.
+        reason: ShutdownCause,
+    },
     /// The power button is about to be pressed.
     #[serde(rename = "POWERDOWN")]
     Powerdown,
@@ -674,8 +756,8 @@ impl Event {
     /// Its name on the wire.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Shutdown => "SHUTDOWN",
-            Self::Reset => "RESET",
+            Self::Shutdown { .. } => "SHUTDOWN",
+            Self::Reset { .. } => "RESET",
             Self::Powerdown => "POWERDOWN",
             Self::Stop => "STOP",
             Self::Resume => "RESUME",

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use qmp::ShutdownCause;
 use resources::iol::Notify;
 use resources::request::{Mailbox as Post, Request, WakeReason};
 
@@ -21,17 +22,17 @@ pub struct Mail {
     /// End the process with this status, at once.
     pub exit: Option<u8>,
     /// The user asks the process to end.
-    pub quit: bool,
-    /// A signal asks the process to end.
+    pub quit: Option<ShutdownCause>,
+    /// The signal that asks the process to end.
     pub signal: Option<i32>,
     /// Suspend to RAM.
     pub suspend: bool,
     /// SUSPEND_DISK before the shutdown.
     pub suspend_disk: bool,
     /// Power off.
-    pub shutdown: bool,
+    pub shutdown: Option<ShutdownCause>,
     /// Reset.
-    pub reset: bool,
+    pub reset: Option<ShutdownCause>,
     /// The user presses the power button.
     pub powerdown: bool,
     /// Leave S3.
@@ -49,8 +50,8 @@ impl Mail {
     fn holds(&self) -> bool {
         self.exit.is_some()
             || self.suspend
-            || self.shutdown
-            || self.reset
+            || self.shutdown.is_some()
+            || self.reset.is_some()
             || self.internal_error
             || self.panicked
     }
@@ -128,12 +129,12 @@ impl Mailbox {
 impl Post for Mailbox {
     fn request(&self, request: Request) {
         self.ask(|mail| match request {
-            Request::Reset => mail.reset = true,
-            Request::Shutdown => mail.shutdown = true,
+            Request::Reset => mail.reset = Some(ShutdownCause::GuestReset),
+            Request::Shutdown => mail.shutdown = Some(ShutdownCause::GuestShutdown),
             Request::Suspend => mail.suspend = true,
             Request::SuspendDisk => {
                 mail.suspend_disk = true;
-                mail.shutdown = true;
+                mail.shutdown = Some(ShutdownCause::GuestShutdown);
             }
             Request::Wakeup(reason) => mail.wakeup = Some(reason),
             Request::Exit(status) => mail.exit = Some(status),
@@ -160,7 +161,8 @@ mod tests {
         mailbox.open_gate();
         assert!(!mailbox.gate.is_open());
         let mail = mailbox.take();
-        assert_eq!(mail, Mail { reset: true, rtc_change: Some(6), ..Mail::default() });
+        let reset = Some(ShutdownCause::GuestReset);
+        assert_eq!(mail, Mail { reset, rtc_change: Some(6), ..Mail::default() });
         mailbox.open_gate();
         assert!(mailbox.gate.is_open());
         assert_eq!(mailbox.take(), Mail::default());

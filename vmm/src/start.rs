@@ -10,6 +10,7 @@ use std::sync::Arc;
 use devices::chardev::{self, Backend, CharError, Chardev, Mux};
 use devices::class::FindChardev;
 use devices::isa::rtc;
+use qmp::ShutdownCause;
 use resources::clock::Clock;
 use resources::hv::fake::Fake;
 use resources::hv::kvm::KvmVm;
@@ -218,7 +219,7 @@ impl Chardevs {
         let base = Chardev::open(label, backend, on).map_err(plain)?;
         let entry = if shared {
             let mailbox = self.mailbox.clone();
-            let quit = move || mailbox.ask(|mail| mail.quit = true);
+            let quit = move || mailbox.ask(|mail| mail.quit = Some(ShutdownCause::HostUi));
             Entry::Shared(Mux::new(base, on, self.escape, quit).map_err(plain)?)
         } else {
             Entry::Plain(base)

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use qmp::monitors::Context;
-use qmp::{Event, RunState};
+use qmp::{Event, RunState, ShutdownCause};
 use resources::request::WakeReason;
 use resources::state::{Blob, StateError, invalid};
 
@@ -189,7 +189,7 @@ impl Vm {
 
     /// The process is to end when the present request is answered.
     pub fn quit(&mut self) {
-        self.mailbox.ask(|mail| mail.quit = true);
+        self.mailbox.ask(|mail| mail.quit = Some(ShutdownCause::HostQmpQuit));
     }
 
     /// Deals with what the mailbox holds, in the order that clients know.
@@ -210,8 +210,10 @@ impl Vm {
             self.context.raise(Event::Suspend);
         }
         self.service_shutdown(&mail);
-        if mail.reset && self.exit.is_none() {
-            self.service_reset();
+        if let Some(reason) = mail.reset
+            && self.exit.is_none()
+        {
+            self.service_reset(reason);
         }
         if let Some(reason) = mail.wakeup
             && self.state == RunState::Suspended
@@ -242,13 +244,14 @@ impl Vm {
         if let Some(signal) = mail.signal {
             eprintln!("vmm: terminating on signal {signal}");
         }
-        let quit = mail.quit || mail.signal.is_some();
-        self.policy.no_shutdown &= !quit;
-        let asked = mail.shutdown || quit || mail.reset && self.policy.no_reboot;
-        if !asked || self.exit.is_some() {
+        let quit = mail.signal.map(|_| ShutdownCause::HostSignal).or(mail.quit);
+        self.policy.no_shutdown &= quit.is_none();
+        let reset = mail.reset.filter(|_| self.policy.no_reboot);
+        let Some(reason) = mail.shutdown.or(quit).or(reset) else { return };
+        if self.exit.is_some() {
             return;
         }
-        self.context.raise(Event::Shutdown);
+        self.context.raise(Event::Shutdown { guest: by_guest(reason), reason });
         if self.policy.no_shutdown {
             self.stop(RunState::Shutdown);
         } else {
@@ -256,7 +259,7 @@ impl Vm {
         }
     }
 
-    fn service_reset(&mut self) {
+    fn service_reset(&mut self, reason: ShutdownCause) {
         if self.policy.no_reboot {
             return;
         }
@@ -265,7 +268,7 @@ impl Vm {
             self.stop(RunState::InternalError);
             return;
         }
-        self.context.raise(Event::Reset);
+        self.context.raise(Event::Reset { guest: by_guest(reason), reason });
         if matches!(self.state, RunState::InternalError | RunState::Shutdown) {
             self.set_state(RunState::Paused);
         }
@@ -412,6 +415,11 @@ impl Vm {
         self.board.clock.set(now);
         self.load(&sections)
     }
+}
+
+fn by_guest(reason: ShutdownCause) -> bool {
+    use ShutdownCause::{GuestPanic, GuestReset, GuestShutdown};
+    matches!(reason, GuestShutdown | GuestReset | GuestPanic)
 }
 
 fn vcpu_path(index: usize) -> String {

@@ -34,10 +34,10 @@ macro_rules! handle {
 handle! {
     Stop(toy) if std::mem::take(&mut toy.running) { toy.context.raise(Event::Stop) };
     Cont(toy) if !std::mem::replace(&mut toy.running, true) { toy.context.raise(Event::Resume) };
-    SystemReset(toy) toy.asked.push(Event::Reset);
+    SystemReset(toy) toy.asked.push(Event::Reset { guest: false, reason: crate::ShutdownCause::HostQmpSystemReset });
     SystemPowerdown(toy) toy.asked.push(Event::Powerdown);
     SystemWakeup(_toy) ();
-    Quit(toy) toy.asked.push(Event::Shutdown);
+    Quit(toy) toy.asked.push(Event::Shutdown { guest: false, reason: crate::ShutdownCause::HostQmpQuit });
     XPulseSaveRestore(toy) toy.fds.extend(toy.context.fd.take());
     QueryStatus(toy) StatusInfo {
         status: if toy.running { RunState::Running } else { RunState::Paused },

@@ -76,7 +76,7 @@ fn poweroff_no_shutdown(ctx: &Ctx) -> Result {
     vm.qmp.execute("system_reset", json!({}))?;
     vm.qmp.event("RESET", SOON)?;
     let status = vm.qmp.execute("query-status", json!({}))?;
-    same("the status after system_reset", &status["status"], &json!("prelaunch"))?;
+    same("the status after system_reset", &status["status"], &json!("paused"))?;
     vm.console.skip();
     vm.qmp.execute("cont", json!({}))?;
     vm.booted()?;

@@ -1,8 +1,8 @@
 //! Commands that run, stop, reset and end the machine.
 
 use qmp::{
-    Cont, Handle, QmpError, Quit, RunState, Stop, SystemPowerdown, SystemReset, SystemWakeup,
-    XPulseSaveRestore,
+    Cont, Handle, QmpError, Quit, RunState, ShutdownCause, Stop, SystemPowerdown, SystemReset,
+    SystemWakeup, XPulseSaveRestore,
 };
 use resources::request::WakeReason;
 
@@ -37,7 +37,7 @@ impl Handle<Cont> for Vm {
 
 impl Handle<SystemReset> for Vm {
     fn handle(&mut self, _: SystemReset) -> Result<(), QmpError> {
-        self.mailbox().ask(|mail| mail.reset = true);
+        self.mailbox().ask(|mail| mail.reset = Some(ShutdownCause::HostQmpSystemReset));
         Ok(())
     }
 }

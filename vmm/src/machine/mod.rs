@@ -178,7 +178,11 @@ impl Board {
     }
 
     /// Presses the power button, if there is one.
-    pub fn power_button(&self) {}
+    pub fn power_button(&self) {
+        if let Some(pm) = &self.pm {
+            pm.lock().power_button();
+        }
+    }
 
     /// Puts the tables and what is to be booted into RAM; returns where the boot processor
     /// starts, if anything is booted.
