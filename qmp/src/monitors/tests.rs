@@ -111,6 +111,10 @@ fn event(name: &str) -> String {
     format!(r#"{{"event": "{name}"}}"#)
 }
 
+fn ended(name: &str, reason: &str) -> String {
+    format!(r#"{{"event": "{name}", "data": {{"guest": false, "reason": "{reason}"}}}}"#)
+}
+
 #[test]
 fn events_before_and_after_the_reply() {
     let mut rig = Rig::new();
@@ -121,7 +125,12 @@ fn events_before_and_after_the_reply() {
     assert_eq!(rig.ask(id, "{'execute': 'stop'}"), [DONE]);
     assert_eq!(
         rig.ask(id, "{'execute': 'system_reset'}{'execute': 'quit', 'id': 1}"),
-        [DONE, &event("RESET"), r#"{"return": {}, "id": 1}"#, &event("SHUTDOWN")]
+        [
+            DONE,
+            &ended("RESET", "host-qmp-system-reset"),
+            r#"{"return": {}, "id": 1}"#,
+            &ended("SHUTDOWN", "host-qmp-quit"),
+        ]
     );
 }
 
