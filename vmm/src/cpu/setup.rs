@@ -6,7 +6,9 @@
 //! first. The guest's only influence is what it left in the registers, all of which a reset
 //! replaces. Kernel images choose the entry points: checked here.
 
-use kvm_bindings::{CpuId, kvm_dtable, kvm_lapic_state, kvm_regs, kvm_segment};
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_dtable, kvm_lapic_state, kvm_regs, kvm_segment, kvm_xcrs,
+};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory};
 
@@ -60,6 +62,9 @@ const CR0_PG: u64 = 1 << 31;
 const CR4_PAE: u64 = 1 << 5;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
+
+/// The tile registers, which a guest's kernel asks for when a program does.
+const XCR0_AMX: u64 = 0b11 << 17;
 
 /// Page table bits: present, writable, a large page.
 const PAGE: u64 = 0b11;
@@ -214,12 +219,30 @@ pub fn enter<M: GuestMemory>(vcpu: &VcpuFd, entry: &Entry, memory: &M) -> Result
     }?;
     vcpu.set_regs(&regs).map_err(SetupError::kvm("KVM_SET_REGS"))?;
     state::set_msr_bits(vcpu, &BOOT_MSRS)?;
+    enable_xsave(vcpu)?;
 
     // As firmware leaves it: the legacy controller's interrupts arrive at LINT0, NMI at LINT1.
     let mut lapic = vcpu.get_lapic().map_err(SetupError::kvm("KVM_GET_LAPIC"))?;
     set_lapic_register(&mut lapic, LAPIC_LINT0, DELIVER_EXTINT);
     set_lapic_register(&mut lapic, LAPIC_LINT1, DELIVER_NMI);
     vcpu.set_lapic(&lapic).map_err(SetupError::kvm("KVM_SET_LAPIC"))
+}
+
+/// Turns on in XCR0 what the processor can save with XSAVE. It counts once the guest sets
+/// CR4.OSXSAVE, and then the guest chooses for itself; but where XSETBV does not reach KVM (QEMU's
+/// software emulation of a host with SVM does not intercept it) this is the only way KVM learns of
+/// it, and without it the guest would lose its vector registers at every exit.
+fn enable_xsave(vcpu: &VcpuFd) -> Result<(), SetupError> {
+    let cpuid =
+        vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(SetupError::kvm("KVM_GET_CPUID2"))?;
+    let Some(leaf) = cpuid.as_slice().iter().find(|e| e.function == 0xd && e.index == 0) else {
+        return Ok(());
+    };
+    let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+    if let Some(xcr0) = xcrs.xcrs.first_mut() {
+        xcr0.value = u64::from(leaf.eax) & !XCR0_AMX;
+    }
+    vcpu.set_xcrs(&xcrs).map_err(SetupError::kvm("KVM_SET_XCRS"))
 }
 
 fn below_4g(what: &str, address: GuestAddress) -> Result<u64, SetupError> {

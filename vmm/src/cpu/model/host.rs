@@ -58,6 +58,8 @@ impl HostCpu {
             features: Features::of(entries),
             hyperv: HypervCaps::default(),
         };
+        // Not every KVM says so of itself.
+        host.features = host.features.union(&Features::list("hypervisor"));
         host.features = host.features.minus(&Features::list(WITHHELD));
         if is_amd(&host.vendor()) {
             // KVM emulates the MSR everywhere, but no AMD processor has it and some guests stop

@@ -265,22 +265,24 @@ impl CpuModel {
         } else {
             0
         };
-        let mut size = XSAVE_MIN;
+        // The size of the area as XSAVE and as XSAVEC lay it out.
+        let (mut size, mut compact) = (XSAVE_MIN, XSAVE_MIN);
         for index in 2..63 {
             let entry = host(index);
             if (xcr0 | xss) >> index & 1 == 1 {
                 leaves.set(0xd, index, [entry.eax, entry.ebx, entry.ecx, entry.edx]);
+                let align = if entry.ecx & 2 != 0 { 64 } else { 1 };
+                compact = compact.next_multiple_of(align).saturating_add(entry.eax);
             }
             if xcr0 >> index & 1 == 1 {
                 size = size.max(entry.eax.saturating_add(entry.ebx));
             }
         }
         let low = |mask: u64| u32::try_from(mask & 0xffff_ffff).unwrap_or_default();
-        // EBX follows XCR0 (and IA32_XSS): KVM keeps it; this is the value for XCR0 after reset.
-        leaves.set(0xd, 0, [low(xcr0), XSAVE_MIN, size, low(xcr0 >> 32)]);
-        let compact = self.has("xsavec") || self.has("xsaves");
-        let ebx = if compact { XSAVE_MIN } else { 0 };
-        leaves.set(0xd, 1, [self.features.0[WD_1_EAX], ebx, low(xss), low(xss >> 32)]);
+        // EBX follows XCR0 and IA32_XSS: KVM keeps it. Where it does not, room for all is safe.
+        leaves.set(0xd, 0, [low(xcr0), size, size, low(xcr0 >> 32)]);
+        let compact = if self.has("xsavec") || self.has("xsaves") { compact } else { 0 };
+        leaves.set(0xd, 1, [self.features.0[WD_1_EAX], compact, low(xss), low(xss >> 32)]);
     }
 
     /// The caches of a named model; who shares them is filled in by [`Self::topology`].

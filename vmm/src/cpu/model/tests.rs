@@ -109,7 +109,7 @@ fn cpuid(rows: Rows, option: &str) -> Vec<kvm_cpuid_entry2> {
 #[test]
 fn nothing_is_handed_out_that_kvm_does_not_support() {
     // What the topology sets is the only exception.
-    let derived = Features::list("ht cmp-legacy tsc-deadline");
+    let derived = Features::list("ht cmp-legacy");
     for rows in [AMD, INTEL] {
         let supported = host(rows).features.union(&derived);
         for name in model_names().chain(["host", "max"]) {
@@ -240,13 +240,14 @@ fn amd_repeats_leaf_1_and_intel_does_not() {
 #[test]
 fn xsave_leaf_follows_the_features() {
     let leaf_d = |text: &str, index| leaf(&cpuid(INTEL, text), 0xd, index);
-    assert_eq!(leaf_d("host", 0), [0x2e7, 576, 0xa88, 0]);
-    assert_eq!(leaf_d("host", 1), [0xf, 576, 0, 0]);
-    assert_eq!(leaf_d("host,-pku", 0), [0xe7, 576, 0xa80, 0]);
+    assert_eq!(leaf_d("host", 0), [0x2e7, 0xa88, 0xa88, 0]);
+    // Without the gap that MPX leaves in the standard layout.
+    assert_eq!(leaf_d("host", 1), [0xf, 576 + 0x100 + 0x40 + 0x200 + 0x400 + 8, 0, 0]);
+    assert_eq!(leaf_d("host,-pku", 0), [0xe7, 0xa80, 0xa80, 0]);
     assert_eq!(leaf_d("host,-pku", 9), [0; 4]);
-    assert_eq!(leaf_d("host,-avx512f", 0), [0x207, 576, 0xa88, 0]);
+    assert_eq!(leaf_d("host,-avx512f", 0), [0x207, 0xa88, 0xa88, 0]);
     assert_eq!(leaf_d("host,-avx,-pku", 0), [0x3, 576, 576, 0]);
-    assert_eq!(leaf_d("SandyBridge", 0), [7, 576, 0x340, 0]);
+    assert_eq!(leaf_d("SandyBridge", 0), [7, 0x340, 0x340, 0]);
     assert_eq!(leaf_d("SandyBridge", 1), [1, 0, 0, 0]);
     assert_eq!(leaf_d("host,-xsave", 0), [0; 4]);
     assert_eq!(leaf_d("host,-xsave", 2), [0; 4]);
@@ -291,6 +292,18 @@ fn indexed_leaves_say_so() {
     for entry in cpuid(INTEL, "Haswell") {
         let indexed = [4, 7, 0xb, 0xd].contains(&entry.function);
         assert_eq!(entry.flags, u32::from(indexed), "{:x}", entry.function);
+    }
+}
+
+#[test]
+fn the_guest_is_told_of_the_hypervisor_even_if_kvm_does_not_say_so() {
+    let mut entries = host(INTEL).entries;
+    for entry in entries.iter_mut().filter(|e| e.function == 1) {
+        entry.ecx &= !(1 << 31);
+    }
+    let host = HostCpu::from_entries(&entries);
+    for name in ["host", "qemu64"] {
+        assert!(CpuSpec::parse(name).unwrap().resolve(&host).unwrap().has("hypervisor"));
     }
 }
 
