@@ -259,6 +259,12 @@ impl Process {
         self.child.id()
     }
 
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.id())?);
+        Ok(rustix::process::kill_process(pid.ok_or("a child without a process id")?, signal)?)
+    }
+
     /// Whether the process still runs.
     pub fn running(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())

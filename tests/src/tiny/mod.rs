@@ -1,8 +1,71 @@
 //! Tests with guests of a few instructions, which run on any KVM.
+//!
+//! [`asm`] is what they are written with, [`image`] what makes them bootable.
 
+pub mod asm;
+pub mod image;
+mod ports;
+mod states;
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::rig::Result;
 use crate::rig::registry::Test;
+use crate::rig::vm::{TestVm, VmBuilder};
+
+/// How long a guest or the machine may take for a step, which is a matter of milliseconds: less
+/// than any test's limit, so that the failure is told by the step.
+const SOON: Duration = Duration::from_secs(20);
 
 /// Every tiny-guest test.
 pub fn tests() -> Vec<Test> {
-    Vec::new()
+    let mut tests = Vec::new();
+    tests.extend(ports::tests());
+    tests.extend(states::tests());
+    tests
+}
+
+/// Starts the machine and lets the guest run only once the client is there, so that the client
+/// sees every event.
+fn start_watched(vm: VmBuilder) -> Result<TestVm> {
+    let mut vm = vm.args(["-S"]).start()?;
+    vm.qmp.execute("cont", json!({}))?;
+    vm.qmp.event("RESUME", SOON)?;
+    Ok(vm)
+}
+
+/// Reads the next line `name=VALUE` that the guest shows.
+fn shown(vm: &mut TestVm, name: &str) -> Result<u64> {
+    let line = vm.console.expect_line(&format!("{name}="), SOON);
+    let line = line.map_err(|error| vm.process.explain(error))?;
+    let (_, value) = line.split_once('=').unwrap_or_default();
+    u64::from_str_radix(value, 16).map_err(|_| format!("{line:?} is no number").into())
+}
+
+/// Fails unless the guest shows `expected` next as `name`.
+fn expect_shown(vm: &mut TestVm, name: &str, expected: u64) -> Result {
+    match shown(vm, name)? {
+        value if value == expected => Ok(()),
+        value => Err(format!("{name} is {value:#x}, not {expected:#x}").into()),
+    }
+}
+
+/// Fails unless the machine's run state is `expected`.
+fn expect_status(vm: &mut TestVm, expected: &str) -> Result {
+    let status = vm.qmp.execute("query-status", json!({}))?;
+    let running = expected == "running";
+    if status["status"] == expected && status["running"] == running {
+        return Ok(());
+    }
+    Err(format!("the machine is not {expected} but {status}").into())
+}
+
+/// Fails unless `left` is `right`, which `what` names.
+fn expect_equal<T: PartialEq + std::fmt::Debug>(what: &str, left: T, right: T) -> Result {
+    if left == right {
+        return Ok(());
+    }
+    Err(format!("{what}: {left:?}, not {right:?}").into())
 }

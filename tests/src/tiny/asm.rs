@@ -1,0 +1,660 @@
+//! Guests of a few instructions, assembled where the test is.
+//!
+//! A [`Guest`] is a 64-bit program that the test writes instruction by instruction: it
+//! dereferences to iced-x86's assembler. Around it stands what every guest needs: the way from
+//! each boot protocol's entry to 64-bit mode with everything mapped one to one, exception
+//! handlers that tell on COM1 what happened, printing, user mode, application processors.
+//! [`image`](super::image) wraps it as firmware or as a kernel.
+//!
+//! A KVM that emulates supervisor code runs only plain instructions there, a few million a second,
+//! and not `int3`, `int n` or SSE: loops that compute belong into [`Guest::in_user_mode`].
+//!
+//! | guest-physical | what |
+//! |---|---|
+//! | `TRAMPOLINE` | where application processors start, once copied |
+//! | `ORIGIN` | the program: entries, descriptor tables, code |
+//! | `PAGE_TABLES` | 4 GiB mapped one to one, also for user mode |
+//! | `ENTRY` | the registers at the entry, one slot of 8 bytes each |
+//! | `VARS` | for the test |
+//! | up to `STACKS` | one stack of 4 KiB for each processor |
+//! | `DATA` | for the test, to the end of RAM |
+
+use std::ops::{Deref, DerefMut};
+
+use iced_x86::BlockEncoderOptions;
+use iced_x86::code_asm::*;
+
+use crate::rig::Result;
+
+/// Where the program is.
+pub const ORIGIN: u64 = 0x10_0000;
+/// The page tables.
+pub const PAGE_TABLES: u32 = 0x12_0000;
+/// The task state segment, with a bit for each port.
+const TSS: u32 = 0x12_8000;
+const TSS_LIMIT: u32 = 104 + 8192;
+/// The registers at the entry; see [`Entry`].
+pub const ENTRY: u32 = 0x13_0000;
+/// Memory for the test's variables; zero when the machine starts, kept over a reset.
+pub const VARS: u32 = 0x13_1000;
+/// Above the first processor's stack.
+pub const STACKS: u32 = 0x14_0000;
+/// Memory for the test, up to the end of RAM.
+pub const DATA: u32 = 0x20_0000;
+/// COM1's data register.
+pub const COM1: u32 = 0x3f8;
+
+/// Offsets in the program.
+pub(super) const ENTRY_64: u64 = 0x200;
+const GDT: u64 = 0x300;
+const TRAMPOLINE_CODE: u64 = 0x400;
+/// Room for a header that an image's format wants.
+#[expect(dead_code)]
+pub(super) const HEADER: u64 = 0xf00;
+const IDT: u64 = 0x1000;
+const CODE: u64 = 0x2000;
+
+const TRAMPOLINE: u32 = 0x8000;
+const AP_COUNT: u32 = ENTRY + 0xf00;
+const KERNEL_RSP: u32 = ENTRY + 0xf08;
+const KERNEL_RIP: u32 = ENTRY + 0xf10;
+
+const CODE_32: u16 = 0x08;
+const DATA_32: u16 = 0x10;
+const CODE_64: u16 = 0x18;
+const USER_DATA: i32 = 0x2b;
+const USER_CODE: i32 = 0x33;
+const TASK: u32 = 0x38;
+/// Flat segments, all marked as accessed so that loading them writes nothing.
+pub(super) const DESCRIPTORS: [u64; 9] = [
+    0,
+    0x00cf_9b00_0000_ffff, // 0x08: code, 32 bits
+    0x00cf_9300_0000_ffff, // 0x10: data
+    0x00af_9b00_0000_ffff, // 0x18: code, 64 bits
+    0x00cf_9300_0000_ffff, // 0x20: data, where SYSCALL would take it
+    0x00cf_f300_0000_ffff, // 0x28: user data
+    0x00af_fb00_0000_ffff, // 0x30: user code
+    0,                     // 0x38: the task, filled in with its address
+    0,
+];
+
+const IA32_EFER: u32 = 0xc000_0080;
+
+/// The slots at [`ENTRY`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Entry {
+    /// RAX, or EAX.
+    Rax,
+    /// RBX, or EBX.
+    Rbx,
+    /// RSI, or ESI.
+    Rsi,
+    /// CR0.
+    Cr0,
+    /// CR4.
+    Cr4,
+    /// The flags.
+    Flags,
+    /// The EFER register.
+    Efer,
+    /// Code segment.
+    Cs,
+    /// Data segment.
+    Ds,
+    /// Extra segment.
+    Es,
+    /// Stack segment.
+    Ss,
+}
+
+impl Entry {
+    /// Its address.
+    pub const fn at(self) -> u32 {
+        ENTRY + 8 * self as u32
+    }
+}
+
+/// A program under construction.
+pub struct Guest {
+    code: CodeAssembler,
+    put_char: CodeLabel,
+    put_text: CodeLabel,
+    put_hex: CodeLabel,
+    texts: Vec<(CodeLabel, String)>,
+    gates: Vec<(u8, CodeLabel)>,
+    other_processors: CodeLabel,
+    has_other_processors: bool,
+}
+
+impl Deref for Guest {
+    type Target = CodeAssembler;
+
+    fn deref(&self) -> &CodeAssembler {
+        &self.code
+    }
+}
+
+impl DerefMut for Guest {
+    fn deref_mut(&mut self) -> &mut CodeAssembler {
+        &mut self.code
+    }
+}
+
+impl Guest {
+    /// A program that got as far as 64-bit mode, with interrupts off.
+    pub fn new() -> Result<Self> {
+        let mut code = CodeAssembler::new(64)?;
+        let mut label = || code.create_label();
+        let (put_char, put_text, put_hex, other_processors) = (label(), label(), label(), label());
+        let mut guest = Self {
+            code,
+            put_char,
+            put_text,
+            put_hex,
+            texts: Vec::new(),
+            gates: Vec::new(),
+            other_processors,
+            has_other_processors: false,
+        };
+        guest.begin()?;
+        Ok(guest)
+    }
+
+    fn begin(&mut self) -> Result {
+        let mut idt_pointer = self.create_label();
+        let mut boot_processor = self.create_label();
+        let other_processors = self.other_processors;
+        self.lidt(fword_ptr(idt_pointer))?;
+        self.test(ebp, ebp)?;
+        self.jz(boot_processor)?;
+        self.mov(eax, 1)?;
+        self.lock().xadd(dword_ptr(AP_COUNT), eax)?;
+        self.inc(eax)?;
+        // The number of this processor stays in EDI.
+        self.mov(edi, eax)?;
+        self.shl(eax, 12)?;
+        self.mov(esp, STACKS)?;
+        self.sub(rsp, rax)?;
+        self.jmp(other_processors)?;
+
+        self.set_label(&mut idt_pointer)?;
+        self.db(&0xfffu16.to_le_bytes())?;
+        self.dq(&[ORIGIN + IDT])?;
+
+        self.set_label(&mut boot_processor)?;
+        self.mov(esp, STACKS)?;
+        self.mov(dword_ptr(AP_COUNT), 0)?;
+        // The stack for interrupts of user mode, and a map of ports that allows them all.
+        self.mov(dword_ptr(TSS + 4), STACKS - 0x800)?;
+        self.mov(word_ptr(TSS + 102), 104)?;
+        self.mov(byte_ptr(TSS + TSS_LIMIT), 0xff)?;
+        self.mov(eax, TASK)?;
+        self.ltr(ax)?;
+        Ok(())
+    }
+
+    /// Prints `text` on COM1.
+    pub fn print(&mut self, text: &str) -> Result {
+        let label = self.create_label();
+        self.texts.push((label, text.to_owned()));
+        let put_text = self.put_text;
+        self.push(rsi)?;
+        self.lea(rsi, ptr(label))?;
+        self.call(put_text)?;
+        self.pop(rsi)?;
+        Ok(())
+    }
+
+    /// Prints the line `name=VALUE`, 16 hexadecimal digits, of a register.
+    pub fn show(&mut self, name: &str, register: AsmRegister64) -> Result {
+        let put_hex = self.put_hex;
+        self.print(&format!("{name}="))?;
+        self.push(rax)?;
+        self.mov(rax, register)?;
+        self.call(put_hex)?;
+        self.pop(rax)?;
+        self.print("\n")
+    }
+
+    /// Prints the 8 bytes at a guest address as [`show`](Self::show) does.
+    pub fn show_memory(&mut self, name: &str, address: u32) -> Result {
+        self.push(rbx)?;
+        self.mov(rbx, qword_ptr(address))?;
+        self.show(name, rbx)?;
+        self.pop(rbx)?;
+        Ok(())
+    }
+
+    /// Writes an immediate byte to a port.
+    pub fn outb(&mut self, port: u32, value: u32) -> Result {
+        self.mov(edx, port)?;
+        self.mov(eax, value)?;
+        self.out(dx, al)?;
+        Ok(())
+    }
+
+    /// Reads a byte from a port into AL, the rest of RAX being zero.
+    pub fn inb(&mut self, port: u32) -> Result {
+        self.mov(edx, port)?;
+        self.xor(eax, eax)?;
+        self.in_(al, dx)?;
+        Ok(())
+    }
+
+    /// Loops: emits `body`, which counts nothing itself, `count` times at run time. ECX counts.
+    pub fn times(&mut self, count: u32, body: impl FnOnce(&mut Self) -> Result) -> Result {
+        let mut again = self.create_label();
+        self.mov(ecx, count)?;
+        self.set_label(&mut again)?;
+        body(self)?;
+        self.dec(ecx)?;
+        self.jnz(again)?;
+        Ok(())
+    }
+
+    /// Halts for good: no interrupt wakes the processor.
+    pub fn halt(&mut self) -> Result {
+        let mut again = self.create_label();
+        self.cli()?;
+        self.set_label(&mut again)?;
+        self.hlt()?;
+        self.jmp(again)?;
+        Ok(())
+    }
+
+    /// Stays here, running.
+    pub fn spin(&mut self) -> Result {
+        let mut again = self.create_label();
+        self.nop()?;
+        self.set_label(&mut again)?;
+        self.jmp(again)?;
+        Ok(())
+    }
+
+    /// Ends in a triple fault.
+    pub fn triple_fault(&mut self) -> Result {
+        let mut nothing = self.create_label();
+        let mut end = self.create_label();
+        self.jmp(end)?;
+        self.set_label(&mut nothing)?;
+        self.db(&[0; 10])?;
+        self.set_label(&mut end)?;
+        self.lidt(fword_ptr(nothing))?;
+        self.ud2()?;
+        Ok(())
+    }
+
+    /// Makes `handler` the handler of an interrupt or exception.
+    pub fn on_interrupt(&mut self, vector: u8, handler: CodeLabel) {
+        self.gates.push((vector, handler));
+    }
+
+    /// What the processors but the first run once they are started, each on a stack of its own
+    /// and with its number from 1 on in EDI. To be called where the first processor does not come.
+    pub fn other_processors(&mut self, body: impl FnOnce(&mut Self) -> Result) -> Result {
+        let mut label = self.other_processors;
+        self.set_label(&mut label)?;
+        self.nop()?;
+        self.has_other_processors = true;
+        body(self)
+    }
+
+    /// Starts all other processors with INIT and SIPI.
+    pub fn start_processors(&mut self) -> Result {
+        const ICR: u32 = 0xfee0_0300;
+        const ALL_BUT_SELF: u32 = 0b11 << 18;
+        self.cld()?;
+        self.mov(esi, (ORIGIN + TRAMPOLINE_CODE) as u32)?;
+        self.mov(edi, TRAMPOLINE)?;
+        self.mov(ecx, 0x100)?;
+        self.rep().movsb()?;
+        // The local APIC is enabled by its spurious vector register.
+        self.mov(eax, 0xfee0_00f0u32)?;
+        self.mov(dword_ptr(rax), 0x1ff)?;
+        self.mov(eax, ICR)?;
+        self.mov(dword_ptr(rax), ALL_BUT_SELF | 0x4500)?;
+        self.mov(dword_ptr(rax), ALL_BUT_SELF | 0x4600 | TRAMPOLINE >> 12)?;
+        Ok(())
+    }
+
+    /// Runs `body` in user mode, with all ports allowed, and comes back by INT3; interrupts are
+    /// off. RCX is lost. For the first processor only.
+    pub fn in_user_mode(&mut self, body: impl FnOnce(&mut Self) -> Result) -> Result {
+        let (mut user, mut back) = (self.create_label(), self.create_label());
+        self.lea(rcx, ptr(back))?;
+        self.mov(qword_ptr(KERNEL_RIP), rcx)?;
+        self.mov(qword_ptr(KERNEL_RSP), rsp)?;
+        self.mov(rcx, rsp)?;
+        self.push(USER_DATA)?;
+        self.push(rcx)?;
+        self.push(2)?;
+        self.push(USER_CODE)?;
+        self.lea(rcx, ptr(user))?;
+        self.push(rcx)?;
+        self.iretq()?;
+        self.set_label(&mut user)?;
+        self.nop()?;
+        body(self)?;
+        self.int3()?;
+        self.set_label(&mut back)?;
+        self.mov(rsp, qword_ptr(KERNEL_RSP))?;
+        Ok(())
+    }
+
+    /// The program as it lies in memory at [`ORIGIN`].
+    pub fn assemble(mut self) -> Result<Vec<u8>> {
+        self.halt()?;
+        if !self.has_other_processors {
+            self.other_processors(Self::halt)?;
+        }
+        self.exception_handlers()?;
+        self.printing()?;
+        let options = BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS;
+        let result = self.code.assemble_options(ORIGIN + CODE, options)?;
+        let mut program = Blob::default();
+        let (entry, ap_entry) = entry_32()?;
+        program.put(0, &entry)?;
+        program.put(ENTRY_64, &entry_64()?)?;
+        program.put(GDT, &words(&descriptors()))?;
+        let trampoline = real_to_protected(0, ORIGIN + GDT, ap_entry)?;
+        program.put(TRAMPOLINE_CODE, &trampoline)?;
+        let mut idt = [0u64; 512];
+        for (vector, label) in &self.gates {
+            let handler = result.label_ip(label)?;
+            let gate = (handler & 0xffff)
+                | u64::from(CODE_64) << 16
+                | 0xee00 << 32
+                | (handler >> 16 & 0xffff) << 48;
+            idt[usize::from(*vector) * 2] = gate;
+            idt[usize::from(*vector) * 2 + 1] = handler >> 32;
+        }
+        program.put(IDT, &words(&idt))?;
+        program.put(CODE, &result.inner.code_buffer)?;
+        Ok(program.bytes)
+    }
+
+    /// Exceptions nobody handles are told on COM1 and end the run there.
+    fn exception_handlers(&mut self) -> Result {
+        // The way out of user mode.
+        let mut leave = self.create_label();
+        self.set_label(&mut leave)?;
+        self.jmp(qword_ptr(KERNEL_RIP))?;
+        self.gates.push((3, leave));
+        let mut common = self.create_label();
+        for vector in 0..32u8 {
+            if self.gates.iter().any(|(taken, _)| *taken == vector) {
+                continue;
+            }
+            let mut stub = self.create_label();
+            self.set_label(&mut stub)?;
+            self.push(i32::from(vector))?;
+            self.jmp(common)?;
+            self.gates.push((vector, stub));
+        }
+        self.set_label(&mut common)?;
+        self.print("\nEXCEPTION\n")?;
+        self.pop(rax)?;
+        self.show("vector", rax)?;
+        for name in ["stack0", "stack1", "stack2", "stack3"] {
+            self.pop(rax)?;
+            self.show(name, rax)?;
+        }
+        self.mov(rax, cr2)?;
+        self.show("cr2", rax)?;
+        self.halt()
+    }
+
+    /// Subroutines that keep all registers: the character AL, the text at RSI, the number RAX.
+    fn printing(&mut self) -> Result {
+        let (mut put_char, mut put_text, mut put_hex) =
+            (self.put_char, self.put_text, self.put_hex);
+        let mut wait = self.create_label();
+        self.set_label(&mut put_char)?;
+        self.push(rax)?;
+        self.push(rdx)?;
+        self.mov(edx, COM1 + 5)?;
+        self.set_label(&mut wait)?;
+        self.in_(al, dx)?;
+        self.test(al, 0x20)?;
+        self.jz(wait)?;
+        self.mov(edx, COM1)?;
+        self.mov(rax, qword_ptr(rsp + 8))?;
+        self.out(dx, al)?;
+        self.pop(rdx)?;
+        self.pop(rax)?;
+        self.ret()?;
+
+        let (mut next, mut done) = (self.create_label(), self.create_label());
+        self.set_label(&mut put_text)?;
+        self.push(rax)?;
+        self.push(rsi)?;
+        self.set_label(&mut next)?;
+        self.mov(al, byte_ptr(rsi))?;
+        self.test(al, al)?;
+        self.jz(done)?;
+        self.call(put_char)?;
+        self.inc(rsi)?;
+        self.jmp(next)?;
+        self.set_label(&mut done)?;
+        self.pop(rsi)?;
+        self.pop(rax)?;
+        self.ret()?;
+
+        let (mut digit, mut decimal) = (self.create_label(), self.create_label());
+        self.set_label(&mut put_hex)?;
+        self.push(rax)?;
+        self.push(rbx)?;
+        self.push(rcx)?;
+        self.mov(rbx, rax)?;
+        self.mov(ecx, 16)?;
+        self.set_label(&mut digit)?;
+        self.rol(rbx, 4)?;
+        self.mov(eax, ebx)?;
+        self.and(eax, 15)?;
+        self.cmp(eax, 10)?;
+        self.jb(decimal)?;
+        self.add(eax, i32::from(b'a' - b'0' - 10))?;
+        self.set_label(&mut decimal)?;
+        self.add(eax, i32::from(b'0'))?;
+        self.call(put_char)?;
+        self.dec(ecx)?;
+        self.jnz(digit)?;
+        self.pop(rcx)?;
+        self.pop(rbx)?;
+        self.pop(rax)?;
+        self.ret()?;
+
+        for (mut label, text) in std::mem::take(&mut self.texts) {
+            self.set_label(&mut label)?;
+            let mut bytes = text.into_bytes();
+            bytes.push(0);
+            for part in bytes.chunks(16) {
+                self.db(part)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes at places that do not overlap.
+#[derive(Default)]
+pub(super) struct Blob {
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Blob {
+    /// Puts `bytes` at `at`; what is there must be zero.
+    pub(super) fn put(&mut self, at: u64, bytes: &[u8]) -> Result {
+        let at = usize::try_from(at)?;
+        let end = at + bytes.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        let place = &mut self.bytes[at..end];
+        if place.iter().any(|byte| *byte != 0) {
+            return Err(format!("the image's part at {at:#x} runs into another").into());
+        }
+        place.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+pub(super) fn words(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn descriptors() -> [u64; 9] {
+    let mut table = DESCRIPTORS;
+    let (base, limit) = (u64::from(TSS), u64::from(TSS_LIMIT));
+    table[7] = limit | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
+    table
+}
+
+/// Begins a piece of code with a jump over LGDT's operand for the table at `base`, which then is
+/// [`POINTER`] bytes into it: only 64-bit code can address a label.
+fn begin_with_pointer(code: &mut CodeAssembler, base: u64) -> Result {
+    let mut pointer = (DESCRIPTORS.len() as u16 * 8 - 1).to_le_bytes().to_vec();
+    pointer.extend_from_slice(&base.to_le_bytes());
+    code.db(&[0xeb, u8::try_from(pointer.len())?])?;
+    code.db(&pointer)?;
+    Ok(())
+}
+
+const POINTER: u32 = 2;
+
+/// A jump to another code segment from 32-bit code, or from 16-bit code with its prefix.
+pub(super) fn far_jump(code: &mut CodeAssembler, selector: u16, to: u64) -> Result {
+    let mut bytes = if code.bitness() == 16 { vec![0x66, 0xea] } else { vec![0xea] };
+    bytes.extend_from_slice(&u32::try_from(to)?.to_le_bytes());
+    bytes.extend_from_slice(&selector.to_le_bytes());
+    code.db(&bytes)?;
+    Ok(())
+}
+
+fn load_data_segments(code: &mut CodeAssembler) -> Result {
+    code.mov(eax, u32::from(DATA_32))?;
+    for segment in [ds, es, ss, fs, gs] {
+        code.mov(segment, ax)?;
+    }
+    Ok(())
+}
+
+/// The entry in 32-bit protected mode; also gives the address where application processors join.
+fn entry_32() -> Result<(Vec<u8>, u64)> {
+    let mut a = CodeAssembler::new(32)?;
+    let (mut again, mut enable) = (a.create_label(), a.create_label());
+    begin_with_pointer(&mut a, ORIGIN + GDT)?;
+    for (slot, register) in [(Entry::Rax, eax), (Entry::Rbx, ebx), (Entry::Rsi, esi)] {
+        a.mov(dword_ptr(slot.at()), register)?;
+    }
+    a.mov(esp, STACKS)?;
+    a.pushfd()?;
+    a.pop(dword_ptr(Entry::Flags.at()))?;
+    a.mov(eax, cr0)?;
+    a.mov(dword_ptr(Entry::Cr0.at()), eax)?;
+    a.mov(eax, cr4)?;
+    a.mov(dword_ptr(Entry::Cr4.at()), eax)?;
+    for (slot, segment) in [(Entry::Cs, cs), (Entry::Ds, ds), (Entry::Es, es), (Entry::Ss, ss)] {
+        a.mov(eax, segment)?;
+        a.mov(dword_ptr(slot.at()), eax)?;
+    }
+    a.cli()?;
+    a.lgdt(fword_ptr(ORIGIN as u32 + POINTER))?;
+    load_data_segments(&mut a)?;
+
+    // A table of 512 GiB, one of 4 GiB and four of 1 GiB in pages of 2 MiB.
+    const PRESENT: u32 = 0b111;
+    a.mov(dword_ptr(PAGE_TABLES), (PAGE_TABLES + 0x1000) | PRESENT)?;
+    for gib in 0..4 {
+        let entry = PAGE_TABLES + 0x1000 + 8 * gib;
+        a.mov(dword_ptr(entry), (PAGE_TABLES + 0x2000 + 0x1000 * gib) | PRESENT)?;
+    }
+    a.mov(edi, PAGE_TABLES + 0x2000)?;
+    a.mov(eax, PRESENT | 0x80)?;
+    a.mov(ecx, 4 * 512)?;
+    a.set_label(&mut again)?;
+    a.mov(dword_ptr(edi), eax)?;
+    a.add(eax, 0x20_0000)?;
+    a.add(edi, 8)?;
+    a.dec(ecx)?;
+    a.jnz(again)?;
+    a.xor(ebp, ebp)?;
+    a.jmp(enable)?;
+
+    let mut ap = a.create_label();
+    a.set_label(&mut ap)?;
+    load_data_segments(&mut a)?;
+    a.mov(ebp, 1)?;
+
+    a.set_label(&mut enable)?;
+    a.mov(eax, cr4)?;
+    a.or(eax, 0x20)?;
+    a.mov(cr4, eax)?;
+    a.mov(eax, PAGE_TABLES)?;
+    a.mov(cr3, eax)?;
+    a.mov(ecx, IA32_EFER)?;
+    a.rdmsr()?;
+    a.or(eax, 0x100)?;
+    a.wrmsr()?;
+    a.mov(eax, cr0)?;
+    a.or(eax, 0x8000_0000u32 as i32)?;
+    a.mov(cr0, eax)?;
+    far_jump(&mut a, CODE_64, ORIGIN + CODE)?;
+    let options = BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS;
+    let result = a.assemble_options(ORIGIN, options)?;
+    let ap = result.label_ip(&ap)?;
+    Ok((result.inner.code_buffer, ap))
+}
+
+/// The entry in 64-bit mode; the page tables are the loader's.
+fn entry_64() -> Result<Vec<u8>> {
+    let mut a = CodeAssembler::new(64)?;
+    begin_with_pointer(&mut a, ORIGIN + GDT)?;
+    for (slot, register) in [(Entry::Rax, rax), (Entry::Rbx, rbx), (Entry::Rsi, rsi)] {
+        a.mov(qword_ptr(slot.at()), register)?;
+    }
+    a.mov(esp, STACKS)?;
+    a.pushfq()?;
+    a.pop(qword_ptr(Entry::Flags.at()))?;
+    a.mov(rax, cr0)?;
+    a.mov(qword_ptr(Entry::Cr0.at()), rax)?;
+    a.mov(rax, cr4)?;
+    a.mov(qword_ptr(Entry::Cr4.at()), rax)?;
+    a.mov(ecx, IA32_EFER)?;
+    a.rdmsr()?;
+    a.mov(dword_ptr(Entry::Efer.at()), eax)?;
+    for (slot, segment) in [(Entry::Cs, cs), (Entry::Ds, ds), (Entry::Es, es), (Entry::Ss, ss)] {
+        a.mov(eax, segment)?;
+        a.mov(dword_ptr(slot.at()), eax)?;
+    }
+    a.cli()?;
+    a.lgdt(fword_ptr(ORIGIN + ENTRY_64 + u64::from(POINTER)))?;
+    load_data_segments(&mut a)?;
+    a.xor(ebp, ebp)?;
+    a.push(i32::from(CODE_64))?;
+    a.push((ORIGIN + CODE) as i32)?;
+    // RETFQ.
+    a.db(&[0x48, 0xcb])?;
+    Ok(a.assemble(ORIGIN + ENTRY_64)?)
+}
+
+/// 16-bit code at `offset` of its segment that continues at `to` in the 32-bit code segment of the
+/// table at `gdt`.
+pub(super) fn real_to_protected(offset: u64, gdt: u64, to: u64) -> Result<Vec<u8>> {
+    let mut a = CodeAssembler::new(16)?;
+    begin_with_pointer(&mut a, gdt)?;
+    a.cli()?;
+    a.cld()?;
+    a.mov(ax, cs)?;
+    a.mov(ds, ax)?;
+    a.mov(si, u32::try_from(offset)? + POINTER)?;
+    // With the prefix that makes it load all of the base.
+    a.db(&[0x66])?;
+    a.lgdt(fword_ptr(si))?;
+    a.mov(eax, cr0)?;
+    a.or(eax, 1)?;
+    a.mov(cr0, eax)?;
+    far_jump(&mut a, CODE_32, to)?;
+    Ok(a.assemble(offset)?)
+}

@@ -1,0 +1,205 @@
+//! What ends or interrupts a guest's run: halts, faults, resets, errors, and the user.
+
+use iced_x86::code_asm::*;
+use serde_json::json;
+
+use super::asm::{Guest, VARS};
+use super::{SOON, expect_equal, expect_shown, expect_status, start_watched};
+use crate::rig::Result;
+use crate::rig::registry::{Ctx, Test};
+use crate::rig::vm::TestVm;
+
+pub(super) fn tests() -> Vec<Test> {
+    vec![
+        Test::tiny("states::halted", 60, halted),
+        Test::tiny("states::starts_stopped", 60, starts_stopped),
+        Test::tiny("reset::triple_fault", 60, |ctx| resets(ctx, Guest::triple_fault)),
+        Test::tiny("reset::port_92", 60, |ctx| {
+            resets(ctx, |g| {
+                g.outb(0x92, 0)?;
+                g.outb(0x92, 1)
+            })
+        }),
+        Test::tiny("reset::port_cf9", 60, |ctx| {
+            resets(ctx, |g| {
+                g.outb(0xcf9, 2)?;
+                g.outb(0xcf9, 6)
+            })
+        }),
+        Test::tiny("reset::keyboard_controller", 60, |ctx| resets(ctx, |g| g.outb(0x64, 0xfe))),
+        Test::tiny("reset::no_reboot", 60, no_reboot),
+        Test::tiny("reset::no_reboot_no_shutdown", 60, no_reboot_no_shutdown),
+        Test::tiny("states::internal_error", 60, internal_error),
+        Test::tiny("states::sigterm", 60, sigterm),
+    ]
+}
+
+/// A halted guest is still a running machine; query-cpus tells that it halts, time and again.
+fn halted(ctx: &Ctx) -> Result {
+    let mut g = Guest::new()?;
+    g.print("halting\n")?;
+    g.halt()?;
+    let mut vm = g.vm(ctx)?.start()?;
+    vm.console.expect_line("halting", SOON)?;
+    // The last character is out a moment before the processor halts.
+    let deadline = std::time::Instant::now() + SOON;
+    while !is_halted(&mut vm)? {
+        if std::time::Instant::now() > deadline {
+            return Err("the vCPU does not halt".into());
+        }
+    }
+    for _ in 0..20 {
+        expect_status(&mut vm, "running")?;
+        vm.qmp.execute("stop", json!({}))?;
+        vm.qmp.execute("cont", json!({}))?;
+        expect_equal("halted", is_halted(&mut vm)?, true)?;
+    }
+    Ok(())
+}
+
+fn is_halted(vm: &mut TestVm) -> Result<bool> {
+    let cpus = vm.qmp.execute("query-cpus", json!({}))?;
+    Ok(cpus[0]["halted"] == true)
+}
+
+/// With -S nothing runs before the first cont.
+fn starts_stopped(ctx: &Ctx) -> Result {
+    let mut g = Guest::new()?;
+    g.print("running\n")?;
+    let mut vm = g.vm(ctx)?.args(["-S"]).start()?;
+    expect_status(&mut vm, "prelaunch")?;
+    let pc = vm.qmp.execute("query-cpus", json!({}))?[0]["pc"].clone();
+    expect_equal("first instruction", pc, json!(0xffff_fff0u32))?;
+    expect_equal("what the guest said", vm.console.unread(), String::new())?;
+    // A reset changes nothing about that.
+    vm.qmp.execute("system_reset", json!({}))?;
+    expect_event(&mut vm, "RESET", "host-qmp-system-reset")?;
+    expect_status(&mut vm, "prelaunch")?;
+    expect_equal("what the guest said", vm.console.unread(), String::new())?;
+    vm.qmp.execute("cont", json!({}))?;
+    vm.qmp.event("RESUME", SOON)?;
+    expect_status(&mut vm, "running")?;
+    vm.console.expect_line("running", SOON)?;
+    Ok(())
+}
+
+/// A guest that ends its first four lives by `end` and halts in the fifth.
+fn lives(end: impl FnOnce(&mut Guest) -> Result) -> Result<Guest> {
+    let mut g = Guest::new()?;
+    let mut enough = g.create_label();
+    // RAM keeps its content over a reset.
+    g.inc(qword_ptr(VARS))?;
+    g.show_memory("life", VARS)?;
+    g.cmp(dword_ptr(VARS), 5)?;
+    g.je(enough)?;
+    end(&mut g)?;
+    g.print("still alive\n")?;
+    g.halt()?;
+    g.set_label(&mut enough)?;
+    g.print("enough\n")?;
+    Ok(g)
+}
+
+/// A guest that resets itself starts anew each time, with one event for each.
+fn resets(ctx: &Ctx, end: impl FnOnce(&mut Guest) -> Result) -> Result {
+    let mut vm = start_watched(lives(end)?.vm(ctx)?)?;
+    for life in 1..=5 {
+        expect_shown(&mut vm, "life", life)?;
+        expect_equal("before the reset", vm.console.unread().contains("alive"), false)?;
+    }
+    vm.console.expect_line("enough", SOON)?;
+    for _ in 1..5 {
+        expect_event(&mut vm, "RESET", "guest-reset")?;
+    }
+    expect_status(&mut vm, "running")?;
+    expect_equal("a fifth reset", vm.qmp.event("RESET", std::time::Duration::ZERO).is_ok(), false)
+}
+
+/// Waits for an event that tells its reason; all reasons but the guest's begin with "host".
+fn expect_event(vm: &mut TestVm, name: &str, reason: &str) -> Result {
+    let event = vm.qmp.event(name, SOON)?;
+    let guest = reason.starts_with("guest");
+    expect_equal(name, &event["data"], &json!({ "guest": guest, "reason": reason }))
+}
+
+/// With -no-reboot a reset is the end.
+fn no_reboot(ctx: &Ctx) -> Result {
+    let vm = lives(Guest::triple_fault)?.vm(ctx)?;
+    let mut vm = start_watched(vm.args(["-no-reboot"]))?;
+    expect_event(&mut vm, "SHUTDOWN", "guest-reset")?;
+    vm.qmp.closed(SOON)?;
+    expect_equal("exit code", vm.exit_code(SOON)?, 0)?;
+    expect_shown(&mut vm, "life", 1)
+}
+
+/// With both, the machine stays in the state shutdown, which only a reset leaves.
+fn no_reboot_no_shutdown(ctx: &Ctx) -> Result {
+    let vm = lives(|g| g.outb(0xcf9, 6))?.vm(ctx)?;
+    let mut vm = start_watched(vm.args(["-no-reboot", "-no-shutdown"]))?;
+    expect_event(&mut vm, "SHUTDOWN", "guest-reset")?;
+    vm.qmp.event("STOP", SOON)?;
+    expect_status(&mut vm, "shutdown")?;
+    expect_refused_cont(&mut vm)?;
+    vm.qmp.execute("quit", json!({}))?;
+    expect_equal("exit code", vm.exit_code(SOON)?, 0)
+}
+
+fn expect_refused_cont(vm: &mut TestVm) -> Result {
+    match vm.qmp.try_execute("cont", json!({}))? {
+        Ok(_) => Err("cont was not refused".into()),
+        Err(refusal) => {
+            let expected = "Resetting the Virtual Machine is required";
+            expect_equal("the refusal", refusal.desc.as_str(), expected)
+        }
+    }
+}
+
+/// A guest that KVM cannot run stops the machine; a reset makes it usable again.
+fn internal_error(ctx: &Ctx) -> Result {
+    let guest = lives(|g| {
+        // Nothing is there to be fetched.
+        g.mov(eax, 0xd000_0000u32)?;
+        g.jmp(rax)?;
+        Ok(())
+    });
+    let mut vm = start_watched(guest?.vm(ctx)?)?;
+    for life in 1..5 {
+        expect_shown(&mut vm, "life", life)?;
+        vm.qmp.event("STOP", SOON)?;
+        expect_status(&mut vm, "internal-error")?;
+        expect_refused_cont(&mut vm)?;
+        let stderr = vm.process.stderr().text();
+        expect_equal("told on stderr", stderr.contains("KVM internal error"), true)?;
+        vm.qmp.execute("stop", json!({}))?;
+        expect_status(&mut vm, "internal-error")?;
+        vm.qmp.execute("system_reset", json!({}))?;
+        expect_event(&mut vm, "RESET", "host-qmp-system-reset")?;
+        expect_status(&mut vm, "paused")?;
+        vm.qmp.execute("cont", json!({}))?;
+        vm.qmp.event("RESUME", SOON)?;
+    }
+    expect_shown(&mut vm, "life", 5)?;
+    vm.console.expect_line("enough", SOON)?;
+    expect_status(&mut vm, "running")
+}
+
+/// SIGTERM is a request to shut down, also for a stopped machine and one that spins.
+fn sigterm(ctx: &Ctx) -> Result {
+    for arguments in [&[][..], &["-S"], &["-no-shutdown"]] {
+        let mut g = Guest::new()?;
+        g.print("spinning\n")?;
+        g.spin()?;
+        let mut vm = g.vm(ctx)?;
+        for argument in arguments {
+            vm = vm.args([argument]);
+        }
+        let mut vm = vm.start()?;
+        if !arguments.contains(&"-S") {
+            vm.console.expect_line("spinning", SOON)?;
+        }
+        vm.process.signal(rustix::process::Signal::TERM)?;
+        expect_event(&mut vm, "SHUTDOWN", "host-signal")?;
+        expect_equal("exit code", vm.exit_code(SOON)?, 0)?;
+    }
+    Ok(())
+}
