@@ -7,6 +7,7 @@
 //! | [`vm`] | the machine's life: run states, stop, start, reset, save, load |
 //! | [`machine`] | the machines and their boards |
 //! | [`cpu`] | processors: models, threads, state |
+//! | [`memory`] | which host memory becomes guest RAM |
 //! | [`boot`] | kernels and firmware |
 //! | [`cmd`] | QMP commands |
 //! | [`monitor`] | QMP clients |
@@ -20,6 +21,7 @@ pub mod cmd;
 pub mod cpu;
 pub mod machine;
 pub mod mailbox;
+pub mod memory;
 pub mod monitor;
 pub mod plug;
 pub mod qtest;

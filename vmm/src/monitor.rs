@@ -1,6 +1,6 @@
 //! Monitors: QMP sessions on character devices.
 //!
-//! A [`Port`] is the front end that a chardev calls on its loop; it only queues what came in and
+//! A port is the front end that a chardev calls on its loop; it only queues what came in and
 //! wakes the main loop. [`Monitors`] is the main thread's side: it feeds the sessions, has the
 //! machine carry out requests and sends what they answer.
 //!
@@ -129,7 +129,14 @@ impl Monitors {
                 self.sessions.deliver(vm, now);
             }
         }
-        self.all.iter().for_each(|monitor| monitor.send(&mut self.sessions));
+        for monitor in &self.all {
+            monitor.send(&mut self.sessions);
+            if self.sessions.session(monitor.id).is_some_and(|session| session.is_overrun()) {
+                tracing::warn!("{}: a client left too many events unread", monitor.chardev.label());
+                self.sessions.disconnect(monitor.id);
+                monitor.chardev.hang_up();
+            }
+        }
         for monitor in &self.all {
             let wants = self.sessions.wants_input(monitor.id);
             let wanted = monitor.port.wants_input.swap(wants, Ordering::AcqRel);

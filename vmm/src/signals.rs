@@ -1,10 +1,11 @@
-//! Signals that end the process in an orderly way: SIGINT, SIGTERM and SIGHUP.
+//! Signals that end the process in an orderly way (SIGINT, SIGTERM, SIGHUP), and SIGCONT, after
+//! which the terminal must be set up again.
 //!
-//! The handler only stores the number and writes to an eventfd; a thread of its own turns that
+//! The handler only stores the number and writes to an eventfd; a task of the main loop turns that
 //! into a request in the mailbox. (SIGPIPE is ignored from the start by the Rust runtime.)
 
 use std::io;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use resources::iol::Handle;
@@ -14,10 +15,14 @@ use vmm_sys_util::signal::register_signal_handler;
 use crate::mailbox::Mailbox;
 
 static LAST: AtomicI32 = AtomicI32::new(0);
+static CONTINUED: AtomicBool = AtomicBool::new(false);
 static WAKE: OnceLock<EventFd> = OnceLock::new();
 
 extern "C" fn arrived(number: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    LAST.store(number, Ordering::Relaxed);
+    match number {
+        libc::SIGCONT => CONTINUED.store(true, Ordering::Relaxed),
+        _ => LAST.store(number, Ordering::Relaxed),
+    }
     if let Some(wake) = WAKE.get() {
         // write(2) may be called in a signal handler; a full counter is as good.
         let _ = wake.write(1);
@@ -36,11 +41,16 @@ pub fn watch(mailbox: &Arc<Mailbox>, on: &Handle) -> io::Result<()> {
     on.spawn(move |local| async move {
         let Ok(watch) = local.watch(mine) else { return };
         while watch.count().await.is_ok() {
-            let number = LAST.load(Ordering::Relaxed);
-            mailbox.ask(|mail| mail.signal = Some(number));
+            if CONTINUED.swap(false, Ordering::Relaxed) {
+                devices::chardev::stdio::resume_terminal();
+            }
+            match LAST.load(Ordering::Relaxed) {
+                0 => {}
+                number => mailbox.ask(|mail| mail.signal = Some(number)),
+            }
         }
     });
-    for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+    for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGCONT] {
         register_signal_handler(number, arrived)
             .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
     }

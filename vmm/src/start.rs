@@ -16,13 +16,13 @@ use resources::hv::fake::Fake;
 use resources::hv::kvm::KvmVm;
 use resources::iol::{self, Either, Handle, Local, Loop, Notify, race};
 use resources::nearest::nearest;
-use resources::ram::{Ram, RamBackend, RamConfig};
+use resources::ram::Ram;
 use resources::request::Requests;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::boot::BootSource;
 use crate::boot::firmware::Firmware;
-use crate::cli::config::{Accel as AccelKind, Config, MemConfig, RtcBase, RtcClock, RtcConfig};
+use crate::cli::config::{Accel as AccelKind, Config, RtcBase, RtcClock, RtcConfig};
 use crate::cli::consoles::consoles;
 use crate::cli::daemonize::{Daemon, Forked};
 use crate::cli::keyval::Pairs;
@@ -33,6 +33,7 @@ use crate::cpu::topology::Topology;
 use crate::cpu::{processors, run_page};
 use crate::machine::{self, Accel, Board, Boot, pc};
 use crate::mailbox::Mailbox;
+use crate::memory;
 use crate::monitor::Monitors;
 use crate::plug;
 use crate::qtest::{self, Qtest};
@@ -216,7 +217,13 @@ impl Chardevs {
         if self.all.contains_key(label) {
             return Err(StartError(format!("Duplicate ID '{label}' for chardev")));
         }
+        let pty = matches!(backend, Backend::Pty(_));
         let base = Chardev::open(label, backend, on).map_err(plain)?;
+        if pty {
+            let filename = base.filename();
+            let path = filename.strip_prefix("pty:").unwrap_or(&filename);
+            eprintln!("char device redirected to {path} (label {label})");
+        }
         let entry = if shared {
             let mailbox = self.mailbox.clone();
             let quit = move || mailbox.ask(|mail| mail.quit = Some(ShutdownCause::HostUi));
@@ -298,6 +305,7 @@ fn build(
     };
     let machine = machine::find(config.machine.as_deref())
         .map_err(|error| StartError(format!("-machine {error}")))?;
+    refuse_unsupported(config)?;
     let topology = Topology::parse(config.smp.iter())
         .and_then(|topology| {
             topology.check_machine(machine.name, machine.max_cpus).map(|()| topology)
@@ -321,7 +329,7 @@ fn build(
     }
     let requests: Requests = mailbox.clone();
     let pc = pc::PcConfig {
-        ram: Ram::new(&ram_config(&config.memory)?).map_err(plain)?,
+        ram: Ram::new(&memory::ram_config(config).map_err(plain)?).map_err(plain)?,
         topology: &topology,
         serials,
         debugcon,
@@ -343,16 +351,27 @@ fn build(
     Ok((board, vcpus))
 }
 
+/// Options that are understood but ask for what is not there: better an error than a machine that
+/// is not the one asked for.
+fn refuse_unsupported(config: &Config) -> Result<(), StartError> {
+    let options = &config.machine_options;
+    let refuse = |what: &str| Err(StartError(format!("-machine {what}: not supported here")));
+    if options.switch("kernel_irqchip") == Some(false) {
+        return refuse("kernel_irqchip=off");
+    }
+    if options.switch("usb") == Some(true) {
+        return refuse("usb=on");
+    }
+    for key in ["dtb", "dumpdtb", "phandle_start", "dt_compatible", "kvm_shadow_mem"] {
+        if options.get(key).is_some() {
+            return refuse(key);
+        }
+    }
+    Ok(())
+}
+
 /// The model of processors when no `-cpu` is given.
 const DEFAULT_CPU: &str = "qemu64";
-
-fn ram_config(memory: &MemConfig) -> Result<RamConfig, StartError> {
-    let backend = match &memory.path {
-        Some(path) => RamBackend::File(path.clone()),
-        None => RamBackend::Anonymous,
-    };
-    Ok(RamConfig { size: memory.size, backend, prealloc: memory.prealloc, share: false })
-}
 
 /// What the real-time clock follows, and what to add to that in seconds.
 fn rtc_config(config: &RtcConfig) -> Result<(rtc::Source, i64), StartError> {

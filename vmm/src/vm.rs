@@ -146,7 +146,11 @@ impl Vm {
     /// Stops the parts; the state stays.
     fn deactivate(&mut self) {
         self.mailbox.close_gate();
-        if let Err(error) = self.on_all_vcpus(|_| ()) {
+        // The guest's watchdogs are to forgive the pause. A guest without a KVM clock cannot be
+        // told: that is the error of this call.
+        if let Err(error) = self.on_all_vcpus(|vcpu| {
+            let _ = vcpu.fd.kvmclock_ctrl();
+        }) {
             tracing::error!("{error}");
         }
         if std::mem::take(&mut self.active) {

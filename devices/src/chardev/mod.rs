@@ -206,6 +206,12 @@ impl Chardev {
         self.port.is_attached()
     }
 
+    /// Cuts the connection to the peer there is now, if it is a socket's; the
+    /// chardev stays for the next one.
+    pub fn hang_up(&self) {
+        self.port.hang_up();
+    }
+
     /// The front end has room for input again. Any thread.
     pub fn accept_input(&self) {
         self.port.input.notify();

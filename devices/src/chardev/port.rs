@@ -22,6 +22,10 @@ pub(super) trait Sink: Send {
 
     /// The chardev is being closed: nothing more comes.
     fn finish(&mut self) {}
+
+    /// The front end wants nothing more of this peer. Where connections can be
+    /// cut, the reading side then sees the end.
+    fn hang_up(&mut self) {}
 }
 
 pub(super) struct Port {
@@ -136,6 +140,12 @@ impl Port {
         }
         self.detach();
         self.end.notify();
+    }
+
+    pub(super) fn hang_up(&self) {
+        if let Some(sink) = &mut self.out.lock().sink {
+            sink.hang_up();
+        }
     }
 
     // ---- for the back end, on the loop's thread ----

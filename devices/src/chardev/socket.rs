@@ -369,6 +369,10 @@ impl Sink for SocketSink {
         Ok(send(self.0.as_fd(), data, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
     }
 
+    fn hang_up(&mut self) {
+        let _ = shutdown(&self.0, Shutdown::Both);
+    }
+
     fn finish(&mut self) {
         let _ = shutdown(&self.0, Shutdown::Write);
         // Closing a TCP socket with input unread resets the connection, and the

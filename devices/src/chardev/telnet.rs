@@ -103,6 +103,10 @@ impl<S: Sink> Sink for TelnetSink<S> {
     fn finish(&mut self) {
         self.to.finish();
     }
+
+    fn hang_up(&mut self) {
+        self.to.hang_up();
+    }
 }
 
 #[cfg(test)]

@@ -175,6 +175,7 @@ pub static MACHINE: Keys = Keys {
         key("dt_compatible", Kind::String, "root node's name; unused on this architecture"),
         key("dump-guest-core", Kind::Boolean, "guest memory in a core dump"),
         key("mem-merge", Kind::Boolean, "let the host merge equal pages"),
+        key("memory-backend", Kind::String, "id of the -object that is guest RAM"),
         key("usb", Kind::Boolean, "USB controller"),
     ],
     open: false,
