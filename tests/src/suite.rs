@@ -54,6 +54,7 @@ pub struct Options {
     only: Option<Stage>,
     jobs: Option<usize>,
     verbose: bool,
+    help: bool,
 }
 
 impl Options {
@@ -80,7 +81,7 @@ impl Options {
                     let count = count.filter(|&count| count > 0);
                     options.jobs = Some(count.ok_or("--jobs takes a number from 1 on")?);
                 }
-                "-h" | "--help" => return Err(USAGE.into()),
+                "-h" | "--help" => options.help = true,
                 word if word.starts_with('-') => {
                     return Err(format!("unknown option {word}\n{USAGE}").into());
                 }
@@ -116,6 +117,10 @@ struct Count {
 
 /// Runs the command; a failed test is an error.
 pub fn run(options: Options) -> Result {
+    if options.help {
+        println!("{USAGE}");
+        return Ok(());
+    }
     let mut tiny = options.tests(Needs::Tiny);
     let mut linux = options.tests(Needs::Linux);
     if options.list {

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::image::{self, QEMU};
 use super::{Host, Programs, Verdict};
 use crate::rig::Result;
-use crate::rig::console::{Console, Transcript};
+use crate::rig::console::{Console, Transcript, tail};
 use crate::rig::process::{die_with_parent, wait_for_exit};
 use crate::rig::qmp::{Qmp, connect};
 use crate::rig::registry::Test;
@@ -251,12 +251,8 @@ impl Machine {
     /// `what` with the end of the host's console.
     pub fn explain(&self, what: &str) -> String {
         let console = fs::read(self.dir.join("console")).unwrap_or_default();
-        let console = Transcript::collect(std::io::Cursor::new(console));
-        // The text is all there; the thread that collects it needs a moment.
-        while !console.closed() {
-            std::thread::yield_now();
-        }
-        format!("{what}; its console ends with\n{}{}", console.tail(40), self.stderr.tail(10))
+        let console = tail(&String::from_utf8_lossy(&console).replace('\r', ""), 40);
+        format!("{what}; its console ends with\n{console}{}", self.stderr.tail(10))
     }
 
     fn wait_for_status(&mut self, wanted: &str) -> Result {

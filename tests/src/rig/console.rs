@@ -75,10 +75,7 @@ impl Transcript {
 
     /// The last `count` lines, each indented for a failure message.
     pub fn tail(&self, count: usize) -> String {
-        let text = self.text();
-        let lines: Vec<&str> = text.lines().collect();
-        let start = lines.len().saturating_sub(count);
-        lines[start..].iter().map(|line| format!("    | {line}\n")).collect()
+        tail(&self.text(), count)
     }
 
     /// Whether the other side has closed the stream.
@@ -201,6 +198,13 @@ impl Console {
             self.transcript.tail(40)
         )
     }
+}
+
+/// The last `count` lines of `text`, each indented for a failure message.
+pub fn tail(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let start = lines.len().saturating_sub(count);
+    lines[start..].iter().map(|line| format!("    | {line}\n")).collect()
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
