@@ -1,7 +1,7 @@
 //! Streams the rig listens to: a guest's console, a process's stderr, the channel to a nested host.
 //!
 //! A reader thread per stream appends to a transcript behind one mutex; the test thread waits on
-//! its condition variable for text to appear. A hostile stream is cut at [`MAX_TRANSCRIPT`].
+//! its condition variable for text to appear. A hostile stream is cut at 16 MiB.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
