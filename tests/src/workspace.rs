@@ -31,6 +31,26 @@ pub fn cargo() -> Command {
     command
 }
 
+/// A `vmm` for tests that `cargo test` runs, which need no KVM: built now, as these tests were, or
+/// what `VMTEST_VMM` names.
+pub fn debug_peer() -> Result<Peer> {
+    if let Some(path) = std::env::var_os("VMTEST_VMM") {
+        return Ok(Peer::Vmm(std::fs::canonicalize(path)?));
+    }
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--package", "vmm", "--bin", "vmm"]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    if !command.status()?.success() {
+        return Err("vmm does not build".into());
+    }
+    // A test program is one level deeper than `vmm`.
+    let program = std::env::current_exe()?;
+    let dir = program.ancestors().nth(2).ok_or("the test is not in a target directory")?;
+    Ok(Peer::Vmm(dir.join("vmm")))
+}
+
 /// The program under test: `vmm`, built for release now; or what `VMTEST_VMM` names (a built
 /// `vmm`), or QEMU when `VMTEST_PEER=qemu` checks the tests themselves.
 pub fn peer() -> Result<Peer> {

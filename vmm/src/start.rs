@@ -384,7 +384,7 @@ fn rtc_config(config: &RtcConfig) -> Result<(rtc::Source, i64), StartError> {
             })?;
             i64::from(offset.whole_seconds())
         }
-        RtcBase::Date(date) => (date.assume_utc() - now).whole_seconds(),
+        RtcBase::Date(date) => date.assume_utc().unix_timestamp() - now.unix_timestamp(),
     };
     Ok(match config.clock {
         RtcClock::Host | RtcClock::Rt => (rtc::Source::Host, shown),

@@ -1,8 +1,10 @@
-//! What a test is made of: the VM it starts, the console and QMP connections it talks through.
+//! What a test is made of: the VM it starts, the connections it talks through:
+//! console, QMP, debug port.
 
 pub mod console;
 pub mod process;
 pub mod qmp;
+pub mod qtest;
 pub mod registry;
 pub mod vm;
 
