@@ -40,6 +40,7 @@ targets! {
     kernel_image: vmm::boot::fuzz, Vec::new;
     option_string: vmm::cli::fuzz, Vec::new;
     qmp_input: qmp::fuzz::fuzz, Vec::new;
+    qtest_input: vmm::qtest::fuzz, Vec::new;
     device_registers: devices::fuzz::fuzz_registers, register_seeds;
     saved_state: devices::fuzz::fuzz_state, state_seeds;
 }

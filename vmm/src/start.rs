@@ -68,6 +68,10 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     // Asking for the time zone is only sound while there is one thread.
     let rtc = rtc_config(&config.rtc)?;
 
+    if config.qtest.is_some() && config.accel != AccelKind::Qtest {
+        return Err(StartError("-qtest needs -machine accel=qtest".to_owned()));
+    }
+
     let mut main_loop = Loop::new("main").map_err(plain)?;
     let notify = Notify::new();
     let mailbox = Mailbox::new(notify.clone());
@@ -119,9 +123,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
 
 /// Serves the debug port on the device `text`.
 fn debug_port(text: &str, board: &Board, chardevs: &mut Chardevs) -> Result<(), StartError> {
-    let Accel::Qtest(fake) = &board.accel else {
-        return Err(StartError("-qtest needs -machine accel=qtest".to_owned()));
-    };
+    let Accel::Qtest(fake) = &board.accel else { return Ok(()) };
     let io = chardevs.io.clone();
     if let Some(chardev) = chardevs.device(("-qtest", text), "qtest", true, &io)? {
         let (memory, ports) = (board.memory.clone(), board.ports.clone());

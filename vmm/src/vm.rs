@@ -386,6 +386,7 @@ impl Vm {
             })?;
             done.map_err(|error| VmError::State(vcpu_path(vcpu.index()), error))?;
         }
+        self.board.loaded();
         Ok(())
     }
 

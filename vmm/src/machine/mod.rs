@@ -177,6 +177,16 @@ impl Board {
         self.ram.as_ref().map(|ram| ram.memory().clone()).unwrap_or_default()
     }
 
+    /// Every device has loaded its state: without an interrupt controller that has a state of its
+    /// own, the interrupts follow the devices' lines.
+    pub fn loaded(&self) {
+        if let Accel::Qtest(fake) = &self.accel {
+            for wire in &self.wires {
+                let _ = fake.set_line(wire.gsi(), wire.level());
+            }
+        }
+    }
+
     /// Presses the power button, if there is one.
     pub fn power_button(&self) {
         if let Some(pm) = &self.pm {
