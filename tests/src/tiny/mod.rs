@@ -4,6 +4,8 @@
 
 pub mod asm;
 pub mod image;
+mod irq;
+mod pause;
 mod ports;
 mod states;
 
@@ -24,6 +26,8 @@ pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
     tests.extend(ports::tests());
     tests.extend(states::tests());
+    tests.extend(pause::tests());
+    tests.extend(irq::tests());
     tests
 }
 
@@ -60,6 +64,13 @@ fn expect_status(vm: &mut TestVm, expected: &str) -> Result {
         return Ok(());
     }
     Err(format!("the machine is not {expected} but {status}").into())
+}
+
+/// Waits for an event that tells its reason; all reasons but the guest's begin with "host".
+fn expect_event(vm: &mut TestVm, name: &str, reason: &str) -> Result {
+    let event = vm.qmp.event(name, SOON)?;
+    let guest = reason.starts_with("guest");
+    expect_equal(name, &event["data"], &json!({ "guest": guest, "reason": reason }))
 }
 
 /// Fails unless `left` is `right`, which `what` names.

@@ -4,7 +4,7 @@ use iced_x86::code_asm::*;
 use serde_json::json;
 
 use super::asm::{Guest, VARS};
-use super::{SOON, expect_equal, expect_shown, expect_status, start_watched};
+use super::{SOON, expect_equal, expect_event, expect_shown, expect_status, start_watched};
 use crate::rig::Result;
 use crate::rig::registry::{Ctx, Test};
 use crate::rig::vm::TestVm;
@@ -113,13 +113,6 @@ fn resets(ctx: &Ctx, end: impl FnOnce(&mut Guest) -> Result) -> Result {
     }
     expect_status(&mut vm, "running")?;
     expect_equal("a fifth reset", vm.qmp.event("RESET", std::time::Duration::ZERO).is_ok(), false)
-}
-
-/// Waits for an event that tells its reason; all reasons but the guest's begin with "host".
-fn expect_event(vm: &mut TestVm, name: &str, reason: &str) -> Result {
-    let event = vm.qmp.event(name, SOON)?;
-    let guest = reason.starts_with("guest");
-    expect_equal(name, &event["data"], &json!({ "guest": guest, "reason": reason }))
 }
 
 /// With -no-reboot a reset is the end.
