@@ -1,4 +1,6 @@
 //! The `vmm` command.
+//!
+//! Main thread. The terminal is put right on every way out, a panic's too.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,8 @@
 //! Output to a file, and input from another one if wanted.
+//!
+//! Opened by the main thread, written by whoever writes to the chardev, read on its loop. Regular
+//! files cannot be waited for and block on a slow disk. What is in the input file is bytes to a
+//! front end.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};

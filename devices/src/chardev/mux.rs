@@ -5,6 +5,10 @@
 //! goes to the shared chardev; its input goes to the slot in focus, but for the
 //! commands that the escape key begins. A slot keeps some input its front end
 //! has no room for yet, so that commands typed after it still work.
+//!
+//! Input and commands run on the chardev's loop; output comes from any thread. Lock: one leaf mutex
+//! around slots and focus, not held while a front end runs. Who types can send anything: at most 4
+//! KiB are kept for each slot, and the escape key's commands include quitting.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,4 +1,6 @@
 //! The back end that is connected to nothing.
+//!
+//! No thread, no lock, no peer.
 
 use std::io;
 use std::sync::Arc;

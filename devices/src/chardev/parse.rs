@@ -3,6 +3,9 @@
 //!
 //! Both end in the same table of back ends and keys: a device string is turned
 //! into keys and values first.
+//!
+//! Pure functions: any thread, no lock. The text comes from the command line or a monitor's client;
+//! what is wrong is refused by name.
 
 use std::path::PathBuf;
 use std::time::Duration;

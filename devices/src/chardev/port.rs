@@ -4,6 +4,10 @@
 //! how to write to it (`opened`), delivers input, and says when the peer is
 //! gone (`closed`). It keeps the order that front ends rely on: `Opened`, then
 //! input, then `Closed`.
+//!
+//! Lock: a leaf mutex each for the front end and the output, neither held while a front end runs;
+//! `write` may come from any thread. A hostile peer reaches it through the back ends: it is read
+//! only while the front end has room.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,7 @@
 //! A new pseudo-terminal, for a terminal program to open its other side.
+//!
+//! Opened by the main thread, served on the chardev's loop. Whoever opens the other side may send
+//! anything and go away at any time.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,9 @@
 //! Unix and TCP sockets: one connection at a time, made or accepted.
+//!
+//! Opened by the main thread, which waits for a first client or connection only where the options
+//! say so; then served on the chardev's loop. A hostile peer can connect, send anything, pass
+//! descriptors and vanish: one peer is served at a time, and descriptors beyond those of one
+//! message are closed.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};

@@ -3,6 +3,9 @@
 //! A terminal is shared with the shell that started us, so its settings are
 //! kept and put back when the chardev is closed, and by [`restore_terminal`]
 //! on the ways out that close nothing.
+//!
+//! Opened by the main thread, served on the chardev's loop; the settings are behind a leaf mutex.
+//! Who types may send anything.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};

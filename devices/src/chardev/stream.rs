@@ -1,4 +1,7 @@
 //! Moving bytes between a descriptor and a port, without blocking or spinning.
+//!
+//! On the chardev's loop, no lock of its own. A peer gets one read of [`CHUNK`] bytes at most
+//! before the rest of the loop has a turn.
 
 use std::io;
 use std::os::fd::OwnedFd;

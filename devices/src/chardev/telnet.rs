@@ -1,5 +1,8 @@
 //! The telnet protocol (RFC 854), as much as a terminal session needs: offer
 //! character mode and an 8-bit path, and take commands out of the input.
+//!
+//! On the chardev's loop, no lock. A hostile peer can send any commands: they are dropped without
+//! being kept, and breaks are passed on.
 
 use std::io;
 

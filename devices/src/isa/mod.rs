@@ -1,4 +1,6 @@
 //! Devices of the PC's ISA bus, at their traditional ports.
+//!
+//! Each device's file names its ports, its threads and what a hostile guest can do with it.
 
 pub mod debug;
 pub mod i8042;

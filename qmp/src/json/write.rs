@@ -1,4 +1,7 @@
 //! The writer: QEMU's spacing and escapes, on one line or indented.
+//!
+//! Pure; no lock. It writes what this program made and the ids that clients gave, which the reader
+//! has bounded.
 
 use serde_json::{Map, Number, Value};
 

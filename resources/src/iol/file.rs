@@ -3,6 +3,9 @@
 //! Buffers are passed by value and come back with the result: while the kernel
 //! works on one, nobody else has it. Dropping the future does not cancel the
 //! operation; it completes, and its buffer is freed then.
+//!
+//! On the loop's thread, no lock. The length of a buffer is the caller's; nobody hostile chooses it
+//! here.
 
 use std::cell::{OnceCell, RefCell};
 use std::io;

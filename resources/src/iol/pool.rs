@@ -1,4 +1,7 @@
 //! Threads for work that blocks: started when needed, ended when idle.
+//!
+//! Lock: a leaf mutex around the queue of jobs, not held while one runs. At most [`MAX_THREADS`]
+//! for each loop, however much is asked.
 
 use std::collections::VecDeque;
 use std::io;

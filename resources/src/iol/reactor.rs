@@ -5,6 +5,9 @@
 //! was woken, and taken out only when readiness is reported that nobody waits
 //! for. So a task that reads until it would block and waits again costs no
 //! `epoll_ctl`, while one that stops reading is reported once and no more.
+//!
+//! On the loop's thread, no lock. Peers can make descriptors ready as often as they like: each turn
+//! handles at most [`EVENTS`] of them.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;

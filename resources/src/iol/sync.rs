@@ -1,4 +1,7 @@
 //! The few means of waiting for one another that tasks need.
+//!
+//! Any thread may notify; a leaf mutex each, not held while a waiter is woken. Nothing accumulates:
+//! notifying twice is notifying once.
 
 use std::future::Future;
 use std::io;

@@ -1,4 +1,8 @@
 //! Tasks, and the queue through which they and posted closures get to run.
+//!
+//! Tasks run on the loop's thread; any thread may wake and post. Lock: a leaf mutex around the
+//! queue, not held while anything runs. A task that is woken often is queued once; how many
+//! closures are posted is for the posters to bound.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;

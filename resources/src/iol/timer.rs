@@ -1,4 +1,7 @@
 //! Deadlines of a loop, and the timerfd that ends its wait at the earliest.
+//!
+//! On the loop's thread, no lock. Nothing hostile reaches it: virtual-time timers of devices are
+//! [`crate::clock`]'s.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -6,6 +6,8 @@
 //! done: futures can be dropped at any time, and `finish`, also run on drop,
 //! waits for what is left. The ring is restricted to the three operations used
 //! here before it takes the first one.
+//!
+//! On the loop's thread, no lock.
 #![expect(unsafe_code)]
 
 use std::collections::VecDeque;

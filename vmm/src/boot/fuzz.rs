@@ -1,4 +1,6 @@
 //! The kernel loaders on arbitrary bytes.
+//!
+//! For fuzz targets and tests only, on one thread.
 
 use std::fs::File;
 use std::io::Write;

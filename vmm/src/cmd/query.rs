@@ -1,4 +1,6 @@
 //! Commands that ask what the machine is and what it does.
+//!
+//! Main thread. They change nothing; some ask the vCPUs' threads and wait for the answer.
 
 use kvm_bindings::KVM_MP_STATE_HALTED;
 use qmp::{

@@ -1,4 +1,6 @@
 //! Commands that run, stop, reset and end the machine.
+//!
+//! Main thread. What must come after the reply is put into the mailbox.
 
 use qmp::{
     Cont, Handle, QmpError, Quit, RunState, ShutdownCause, Stop, SystemPowerdown, SystemReset,

@@ -1,5 +1,9 @@
 //! The virtual processors: what they look like to the guest, how they start and run, how their
 //! state is saved.
+//!
+//! Each vCPU has a thread, which alone touches its file ([`thread`]); the main thread sends it
+//! closures. The guest controls every exit and every register; saved state is untrusted
+//! ([`state`]).
 
 pub mod model;
 pub mod processors;

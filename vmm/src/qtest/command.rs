@@ -1,4 +1,7 @@
 //! The commands of the debug port. A new one is a row of [`COMMANDS`] and its function.
+//!
+//! Runs where the engine is fed, see [`super`]. Arguments are a client's: sizes and times are
+//! bounded.
 
 use resources::nearest::nearest;
 use resources::value::parse_number;

@@ -1,5 +1,7 @@
 //! Makes `src/generated.rs` from the schema. `schema/README.md` tells how the
 //! schema is written.
+//!
+//! A tool for building: it reads the schema in this repository and nothing else, on one thread.
 
 mod emit;
 mod names;

@@ -3,6 +3,8 @@
 //! Pure. Sources: Intel SDM volume 2A (CPUID), AMD APM volume 3 appendix E,
 //! `Documentation/virt/kvm/x86/cpuid.rst`, and Microsoft's Hypervisor Top Level Functional
 //! Specification for the Hyper-V leaves.
+//!
+//! Any thread, no lock; its input is checked by [`super::spec`].
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 

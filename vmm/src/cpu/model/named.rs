@@ -3,6 +3,8 @@
 //! Pure data. Signatures, levels and features are those of the processors (and, for the virtual
 //! ones, of the names users know them by); features that KVM never offers to a guest (thermal and
 //! power management, MONITOR, debug store) and those that follow from the topology are left out.
+//!
+//! Any thread, no lock.
 
 use super::features::Features;
 

@@ -1,4 +1,6 @@
 //! The `-cpu` option: read, then held against the host.
+//!
+//! Pure; any thread, no lock. The text is the user's: every name and number is checked.
 
 use resources::{
     nearest::nearest,
