@@ -11,11 +11,13 @@
 //! | [`boot`] | kernels and firmware |
 //! | [`cmd`] | QMP commands |
 //! | [`monitor`] | QMP clients |
+//! | [`chardevs`] | character devices by id |
 //! | [`plug`] | devices by name |
 //! | [`qtest`] | the debug port |
 //! | [`mailbox`] | what devices, vCPUs and signals ask of the main thread |
 
 pub mod boot;
+pub mod chardevs;
 pub mod cli;
 pub mod cmd;
 pub mod cpu;

@@ -3,29 +3,25 @@
 //! Main thread. What is wrong with an option, a file or the host is found here, before the guest
 //! runs, and told in one line.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-use devices::chardev::{self, Backend, CharError, Chardev, Mux};
-use devices::class::FindChardev;
+use devices::chardev;
 use devices::isa::rtc;
-use qmp::ShutdownCause;
 use resources::clock::Clock;
 use resources::hv::fake::Fake;
 use resources::hv::kvm::KvmVm;
 use resources::iol::{self, Either, Handle, Local, Loop, Notify, race};
-use resources::nearest::nearest;
 use resources::ram::Ram;
 use resources::request::Requests;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::boot::BootSource;
 use crate::boot::firmware::Firmware;
+use crate::chardevs::Chardevs;
 use crate::cli::config::{Accel as AccelKind, Config, RtcBase, RtcClock, RtcConfig};
 use crate::cli::consoles::consoles;
 use crate::cli::daemonize::{Daemon, Forked};
-use crate::cli::keyval::Pairs;
 use crate::cli::pidfile::Pidfile;
 use crate::cpu::model::{CpuModel, CpuSpec};
 use crate::cpu::thread::VcpuHandle;
@@ -82,17 +78,17 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         Some(0) => None,
         Some(key) => Some(key),
     };
-    let mut chardevs = Chardevs { all: BTreeMap::new(), io, mailbox: mailbox.clone(), escape };
+    let mut chardevs = Chardevs::new(io, &mailbox, escape);
     let (board, vcpus) = build(config, &mut chardevs, &mailbox, rtc)?;
     let mut monitors = Monitors::new(crate::version());
     for (index, text) in config.qmp.iter().enumerate() {
         let label = format!("compat_monitor{index}");
         let on = main_loop.handle();
-        if let Some(chardev) = chardevs.device(("-qmp", text), &label, true, &on)? {
+        if let Some(chardev) = chardevs.device(("-qmp", text), &label, true, &on).map_err(plain)? {
             monitors.add(&chardev, false, &notify).map_err(plain)?;
         }
     }
-    drive_clock(&board.clock, &chardevs.io);
+    drive_clock(&board.clock, chardevs.io());
     let policy = Policy {
         no_reboot: config.no_reboot,
         no_shutdown: config.no_shutdown,
@@ -105,8 +101,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     if let Some(daemon) = daemon {
         daemon.ready().map_err(plain)?;
     }
-    // Without RAM there is no guest.
-    if !config.stopped && vm.board.ram.is_some() {
+    if !config.stopped {
         vm.start();
     }
     if let Some(text) = &config.qtest {
@@ -124,8 +119,8 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
 /// Serves the debug port on the device `text`.
 fn debug_port(text: &str, board: &Board, chardevs: &mut Chardevs) -> Result<(), StartError> {
     let Accel::Qtest(fake) = &board.accel else { return Ok(()) };
-    let io = chardevs.io.clone();
-    if let Some(chardev) = chardevs.device(("-qtest", text), "qtest", true, &io)? {
+    let io = chardevs.io().clone();
+    if let Some(chardev) = chardevs.device(("-qtest", text), "qtest", true, &io).map_err(plain)? {
         let (memory, ports) = (board.memory.clone(), board.ports.clone());
         let engine = Qtest::new(memory, ports, board.clock.clone(), fake.clone());
         qtest::attach(chardev, &io, engine).map_err(plain)?;
@@ -177,113 +172,6 @@ fn drive_clock(clock: &Arc<Clock>, io: &Handle) {
     });
 }
 
-/// The character devices of a machine, by id.
-struct Chardevs {
-    all: BTreeMap<String, Entry>,
-    io: Handle,
-    mailbox: Arc<Mailbox>,
-    escape: Option<u8>,
-}
-
-/// A chardev, or one that several front ends share.
-#[derive(Clone)]
-enum Entry {
-    Plain(Arc<Chardev>),
-    Shared(Arc<Mux>),
-}
-
-impl Entry {
-    fn front(&self) -> Result<Arc<Chardev>, CharError> {
-        match self {
-            Entry::Plain(chardev) => Ok(chardev.clone()),
-            Entry::Shared(mux) => mux.slot(),
-        }
-    }
-}
-
-impl Chardevs {
-    /// Makes what `-chardev` asks for.
-    fn add(&mut self, pairs: &Pairs) -> Result<(), StartError> {
-        let options = chardev::parse_options(pairs.iter()).map_err(plain)?;
-        let on = self.io.clone();
-        self.open(&options.id, options.backend, options.mux, &on)
-    }
-
-    fn open(
-        &mut self,
-        label: &str,
-        backend: Backend,
-        shared: bool,
-        on: &Handle,
-    ) -> Result<(), StartError> {
-        if self.all.contains_key(label) {
-            return Err(StartError(format!("Duplicate ID '{label}' for chardev")));
-        }
-        let pty = matches!(backend, Backend::Pty(_));
-        let base = Chardev::open(label, backend, on).map_err(plain)?;
-        if pty {
-            let filename = base.filename();
-            let path = filename.strip_prefix("pty:").unwrap_or(&filename);
-            eprintln!("char device redirected to {path} (label {label})");
-        }
-        let entry = if shared {
-            let mailbox = self.mailbox.clone();
-            let quit = move || mailbox.ask(|mail| mail.quit = Some(ShutdownCause::HostUi));
-            Entry::Shared(Mux::new(base, on, self.escape, quit).map_err(plain)?)
-        } else {
-            Entry::Plain(base)
-        };
-        self.all.insert(label.to_owned(), entry);
-        Ok(())
-    }
-
-    /// The chardev of a device string such as `stdio`, `unix:PATH` or `chardev:ID`; `None` for
-    /// `none`.
-    fn device(
-        &mut self,
-        (option, text): (&str, &str),
-        label: &str,
-        listen: bool,
-        on: &Handle,
-    ) -> Result<Option<Arc<Chardev>>, StartError> {
-        match chardev::parse_device(option, text, listen).map_err(plain)? {
-            chardev::Device::None => Ok(None),
-            chardev::Device::Chardev(id) => self.front(&id).map(Some),
-            chardev::Device::New { backend, monitor } => {
-                self.open(label, backend, monitor, on)?;
-                self.front(label).map(Some)
-            }
-        }
-    }
-
-    /// A chardev by id, for one more front end.
-    fn front(&self, id: &str) -> Result<Arc<Chardev>, StartError> {
-        match self.all.get(id) {
-            Some(entry) => entry.front().map_err(plain),
-            None => {
-                let hint = nearest(id, self.all.keys().map(String::as_str));
-                let hint = hint.map(|id| format!(" (did you mean '{id}'?)")).unwrap_or_default();
-                Err(StartError(format!("chardev \"{id}\" not found{hint}")))
-            }
-        }
-    }
-
-    /// Finds those that are there now, for devices.
-    fn finder(&self) -> FindChardev {
-        let all = self.all.clone();
-        Box::new(move |id| all.get(id).map(Entry::front))
-    }
-
-    fn close(&self) {
-        for entry in self.all.values() {
-            match entry {
-                Entry::Plain(chardev) => chardev.close(),
-                Entry::Shared(mux) => mux.base().close(),
-            }
-        }
-    }
-}
-
 /// Everything the options name, put together.
 fn build(
     config: &Config,
@@ -293,16 +181,18 @@ fn build(
 ) -> Result<(Board, Vec<VcpuHandle>), StartError> {
     let consoles = consoles(config, std::io::stdin().is_terminal());
     for pairs in config.chardevs.iter().chain(&consoles.chardevs) {
-        chardevs.add(pairs)?;
+        chardevs.add(pairs).map_err(plain)?;
     }
-    let io = chardevs.io.clone();
+    let io = chardevs.io().clone();
     let mut serials = Vec::new();
     for (index, text) in consoles.serials.iter().enumerate() {
         let label = format!("serial{index}");
-        serials.extend(chardevs.device(("-serial", text), &label, false, &io)?);
+        serials.extend(chardevs.device(("-serial", text), &label, false, &io).map_err(plain)?);
     }
     let debugcon = match &config.debugcon {
-        Some(text) => chardevs.device(("-debugcon", text), "debugcon", false, &io)?,
+        Some(text) => {
+            chardevs.device(("-debugcon", text), "debugcon", false, &io).map_err(plain)?
+        }
         None => None,
     };
     let machine = machine::find(config.machine.as_deref())
