@@ -80,14 +80,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     };
     let mut chardevs = Chardevs::new(io, &mailbox, escape);
     let (board, vcpus) = build(config, &mut chardevs, &mailbox, rtc)?;
-    let mut monitors = Monitors::new(crate::version());
-    for (index, text) in config.qmp.iter().enumerate() {
-        let label = format!("compat_monitor{index}");
-        let on = main_loop.handle();
-        if let Some(chardev) = chardevs.device(("-qmp", text), &label, true, &on).map_err(plain)? {
-            monitors.add(&chardev, false, &notify).map_err(plain)?;
-        }
-    }
+    let mut monitors = add_monitors(config, &mut chardevs, &main_loop.handle(), &notify)?;
     drive_clock(&board.clock, chardevs.io());
     let policy = Policy {
         no_reboot: config.no_reboot,
@@ -115,6 +108,43 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     drop(io_thread);
     Ok(status)
 }
+
+/// Makes the monitors of `-qmp`, on the loop `on`, and of `-mon`.
+fn add_monitors(
+    config: &Config,
+    chardevs: &mut Chardevs,
+    on: &Handle,
+    notify: &Notify,
+) -> Result<Monitors, StartError> {
+    let mut monitors = Monitors::new(crate::version());
+    for (index, text) in config.qmp.iter().enumerate() {
+        let label = format!("compat_monitor{index}");
+        if let Some(chardev) = chardevs.device(("-qmp", text), &label, true, on).map_err(plain)? {
+            monitors.add(&chardev, false, notify).map_err(plain)?;
+        }
+    }
+    for pairs in &config.mons {
+        let id = pairs.get("chardev").unwrap_or_default();
+        match pairs.get("mode") {
+            Some("control") => {}
+            None | Some("readline") => return Err(StartError(NO_HUMAN_MONITOR.to_owned())),
+            Some(other) => {
+                return Err(StartError(format!("-mon: unknown monitor mode \"{other}\"")));
+            }
+        }
+        let device = format!("chardev:{id}");
+        if let Some(chardev) = chardevs.device(("-mon", &device), id, true, on).map_err(plain)? {
+            let pretty = pairs.switch("pretty") == Some(true);
+            monitors.add(&chardev, pretty, notify).map_err(plain)?;
+        }
+    }
+    if !config.monitors.is_empty() {
+        return Err(StartError(NO_HUMAN_MONITOR.to_owned()));
+    }
+    Ok(monitors)
+}
+
+const NO_HUMAN_MONITOR: &str = "there is no human monitor: use -qmp, or -mon with mode=control";
 
 /// Serves the debug port on the device `text`.
 fn debug_port(text: &str, board: &Board, chardevs: &mut Chardevs) -> Result<(), StartError> {
