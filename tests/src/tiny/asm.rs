@@ -49,7 +49,6 @@ pub(super) const ENTRY_64: u64 = 0x200;
 const GDT: u64 = 0x300;
 const TRAMPOLINE_CODE: u64 = 0x400;
 /// Room for a header that an image's format wants.
-#[expect(dead_code)]
 pub(super) const HEADER: u64 = 0xf00;
 const IDT: u64 = 0x1000;
 const CODE: u64 = 0x2000;
@@ -224,6 +223,30 @@ impl Guest {
         self.show(name, rbx)?;
         self.pop(rbx)?;
         Ok(())
+    }
+
+    /// Prints RCX words of 8 bytes at RSI, each as a line `name=VALUE`; RSI and RCX change.
+    pub fn dump(&mut self, name: &str) -> Result {
+        let (mut next, mut done) = (self.create_label(), self.create_label());
+        self.push(rbx)?;
+        self.set_label(&mut next)?;
+        self.dec(rcx)?;
+        self.js(done)?;
+        self.mov(rbx, qword_ptr(rsi))?;
+        self.show(name, rbx)?;
+        self.add(rsi, 8)?;
+        self.jmp(next)?;
+        self.set_label(&mut done)?;
+        self.pop(rbx)?;
+        Ok(())
+    }
+
+    /// Prints the line `name=TEXT` of the text at RSI, which ends with a NUL.
+    pub fn show_text(&mut self, name: &str) -> Result {
+        let put_text = self.put_text;
+        self.print(&format!("{name}="))?;
+        self.call(put_text)?;
+        self.print("\n")
     }
 
     /// Writes an immediate byte to a port.

@@ -3,6 +3,7 @@
 //! [`asm`] is what they are written with, [`image`] what makes them bootable.
 
 pub mod asm;
+mod boot;
 pub mod image;
 mod irq;
 mod pause;
@@ -28,6 +29,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(states::tests());
     tests.extend(pause::tests());
     tests.extend(irq::tests());
+    tests.extend(boot::tests());
     tests
 }
 
