@@ -131,7 +131,7 @@ impl Vm {
     }
 
     /// Runs `work` on every vCPU's thread at once and waits for all.
-    fn on_all_vcpus<T: Send + 'static>(
+    pub(crate) fn on_all_vcpus<T: Send + 'static>(
         &self,
         work: impl Fn(&mut Vcpu) -> T + Clone + Send + 'static,
     ) -> Result<Vec<T>, Gone> {

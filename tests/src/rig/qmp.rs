@@ -136,6 +136,14 @@ impl Qmp {
         }
     }
 
+    /// Takes the events `name` that came so far, in order.
+    pub fn take_events(&mut self, name: &str) -> Vec<Value> {
+        let events = std::mem::take(&mut self.events);
+        let (taken, left) = events.into_iter().partition(|event| event["event"] == name);
+        self.events = left;
+        Vec::from_iter::<VecDeque<_>>(taken)
+    }
+
     /// Forgets the events that came so far.
     pub fn forget_events(&mut self) {
         self.events.clear();

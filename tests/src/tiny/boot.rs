@@ -125,7 +125,7 @@ fn enters(ctx: &Ctx, kernel: Kernel, memory: &str) -> Result {
 
     let image = kernel.image(g)?;
     let path = |name: &str| ctx.dir.join(name).to_string_lossy().into_owned();
-    let initrd: Vec<u8> = (0..3001u32).map(|i| (i * i >> 3) as u8).collect();
+    let initrd: Vec<u8> = (0..3001u32).map(|i| ((i * i) >> 3) as u8).collect();
     std::fs::write(path("kernel"), image)?;
     std::fs::write(path("initrd"), &initrd)?;
     let sum = initrd.iter().map(|byte| u64::from(*byte)).sum();

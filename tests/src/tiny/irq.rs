@@ -95,9 +95,7 @@ impl Chip {
     /// Says that the interrupt `irq` was dealt with.
     fn end_of_interrupt(self, g: &mut Guest, irq: u8) -> Result {
         if self == Self::IoApic {
-            g.mov(eax, 0xfee0_0000u32)?;
-            g.mov(dword_ptr(rax + 0xb0), 0)?;
-            return Ok(());
+            return end_of_local_interrupt(g);
         }
         if irq >= 8 {
             g.outb(0xa0, 0x20)?;
@@ -120,8 +118,19 @@ fn count(irq: u8) -> u32 {
     COUNTS + 8 * u32::from(irq)
 }
 
+/// Tells the local APIC that its interrupt was dealt with.
+pub(super) fn end_of_local_interrupt(g: &mut Guest) -> Result {
+    g.mov(eax, 0xfee0_0000u32)?;
+    g.mov(dword_ptr(rax + 0xb0), 0)?;
+    Ok(())
+}
+
 /// A handler of `vector`: `body` may use RAX and RDX.
-fn handler(g: &mut Guest, vector: u8, body: impl FnOnce(&mut Guest) -> Result) -> Result {
+pub(super) fn handler(
+    g: &mut Guest,
+    vector: u8,
+    body: impl FnOnce(&mut Guest) -> Result,
+) -> Result {
     let (mut entry, mut end) = (g.create_label(), g.create_label());
     g.jmp(end)?;
     g.set_label(&mut entry)?;
@@ -347,9 +356,7 @@ fn timers(ctx: &Ctx, how: How) -> Result {
     })?;
     handler(&mut g, LAPIC_TIMER, |g| {
         g.inc(qword_ptr(LAPIC_COUNT))?;
-        g.mov(eax, 0xfee0_0000u32)?;
-        g.mov(dword_ptr(rax + 0xb0), 0)?;
-        Ok(())
+        end_of_local_interrupt(g)
     })?;
     chip.set_up(&mut g, &[0, 8])?;
     start_pit(&mut g, 500)?;

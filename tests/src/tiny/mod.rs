@@ -8,6 +8,7 @@ pub mod image;
 mod irq;
 mod pause;
 mod ports;
+mod smp;
 mod states;
 
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(pause::tests());
     tests.extend(irq::tests());
     tests.extend(boot::tests());
+    tests.extend(smp::tests());
     tests
 }
 

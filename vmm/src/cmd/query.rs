@@ -52,11 +52,12 @@ impl Handle<QueryTarget> for Vm {
 
 impl Handle<QueryCpus> for Vm {
     fn handle(&mut self, _: QueryCpus) -> Result<Vec<CpuInfo>, QmpError> {
+        // All at once: each may first have to be brought out of the guest.
+        let states =
+            self.on_all_vcpus(glance).map_err(|error| QmpError::generic(error.to_string()))?;
         let mut list = Vec::new();
-        for vcpu in &self.vcpus {
-            let (pc, halted) = vcpu
-                .call(glance)
-                .map_err(|error| QmpError::generic(error.to_string()))?
+        for (vcpu, state) in self.vcpus.iter().zip(states) {
+            let (pc, halted) = state
                 .map_err(|error| QmpError::generic(format!("vCPU {}: {error}", vcpu.index())))?;
             let cpu = vcpu.index() as i64;
             list.push(CpuInfo {
