@@ -12,6 +12,9 @@ use crate::rig::Result;
 const TOOLS: [&str; 7] =
     ["binutils", "busybox-static", "erofs-utils", "lz4", "qemu-system-x86", "xz-utils", "zstd"];
 
+/// How long another apt may be at work, in seconds.
+const WAIT: &str = "-oDPkg::Lock::Timeout=300";
+
 /// Installs what is missing of the tools.
 pub fn install_tools() -> Result {
     let missing: Vec<&str> = TOOLS.into_iter().filter(|name| !installed(name)).collect();
@@ -20,7 +23,7 @@ pub fn install_tools() -> Result {
     }
     println!("  installing {}", missing.join(" "));
     update()?;
-    let mut install = as_root(&["apt-get", "install", "-y", "--no-install-recommends"]);
+    let mut install = as_root(&["apt-get", "install", "-y", "--no-install-recommends", WAIT]);
     run(install.args(&missing)).map_err(|error| {
         format!(
             "{error}\ncould not install what the tests need; install it yourself: \
