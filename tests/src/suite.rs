@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::host::Host;
 use crate::host::native::Native;
 use crate::host::nested::Nested;
 use crate::host::probe::{self, probe};
-use crate::host::{Host, Programs};
 use crate::rig::Result;
 use crate::rig::registry::{self, Needs, Test};
-use crate::rig::vm::Kernel;
+use crate::rig::vm::{Kernel, Peer};
 use crate::supply::cache::Item;
 use crate::supply::kernel::Files;
 use crate::supply::{apt, guests};
@@ -141,13 +141,12 @@ pub fn run(options: Options) -> Result {
     if !tiny.is_empty() || !linux.is_empty() {
         let peer = peer()?;
         let native = native_kvm()?;
-        let programs = || Programs::new(peer.clone());
         if native == probe::Native::Nothing {
             linux.extend(tiny.drain(..));
         }
         if !tiny.is_empty() {
             println!("== tiny guests, on this machine");
-            let host = Native { programs: programs()?, guests: std::env::temp_dir() };
+            let host = Native { peer: peer.clone(), guests: std::env::temp_dir() };
             guests_stage(&options, &host, tiny, &mut count);
         }
         if !linux.is_empty() {
@@ -158,16 +157,11 @@ pub fn run(options: Options) -> Result {
             );
             let supplies = Supplies::get()?;
             if nested {
-                let host = supplies.nested(&programs()?)?;
+                let host = supplies.nested(peer)?;
                 guests_stage(&options, &host, linux, &mut count);
             } else {
                 let guests = supplies.guests.path().to_owned();
-                guests_stage(
-                    &options,
-                    &Native { programs: programs()?, guests },
-                    linux,
-                    &mut count,
-                );
+                guests_stage(&options, &Native { peer, guests }, linux, &mut count);
             }
         }
     }
@@ -231,11 +225,11 @@ impl Supplies {
         Ok(Self { kernels, guests })
     }
 
-    /// A nested host for these guests and programs.
-    pub fn nested(self, programs: &Programs) -> Result<Nested> {
+    /// A nested host for these guests and this program.
+    pub fn nested(self, peer: Peer) -> Result<Nested> {
         let wanted = |(kernel, _): &&(Kernel, Files)| *kernel == Kernel::V6_12;
         let (_, files) = self.kernels.iter().find(wanted).ok_or("no kernel for nested hosts")?;
-        Nested::prepare(&cache()?, files, self.guests, programs)
+        Nested::prepare(&cache()?, files, self.guests, peer)
     }
 }
 

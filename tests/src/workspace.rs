@@ -12,6 +12,10 @@ pub fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
+/// The running program, also when cargo has replaced its file meanwhile: building the unit tests
+/// does that.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// Cargo's target directory: the running program is two levels below it.
 pub fn target() -> Result<PathBuf> {
     let program = std::env::current_exe()?;

@@ -18,7 +18,7 @@ use serde_json::json;
 pub use relay::relay;
 
 use crate::host::nested::{End, Machine, Nested};
-use crate::host::{Programs, probe};
+use crate::host::probe;
 use crate::rig::Result;
 use crate::rig::console::{Console, Transcript};
 use crate::rig::process::{die_with_parent, wait_for_exit};
@@ -44,7 +44,7 @@ pub fn run() -> Result {
         let vm = command_line(&peer, &guests, &place.socket(), interactive);
         if interactive { on_terminal(&place, vm) } else { tour_here(&place, vm) }
     } else {
-        let nested = supplies.nested(&Programs::new(peer)?)?;
+        let nested = supplies.nested(peer)?;
         println!("== booting Debian's 6.12 kernel in a nested host");
         in_nested_host(&place, &nested, interactive)
     }

@@ -7,7 +7,6 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::Programs;
 use crate::rig::Result;
 use crate::rig::vm::Peer;
 use crate::supply::cache::{Item, file_key, item};
@@ -15,6 +14,7 @@ use crate::supply::cpio::Archive;
 use crate::supply::guests::busybox;
 use crate::supply::kernel::Files;
 use crate::supply::tree;
+use crate::workspace::THIS_PROGRAM;
 
 /// The distribution's QEMU: it is the nested host, and a peer to compare with inside of it.
 pub const QEMU: &str = "/usr/bin/qemu-system-x86_64";
@@ -97,15 +97,16 @@ pub fn empty_run(image: &Path) -> Result {
 }
 
 /// Makes the run image at `dir/run.erofs`: `vmtest`, `vmm` and `lib/`.
-pub fn run(dir: &Path, programs: &Programs) -> Result<PathBuf> {
+pub fn run(dir: &Path, peer: &Peer) -> Result<PathBuf> {
     let root = dir.join("run-root");
-    let mut binaries = vec![("vmtest", programs.vmtest.clone())];
-    if let Peer::Vmm(path) = &programs.peer {
-        binaries.push(("vmm", path.clone()));
+    let mut binaries = vec![("vmtest", Path::new(THIS_PROGRAM))];
+    if let Peer::Vmm(path) = peer {
+        binaries.push(("vmm", path));
     }
     for (name, path) in binaries {
-        tree::copy(&path, &root.join(name))?;
-        for library in tree::libraries(&path)? {
+        let copy = root.join(name);
+        tree::copy(path, &copy)?;
+        for library in tree::libraries(&copy)? {
             let name = library.file_name().ok_or("a library without a name")?;
             tree::copy(&library, &root.join("lib").join(name))?;
         }

@@ -3,24 +3,26 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use super::{Host, Programs, Verdict};
+use super::{Host, Verdict};
 use crate::rig::Result;
 use crate::rig::console::Transcript;
 use crate::rig::process::{die_with_parent, wait_for_exit};
 use crate::rig::registry::Test;
+use crate::rig::vm::Peer;
+use crate::workspace::THIS_PROGRAM;
 
 /// This machine.
 pub struct Native {
-    /// The programs to run.
-    pub programs: Programs,
+    /// The program under test.
+    pub peer: Peer,
     /// The guests' files.
     pub guests: PathBuf,
 }
 
 impl Host for Native {
     fn run(&self, test: &Test) -> Result<Verdict> {
-        let peer = &self.programs.peer;
-        let mut command = Command::new(&self.programs.vmtest);
+        let peer = &self.peer;
+        let mut command = Command::new(THIS_PROGRAM);
         command.args(["run-one", &test.name, peer.word()]).arg(peer.path());
         command.arg(&self.guests);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

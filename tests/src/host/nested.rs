@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use super::image::{self, QEMU};
-use super::{Host, Programs, Verdict};
+use super::{Host, Verdict};
 use crate::rig::Result;
 use crate::rig::console::{Console, Transcript, tail};
 use crate::rig::process::{die_with_parent, wait_for_exit};
@@ -57,12 +57,7 @@ pub struct Nested {
 
 impl Nested {
     /// Makes the images and the snapshot where they are missing or old, and the run image.
-    pub fn prepare(
-        cache: &Path,
-        kernel: &Files,
-        guests: Item,
-        programs: &Programs,
-    ) -> Result<Self> {
+    pub fn prepare(cache: &Path, kernel: &Files, guests: Item, peer: Peer) -> Result<Self> {
         let base = image::base(cache, &guests)?;
         let initramfs = image::initramfs(kernel)?;
         let vmlinux = kernel.vmlinux();
@@ -84,8 +79,7 @@ impl Nested {
         })?;
 
         let dir = Scratch::new()?;
-        let run_image = image::run(&dir, programs)?;
-        let peer = programs.peer.clone();
+        let run_image = image::run(&dir, &peer)?;
         Ok(Self { base, saved, vmlinux, _guests: guests, _dir: dir, run_image, peer })
     }
 

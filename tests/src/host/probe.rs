@@ -14,6 +14,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use crate::rig::Result;
 use crate::rig::process::{die_with_parent, wait_for_exit};
+use crate::workspace::THIS_PROGRAM;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -33,7 +34,7 @@ pub fn probe() -> Result<(Native, String)> {
     if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/kvm") {
         return Ok((Native::Nothing, format!("no /dev/kvm: {error}")));
     }
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(THIS_PROGRAM);
     command.arg("probe").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = die_with_parent(&mut command).spawn()?;
     let Some(status) = wait_for_exit(&mut child, LIMIT)? else {
