@@ -13,7 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::hv::{HvError, Hypervisor, Route};
+use crate::hv::{HvError, Hypervisor, Route, step};
 
 /// A way to interrupt the guest. Cloning shares the same line or message.
 #[derive(Clone, Default)]
@@ -166,7 +166,11 @@ struct Table {
 enum Entry {
     Free,
     Masked,
-    Routed(MsiMessage),
+    Routed {
+        message: MsiMessage,
+        /// The irqfd is on.
+        bound: bool,
+    },
 }
 
 /// The most message-signalled interrupts of one machine: KVM has 4096 GSIs.
@@ -202,31 +206,34 @@ impl Routes {
     ///
     /// Masking takes the irqfd away before the route, and unmasking sets the route before the
     /// irqfd: an irqfd without a route would lose its signal.
+    ///
+    /// # Errors
+    /// The first step that KVM refused. The others are done all the same, and what was refused is
+    /// tried again with the interrupt's next change.
     pub fn update(&self, changes: &[(&Msi, Option<MsiMessage>)]) -> Result<(), HvError> {
         let mut table = self.table.lock();
-        let mut rise = Vec::new();
+        let mut done = Ok(());
         for (msi, message) in changes {
             let was = table.entries[msi.index];
-            match message {
-                Some(message) => {
-                    if was == Entry::Masked {
-                        rise.push(*msi);
-                    }
-                    table.entries[msi.index] = Entry::Routed(*message);
+            let bound = matches!(was, Entry::Routed { bound: true, .. });
+            table.entries[msi.index] = match (message, was) {
+                (Some(message), _) => Entry::Routed { message: *message, bound },
+                (None, Entry::Routed { .. }) if bound => {
+                    let off = self.hv.irqfd(table.gsi(msi.index), &msi.fd, None, false);
+                    if step(&mut done, off) { Entry::Masked } else { was }
                 }
-                None => {
-                    if was != Entry::Masked {
-                        self.hv.irqfd(table.gsi(msi.index), &msi.fd, None, false)?;
-                    }
-                    table.entries[msi.index] = Entry::Masked;
+                (None, _) => Entry::Masked,
+            };
+        }
+        if step(&mut done, table.publish(&*self.hv)) {
+            for (msi, _) in changes {
+                let gsi = table.gsi(msi.index);
+                if let Entry::Routed { bound: bound @ false, .. } = &mut table.entries[msi.index] {
+                    *bound = step(&mut done, self.hv.irqfd(gsi, &msi.fd, None, true));
                 }
             }
         }
-        table.publish(&*self.hv)?;
-        for msi in rise {
-            self.hv.irqfd(table.gsi(msi.index), &msi.fd, None, true)?;
-        }
-        Ok(())
+        done
     }
 }
 
@@ -241,7 +248,9 @@ impl Table {
             .iter()
             .enumerate()
             .filter_map(|(index, entry)| match entry {
-                Entry::Routed(message) => Some(Route { gsi: self.gsi(index), message: *message }),
+                Entry::Routed { message, .. } => {
+                    Some(Route { gsi: self.gsi(index), message: *message })
+                }
                 Entry::Free | Entry::Masked => None,
             })
             .collect();
@@ -332,5 +341,32 @@ mod tests {
         assert_eq!(hv.take_calls(), [Call::Irqfd(24, false), Call::Routes(vec![])]);
         let again = routes.msi().unwrap();
         assert_eq!(again.index, 0);
+    }
+
+    #[test]
+    fn what_is_refused_is_done_with_the_next_change() {
+        let hv = Fake::new();
+        let routes = Routes::new(hv.clone(), 24);
+        let (a, b) = (routes.msi().unwrap(), routes.msi().unwrap());
+        let message = MsiMessage { address: 0xfee0_0000, data: 0x41 };
+        let set = |gsis: &[u32]| {
+            Call::Routes(gsis.iter().map(|&gsi| Route { gsi, message }).collect::<Vec<_>>())
+        };
+        hv.refuse(|call| matches!(call, Call::Routes(_)));
+        assert!(routes.update(&[(&a, Some(message)), (&b, Some(message))]).is_err());
+        assert_eq!(hv.take_calls(), [set(&[24, 25])], "no irqfd without a route");
+        hv.refuse(|call| *call == Call::Irqfd(24, true));
+        assert!(routes.update(&[(&a, Some(message)), (&b, Some(message))]).is_err());
+        let both = [set(&[24, 25]), Call::Irqfd(24, true), Call::Irqfd(25, true)];
+        assert_eq!(hv.take_calls(), both);
+        hv.refuse(|call| *call == Call::Irqfd(25, false));
+        a.set(Some(message)).unwrap();
+        assert_eq!(hv.take_calls(), [set(&[24, 25]), Call::Irqfd(24, true)]);
+        assert!(routes.update(&[(&b, None), (&a, None)]).is_err());
+        let off = [Call::Irqfd(25, false), Call::Irqfd(24, false), set(&[25])];
+        assert_eq!(hv.take_calls(), off, "the route stays under the irqfd that stays");
+        hv.refuse(|_| false);
+        b.set(None).unwrap();
+        assert_eq!(hv.take_calls(), [Call::Irqfd(25, false), set(&[])]);
     }
 }

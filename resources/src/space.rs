@@ -21,7 +21,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::{At, DeviceRef, Router};
 use crate::guest_error;
-use crate::hv::{Doorbell, HvError, Hypervisor, Slot, SpaceKind};
+use crate::hv::{Doorbell, HvError, Hypervisor, Slot, SpaceKind, step};
 use crate::ram::{PAGE, RamBlock};
 
 /// What an address leads to.
@@ -190,14 +190,19 @@ impl Space {
         }
     }
 
-    /// Adds a mapping.
+    /// Adds a mapping; on an error there is none.
     pub fn map(&self, mapping: Mapping) -> Result<MapId, SpaceError> {
         self.check(mapping.base, mapping.size)?;
         let mut writer = self.writer.lock();
         writer.next += 1;
         let id = MapId(writer.next);
         writer.mappings.push((id, mapping));
-        self.publish(&mut writer)?;
+        if let Err(error) = self.publish(&mut writer) {
+            writer.mappings.pop();
+            // Whatever is refused now, the first reason is the one to tell.
+            let _ = self.publish(&mut writer);
+            return Err(error);
+        }
         Ok(id)
     }
 
@@ -250,10 +255,10 @@ impl Space {
     /// Moves what the hypervisor's dirty log has into the blocks' own bitmaps.
     pub fn harvest_dirty(&self) -> Result<(), SpaceError> {
         let writer = self.writer.lock();
-        writer.slots.iter().try_for_each(|slot| self.harvest(slot))
+        Ok(writer.slots.iter().try_for_each(|slot| self.harvest(slot))?)
     }
 
-    fn harvest(&self, slot: &Slot) -> Result<(), SpaceError> {
+    fn harvest(&self, slot: &Slot) -> Result<(), HvError> {
         if slot.log {
             let pages = slot.size.div_ceil(PAGE);
             let mut bits = vec![0; pages.div_ceil(64) as usize];
@@ -335,60 +340,67 @@ impl Space {
             if self.kind == SpaceKind::Memory { self.follow_slots(writer, &view) } else { Ok(()) };
         let done = done.and(self.follow_bells(writer, &view));
         self.view.store(Arc::new(view));
-        done
+        Ok(done?)
     }
 
-    fn follow_slots(&self, writer: &mut Writer, view: &View) -> Result<(), SpaceError> {
-        let mut wanted = slots(view, writer.log);
+    fn follow_slots(&self, writer: &mut Writer, view: &View) -> Result<(), HvError> {
+        let wanted = slots(view, writer.log);
         let same = |a: &Slot, b: &Slot| {
             (a.guest, a.size, a.offset, a.readonly) == (b.guest, b.size, b.offset, b.readonly)
                 && Arc::ptr_eq(&a.ram, &b.ram)
         };
+        let overlap = |a: &Slot, b: &Slot| a.guest < b.guest + b.size && b.guest < a.guest + a.size;
+        // `writer.slots` is what the hypervisor has, also when it refuses a step: the rest is
+        // done all the same, and what was refused is tried again with the next change.
+        let mut done = Ok(());
         // Slots go before others come: KVM takes no overlap.
-        let mut kept = Vec::new();
-        for slot in writer.slots.drain(..) {
-            match wanted.iter_mut().find(|new| same(new, &slot)) {
-                Some(new) => {
-                    new.id = slot.id;
-                    kept.push(slot);
+        writer.slots.retain(|slot| {
+            wanted.iter().any(|new| same(new, slot)) || {
+                step(&mut done, self.harvest(slot));
+                !step(&mut done, self.hv.set_slot(&Slot { size: 0, ..slot.clone() }))
+            }
+        });
+        for mut new in wanted {
+            match writer.slots.iter().position(|old| same(&new, old)) {
+                Some(at) => {
+                    let old = &mut writer.slots[at];
+                    new.id = old.id;
+                    if old.log != new.log {
+                        step(&mut done, self.harvest(old));
+                        if step(&mut done, self.hv.set_slot(&new)) {
+                            *old = new;
+                        }
+                    }
                 }
+                // In the way of one that would not go.
+                None if writer.slots.iter().any(|old| overlap(&new, old)) => {}
                 None => {
-                    self.harvest(&slot)?;
-                    self.hv.set_slot(&Slot { size: 0, ..slot })?;
+                    new.id = free_id(&writer.slots);
+                    if step(&mut done, self.hv.set_slot(&new)) {
+                        writer.slots.push(new);
+                    }
                 }
             }
         }
-        for slot in &mut wanted {
-            match kept.iter().find(|old| old.id == slot.id) {
-                Some(old) if old.log == slot.log => {}
-                Some(old) => {
-                    self.harvest(old)?;
-                    self.hv.set_slot(slot)?;
-                }
-                None => {
-                    slot.id = free_id(&kept);
-                    self.hv.set_slot(slot)?;
-                    kept.push(slot.clone());
-                }
-            }
-        }
-        writer.slots = wanted;
-        Ok(())
+        done
     }
 
-    fn follow_bells(&self, writer: &mut Writer, view: &View) -> Result<(), SpaceError> {
+    fn follow_bells(&self, writer: &mut Writer, view: &View) -> Result<(), HvError> {
         let wanted = bells(self.kind, &writer.mappings, view);
         let has = |list: &[(Doorbell, Arc<EventFd>)], (at, fd): &(Doorbell, Arc<EventFd>)| {
             list.iter().any(|(other, other_fd)| other == at && Arc::ptr_eq(other_fd, fd))
         };
-        for bell in writer.bells.iter().filter(|bell| !has(&wanted, bell)) {
-            self.hv.doorbell(&bell.0, &bell.1, false)?;
+        // As with slots: `writer.bells` is what the hypervisor has.
+        let mut done = Ok(());
+        let mut bind =
+            |(at, fd): &(Doorbell, Arc<EventFd>), on| step(&mut done, self.hv.doorbell(at, fd, on));
+        writer.bells.retain(|bell| has(&wanted, bell) || !bind(bell, false));
+        for bell in wanted {
+            if !has(&writer.bells, &bell) && bind(&bell, true) {
+                writer.bells.push(bell);
+            }
         }
-        for bell in wanted.iter().filter(|bell| !has(&writer.bells, bell)) {
-            self.hv.doorbell(&bell.0, &bell.1, true)?;
-        }
-        writer.bells = wanted;
-        Ok(())
+        done
     }
 }
 
@@ -403,7 +415,9 @@ impl Range {
                 }
             }
             Target::Router(router) => {
-                if let Some((device, at)) = router.route(offset) {
+                if let Some((device, at)) = router.route(offset)
+                    && !device.is_dead()
+                {
                     device.lock().read(at, data);
                 }
             }
@@ -423,7 +437,9 @@ impl Range {
                 }
             }
             Target::Router(router) => {
-                if let Some((device, at)) = router.route(offset) {
+                if let Some((device, at)) = router.route(offset)
+                    && !device.is_dead()
+                {
                     device.lock().write(at, data);
                 }
             }

@@ -25,11 +25,14 @@ pub enum Call {
 
 type Watch = Box<dyn Fn(u32, bool) + Send + Sync>;
 
+type Refuse = Box<dyn Fn(&Call) -> bool + Send + Sync>;
+
 /// The fake.
 #[derive(Default)]
 pub struct Fake {
     state: Mutex<State>,
     watch: Mutex<Option<Watch>>,
+    refuse: Mutex<Option<Refuse>>,
 }
 
 #[derive(Default)]
@@ -69,6 +72,11 @@ impl Fake {
         *self.watch.lock() = Some(Box::new(watch));
     }
 
+    /// Fails the calls that `refuse` picks from now on, which are recorded all the same.
+    pub fn refuse(&self, refuse: impl Fn(&Call) -> bool + Send + Sync + 'static) {
+        *self.refuse.lock() = Some(Box::new(refuse));
+    }
+
     /// Pretends that the guest wrote page `page` of a slot.
     pub fn dirty(&self, slot: u32, page: usize) {
         let mut state = self.state.lock();
@@ -79,39 +87,41 @@ impl Fake {
         words[page / 64] |= 1 << (page % 64);
     }
 
-    fn record(&self, call: Call) {
+    fn record(&self, call: Call) -> Result<(), HvError> {
+        let refused = self.refuse.lock().as_ref().is_some_and(|refuse| refuse(&call));
+        let done = match refused {
+            true => Err(HvError::new(format!("do {call:?}"), std::io::ErrorKind::Other)),
+            false => Ok(()),
+        };
         let mut state = self.state.lock();
         if state.recording {
             state.calls.push(call);
         }
+        done
     }
 }
 
 impl Hypervisor for Fake {
     fn set_slot(&self, slot: &Slot) -> Result<(), HvError> {
         let Slot { id, guest, size, offset, readonly, log, .. } = *slot;
-        self.record(Call::Slot { id, guest, size, offset, readonly, log });
-        Ok(())
+        self.record(Call::Slot { id, guest, size, offset, readonly, log })
     }
 
     fn doorbell(&self, at: &Doorbell, _: &EventFd, on: bool) -> Result<(), HvError> {
-        self.record(Call::Doorbell(*at, on));
-        Ok(())
+        self.record(Call::Doorbell(*at, on))
     }
 
     fn irqfd(&self, gsi: u32, _: &EventFd, _: Option<&EventFd>, on: bool) -> Result<(), HvError> {
-        self.record(Call::Irqfd(gsi, on));
-        Ok(())
+        self.record(Call::Irqfd(gsi, on))
     }
 
     fn set_routes(&self, all: &[Route]) -> Result<(), HvError> {
-        self.record(Call::Routes(all.to_vec()));
-        Ok(())
+        self.record(Call::Routes(all.to_vec()))
     }
 
     fn set_line(&self, gsi: u32, high: bool) -> Result<(), HvError> {
         let before = self.state.lock().lines.insert(gsi, high).unwrap_or(false);
-        self.record(Call::Line(gsi, high));
+        self.record(Call::Line(gsi, high))?;
         if before != high
             && let Some(watch) = &*self.watch.lock()
         {
@@ -121,7 +131,7 @@ impl Hypervisor for Fake {
     }
 
     fn take_dirty(&self, slot: u32, into: &mut [u64]) -> Result<(), HvError> {
-        self.record(Call::TakeDirty(slot));
+        self.record(Call::TakeDirty(slot))?;
         let taken = self.state.lock().dirty.remove(&slot).unwrap_or_default();
         into.iter_mut().zip(taken).for_each(|(word, taken)| *word |= taken);
         Ok(())

@@ -102,3 +102,13 @@ pub trait Hypervisor: Send + Sync {
     /// clears the log.
     fn take_dirty(&self, slot: u32, into: &mut [u64]) -> Result<(), HvError>;
 }
+
+/// Adds the result of one step of several to that of all, which is the first error; returns
+/// whether the step succeeded.
+pub(crate) fn step<E>(all: &mut Result<(), E>, one: Result<(), E>) -> bool {
+    let ok = one.is_ok();
+    if all.is_ok() {
+        *all = one;
+    }
+    ok
+}

@@ -184,3 +184,84 @@ proptest! {
         }
     }
 }
+
+/// What the hypervisor has, by the calls it took.
+#[derive(Default)]
+struct Had {
+    slots: std::collections::BTreeMap<u32, (u64, u64, bool)>,
+    bells: Vec<u64>,
+}
+
+impl Had {
+    fn follow(&mut self, calls: Vec<Call>, refused: impl Fn(&Call) -> bool) {
+        for call in calls.into_iter().filter(|call| !refused(call)) {
+            match call {
+                Call::Slot { id, size: 0, .. } => assert!(self.slots.remove(&id).is_some()),
+                Call::Slot { id, guest, size, log, .. } => {
+                    let overlaps = |(other, (base, len, _)): (&u32, &(u64, u64, bool))| {
+                        *other != id && guest < base + len && *base < guest + size
+                    };
+                    assert!(!self.slots.iter().any(overlaps), "{guest:#x} overlaps");
+                    let old = self.slots.insert(id, (guest, size, log));
+                    assert!(
+                        old.is_none_or(|old| (old.0, old.1) == (guest, size)),
+                        "slot {id} moved"
+                    );
+                }
+                Call::Doorbell(at, true) => self.bells.push(at.address),
+                Call::Doorbell(at, false) => {
+                    let place = self.bells.iter().position(|address| *address == at.address);
+                    self.bells.swap_remove(place.expect("was bound"));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_refused_step_is_done_with_the_next_change() {
+    // Each kind of step refused in turn while a window with a doorbell comes and goes.
+    let steps: [fn(&Call) -> bool; 5] = [
+        |call| matches!(call, Call::Slot { size: 0, .. }),
+        |call| matches!(call, Call::Slot { size: 1.., .. }),
+        |call| matches!(call, Call::Doorbell(_, true)),
+        |call| matches!(call, Call::Doorbell(_, false)),
+        |call| matches!(call, Call::TakeDirty(_)),
+    ];
+    for (index, refused) in steps.into_iter().enumerate() {
+        let hv = Fake::new();
+        let space = Space::new(SpaceKind::Memory, hv.clone());
+        let mut had = Had::default();
+        space.map(Mapping::ram(0, RamBlock::anonymous(0x10_0000).unwrap())).unwrap();
+        let fd = Arc::new(EventFd::new(libc::EFD_NONBLOCK).unwrap());
+        let bells = vec![Bell { offset: 0x10, width: 2, value: None, fd }];
+        let window =
+            Mapping { bells, enabled: false, ..Mapping::device(0xa0000, 0x20000, probe(1), 0) };
+        let window = space.map(window).unwrap();
+        space.log_dirty(index == 4).unwrap();
+        had.follow(hv.take_calls(), |_| false);
+        for enabled in [true, false] {
+            hv.refuse(refused);
+            let done = space.place(window, 0xa0000, enabled);
+            had.follow(hv.take_calls(), refused);
+            hv.refuse(|_| false);
+            space.log_dirty(index == 4).unwrap();
+            had.follow(hv.take_calls(), |_| false);
+            let slots: Vec<_> = had.slots.values().map(|slot| (slot.0, slot.1)).collect();
+            let split = [(0, 0xa0000), (0xc0000, 0x40000)];
+            assert_eq!(slots, if enabled { &split[..] } else { &[(0, 0x10_0000)] }, "{index}");
+            assert_eq!(had.bells, if enabled { &[0xa0010][..] } else { &[] }, "{index}");
+            // Each step is part of one of the two changes at least.
+            assert!(done.is_err() || index == 2 || index == 3, "{index}");
+        }
+        hv.refuse(refused);
+        let fd = Arc::new(EventFd::new(libc::EFD_NONBLOCK).unwrap());
+        let bells = vec![Bell { offset: 0x10, width: 2, value: None, fd }];
+        let other = Mapping { bells, ..Mapping::device(0x80000, 0x1000, probe(2), 0) };
+        let before = ranges(&space);
+        if space.map(other).is_err() {
+            assert_eq!(ranges(&space), before, "what could not be mapped is not there");
+        }
+    }
+}
