@@ -2,6 +2,7 @@
 //!
 //! Main thread. The options are the user's; what comes over a chardev is its front end's matter.
 
+use std::io::Write as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -94,7 +95,8 @@ impl Chardevs {
         if pty {
             let filename = base.filename();
             let path = filename.strip_prefix("pty:").unwrap_or(&filename);
-            eprintln!("char device redirected to {path} (label {label})");
+            let text = format!("char device redirected to {path} (label {label})\n");
+            let _ = std::io::stderr().write_all(text.as_bytes());
         }
         let entry = if shared {
             let mailbox = self.mailbox.clone();

@@ -105,6 +105,17 @@ impl Mailbox {
         std::mem::take(&mut *self.mail.lock())
     }
 
+    /// The guest's life has ended, and with it what it asked for and nobody has seen: a second
+    /// vCPU may have asked for the same reset while the first one's request was dealt with. That
+    /// it panicked, or has set its clock, stays worth telling.
+    pub fn end_life(&self) {
+        let mut mail = self.mail.lock();
+        mail.shutdown.take_if(|reason| by_guest(*reason));
+        mail.reset.take_if(|reason| by_guest(*reason));
+        (mail.suspend, mail.suspend_disk, mail.wakeup) = (false, false, None);
+        mail.internal_error = false;
+    }
+
     /// A vCPU cannot go on.
     pub fn internal_error(&self) {
         self.ask(|mail| mail.internal_error = true);
@@ -144,6 +155,12 @@ impl Post for Mailbox {
     }
 }
 
+/// Whether the guest is the cause.
+pub fn by_guest(reason: ShutdownCause) -> bool {
+    use ShutdownCause::{GuestPanic, GuestReset, GuestShutdown};
+    matches!(reason, GuestShutdown | GuestReset | GuestPanic)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,5 +183,26 @@ mod tests {
         mailbox.open_gate();
         assert!(mailbox.gate.is_open());
         assert_eq!(mailbox.take(), Mail::default());
+    }
+
+    #[test]
+    fn a_life_takes_its_unseen_requests_with_it_but_not_those_of_others() {
+        let mailbox = Mailbox::new(Notify::new());
+        let requests = [
+            Request::Reset,
+            Request::SuspendDisk,
+            Request::Suspend,
+            Request::Wakeup(WakeReason::Rtc),
+        ];
+        requests.into_iter().for_each(|request| mailbox.request(request));
+        mailbox.internal_error();
+        mailbox.request(Request::Panicked);
+        mailbox.ask(|mail| mail.signal = Some(15));
+        mailbox.end_life();
+        let left = Mail { panicked: true, signal: Some(15), ..Mail::default() };
+        assert_eq!(mailbox.take(), left);
+        mailbox.ask(|mail| mail.reset = Some(ShutdownCause::HostQmpSystemReset));
+        mailbox.end_life();
+        assert!(mailbox.take().reset.is_some());
     }
 }

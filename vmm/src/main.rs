@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let status = match run() {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("vmm: {error}");
+            cli::log::tell(error);
             1
         }
     };

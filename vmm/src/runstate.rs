@@ -1,5 +1,8 @@
 //! The machine's run states and which may follow which.
 //!
+//! Besides what clients know, every stopped state may turn into `internal-error`: when a reset or
+//! a load fails half-way, the machine must not run before it is reset.
+//!
 //! Data and one pure function; the only writer of a machine's state is
 //! [`Vm`](crate::vm::Vm) on the main thread.
 
@@ -7,7 +10,7 @@ use qmp::RunState::{self, *};
 
 /// The states that may follow each state.
 const TRANSITIONS: &[(RunState, &[RunState])] = &[
-    (Debug, &[Running, Suspended, Paused, FinishMigrate]),
+    (Debug, &[Running, Suspended, Paused, FinishMigrate, InternalError]),
     (
         Inmigrate,
         &[
@@ -25,10 +28,10 @@ const TRANSITIONS: &[(RunState, &[RunState])] = &[
         ],
     ),
     (InternalError, &[Paused, FinishMigrate]),
-    (IoError, &[Running, FinishMigrate, Paused]),
-    (Paused, &[Running, FinishMigrate, Postmigrate, Suspended]),
-    (Postmigrate, &[Running, FinishMigrate, Paused]),
-    (Prelaunch, &[Running, FinishMigrate, Inmigrate, Suspended, Paused]),
+    (IoError, &[Running, FinishMigrate, Paused, InternalError]),
+    (Paused, &[Running, FinishMigrate, Postmigrate, Suspended, InternalError]),
+    (Postmigrate, &[Running, FinishMigrate, Paused, InternalError]),
+    (Prelaunch, &[Running, FinishMigrate, Inmigrate, Suspended, Paused, InternalError]),
     (
         FinishMigrate,
         &[
@@ -43,7 +46,7 @@ const TRANSITIONS: &[(RunState, &[RunState])] = &[
             GuestPanicked,
         ],
     ),
-    (RestoreVm, &[Running, Paused]),
+    (RestoreVm, &[Running, Paused, InternalError]),
     (
         Running,
         &[
@@ -60,11 +63,11 @@ const TRANSITIONS: &[(RunState, &[RunState])] = &[
             Suspended,
         ],
     ),
-    (SaveVm, &[Running, Paused]),
-    (Shutdown, &[Paused, FinishMigrate]),
-    (Suspended, &[Running, FinishMigrate, Paused, Shutdown]),
-    (Watchdog, &[Running, FinishMigrate, Paused]),
-    (GuestPanicked, &[Running, FinishMigrate, Paused]),
+    (SaveVm, &[Running, Paused, InternalError]),
+    (Shutdown, &[Paused, FinishMigrate, InternalError]),
+    (Suspended, &[Running, FinishMigrate, Paused, Shutdown, InternalError]),
+    (Watchdog, &[Running, FinishMigrate, Paused, InternalError]),
+    (GuestPanicked, &[Running, FinishMigrate, Paused, InternalError]),
 ];
 
 /// Whether a machine in state `from` may go to `to`. Staying is always allowed.
@@ -102,6 +105,7 @@ mod tests {
             let direct = allowed(state, Running);
             let by_reset = allowed(state, Paused) && allowed(Paused, Running);
             assert!(direct || by_reset, "{state:?} is a dead end");
+            assert!(allowed(state, InternalError), "{state:?} cannot fail");
         }
     }
 

@@ -7,9 +7,10 @@
 //! The order of things, which devices rely on ([`resources::device::Device`]):
 //! - stop: gate closed, vCPUs parked with their accesses complete, clock stopped, devices stopped
 //!   (last plugged first), state set, STOP;
-//! - start: devices started, clock started, state set, RESUME, gate opened;
+//! - start: state set, RESUME, devices started, clock started, vCPUs told of the pause, gate
+//!   opened;
 //! - reset: stopped as above but without events, devices reset in plug order, vCPUs reset, the
-//!   kernel loaded anew, RESET.
+//!   kernel loaded anew, RESET; then started without events if the guest ran.
 
 use std::sync::Arc;
 
@@ -18,10 +19,11 @@ use qmp::{Event, RunState, ShutdownCause};
 use resources::request::WakeReason;
 use resources::state::{Blob, StateError, invalid};
 
+use crate::cli::log::tell;
 use crate::cpu::setup;
 use crate::cpu::thread::{Gone, Vcpu, VcpuHandle};
 use crate::machine::Board;
-use crate::mailbox::{Mail, Mailbox};
+use crate::mailbox::{Mail, Mailbox, by_guest};
 use crate::runstate;
 
 /// What the user decided about the machine's life, and its names.
@@ -130,43 +132,46 @@ impl Vm {
         }
     }
 
-    /// Runs `work` on every vCPU's thread at once and waits for all.
+    /// Runs `work` on every vCPU's thread at once and waits for all, also when one is gone.
     pub(crate) fn on_all_vcpus<T: Send + 'static>(
         &self,
         work: impl Fn(&mut Vcpu) -> T + Clone + Send + 'static,
     ) -> Result<Vec<T>, Gone> {
-        let started: Vec<_> = self
-            .vcpus
-            .iter()
-            .map(|vcpu| Ok((vcpu.index(), vcpu.start_call(work.clone())?)))
-            .collect::<Result<_, Gone>>()?;
-        started.into_iter().map(|(index, reply)| reply.recv().map_err(|_| Gone(index))).collect()
+        let started: Vec<_> =
+            (self.vcpus.iter()).map(|vcpu| (vcpu.index(), vcpu.start_call(work.clone()))).collect();
+        let done: Vec<_> = (started.into_iter())
+            .map(|(index, reply)| reply?.recv().map_err(|_| Gone(index)))
+            .collect();
+        done.into_iter().collect()
     }
 
     /// Stops the parts; the state stays.
     fn deactivate(&mut self) {
+        if !std::mem::take(&mut self.active) {
+            return;
+        }
         self.mailbox.close_gate();
-        // The guest's watchdogs are to forgive the pause. A guest without a KVM clock cannot be
-        // told: that is the error of this call.
-        if let Err(error) = self.on_all_vcpus(|vcpu| {
-            let _ = vcpu.fd.kvmclock_ctrl();
-        }) {
+        // Once a vCPU runs a closure it is out of the guest and stays out.
+        if let Err(error) = self.on_all_vcpus(|_| ()) {
             tracing::error!("{error}");
         }
-        if std::mem::take(&mut self.active) {
-            self.board.clock.stop();
-            self.board.devices.iter().rev().for_each(|device| device.lock().stop());
-        }
+        self.board.clock.stop();
+        self.board.devices.iter().rev().for_each(|device| device.lock().stop());
     }
 
     /// Starts the parts, if the state is `running`.
     fn activate(&mut self) {
-        if !self.is_running() {
+        if !self.is_running() || self.exit.is_some() {
             return;
         }
         if !std::mem::replace(&mut self.active, true) {
             self.board.devices.iter().for_each(|device| device.lock().start());
             self.board.clock.start();
+            // The guest's watchdogs are to forgive the pause. A guest without a KVM clock cannot
+            // be told: that is the error of this call. A thread that is gone was reported.
+            let _ = self.on_all_vcpus(|vcpu| {
+                let _ = vcpu.fd.kvmclock_ctrl();
+            });
         }
         if self.mailbox.open_gate() {
             self.vcpus.iter().for_each(VcpuHandle::wake);
@@ -191,19 +196,47 @@ impl Vm {
         }
     }
 
+    /// Pauses the guest, if it runs. What it asked for until then comes first: a guest that has
+    /// just switched itself off is not paused but off.
+    pub fn pause(&mut self) {
+        if self.is_running() {
+            self.deactivate();
+            self.process();
+        }
+        if self.exit.is_none() {
+            self.stop(RunState::Paused);
+        }
+    }
+
+    /// The machine is in no state to go on before it is reset.
+    fn fail(&mut self) {
+        if self.is_running() {
+            self.stop(RunState::InternalError);
+        } else {
+            self.set_state(RunState::InternalError);
+        }
+    }
+
     /// The process is to end when the present request is answered.
     pub fn quit(&mut self) {
         self.mailbox.ask(|mail| mail.quit = Some(ShutdownCause::HostQmpQuit));
     }
 
-    /// Deals with what the mailbox holds, in the order that clients know.
+    /// Deals with what the mailbox holds, in the order that clients know, and lets the guest go
+    /// on if it may.
     pub fn service(&mut self) {
+        self.process();
+        // A request may have closed the gate that turned out to change nothing.
+        self.activate();
+    }
+
+    fn process(&mut self) {
         let mail = self.mailbox.take();
-        if mail == Mail::default() {
+        if mail == Mail::default() || self.exit.is_some() {
             return;
         }
         if let Some(status) = mail.exit {
-            self.end(status);
+            return self.end(status);
         }
         if let Some(offset) = mail.rtc_change {
             self.context.raise(Event::RtcChange { offset });
@@ -214,9 +247,10 @@ impl Vm {
             self.context.raise(Event::Suspend);
         }
         self.service_shutdown(&mail);
-        if let Some(reason) = mail.reset
-            && self.exit.is_none()
-        {
+        if self.exit.is_some() {
+            return;
+        }
+        if let Some(reason) = mail.reset {
             self.service_reset(reason);
         }
         if let Some(reason) = mail.wakeup
@@ -224,7 +258,7 @@ impl Vm {
         {
             self.wake_up(reason);
         }
-        if mail.powerdown && self.exit.is_none() {
+        if mail.powerdown {
             self.context.raise(Event::Powerdown);
             self.board.power_button();
         }
@@ -235,10 +269,6 @@ impl Vm {
         if mail.internal_error {
             self.stop(RunState::InternalError);
         }
-        // A request may have closed the gate that turned out to change nothing.
-        if self.exit.is_none() {
-            self.activate();
-        }
     }
 
     fn service_shutdown(&mut self, mail: &Mail) {
@@ -246,15 +276,12 @@ impl Vm {
             self.context.raise(Event::SuspendDisk);
         }
         if let Some(signal) = mail.signal {
-            eprintln!("vmm: terminating on signal {signal}");
+            tell(format_args!("terminating on signal {signal}"));
         }
         let quit = mail.signal.map(|_| ShutdownCause::HostSignal).or(mail.quit);
         self.policy.no_shutdown &= quit.is_none();
         let reset = mail.reset.filter(|_| self.policy.no_reboot);
         let Some(reason) = mail.shutdown.or(quit).or(reset) else { return };
-        if self.exit.is_some() {
-            return;
-        }
         self.context.raise(Event::Shutdown { guest: by_guest(reason), reason });
         if self.policy.no_shutdown {
             self.stop(RunState::Shutdown);
@@ -268,25 +295,29 @@ impl Vm {
             return;
         }
         if let Err(error) = self.reset() {
-            eprintln!("vmm: reset: {error}");
-            self.stop(RunState::InternalError);
-            return;
+            tell(format_args!("reset: {error}"));
+            return self.fail();
         }
         self.context.raise(Event::Reset { guest: by_guest(reason), reason });
-        if matches!(self.state, RunState::InternalError | RunState::Shutdown) {
-            self.set_state(RunState::Paused);
+        match self.state {
+            RunState::InternalError | RunState::Shutdown => self.set_state(RunState::Paused),
+            // A machine that sleeps was not stopped by its user: switched on anew, it runs.
+            RunState::Suspended => {
+                self.set_state(RunState::Running);
+                self.context.raise(Event::Wakeup);
+            }
+            _ => {}
         }
-        self.activate();
     }
 
     fn wake_up(&mut self, reason: WakeReason) {
-        tracing::debug!("wake-up: {reason:?}");
         if let Err(error) = self.reset() {
-            eprintln!("vmm: wake-up: {error}");
+            tell(format_args!("wake-up: {error}"));
+            return self.fail();
         }
+        self.board.wake(reason);
         self.set_state(RunState::Running);
         self.context.raise(Event::Wakeup);
-        self.activate();
     }
 
     fn end(&mut self, status: u8) {
@@ -300,6 +331,8 @@ impl Vm {
     /// # Errors
     /// When what is to be booted cannot be loaded, or KVM refuses a register.
     pub fn reset(&mut self) -> Result<(), VmError> {
+        self.deactivate();
+        self.mailbox.end_life();
         self.reset_parts()?;
         let entry = self.board.load()?;
         if let (Some(bsp), Some(entry)) = (self.vcpus.first(), entry) {
@@ -312,7 +345,6 @@ impl Vm {
 
     /// Devices and vCPUs to power-on state; RAM stays.
     fn reset_parts(&mut self) -> Result<(), VmError> {
-        self.deactivate();
         self.board.devices.iter().for_each(|device| device.lock().reset());
         let done = self.on_all_vcpus(|vcpu| (vcpu.index, vcpu.reset()))?;
         for (index, done) in done {
@@ -394,39 +426,41 @@ impl Vm {
     /// is missing from the saved state. The state makes the trip through its encoded form.
     ///
     /// # Errors
-    /// When a part cannot be saved or loaded; the machine is then in state `internal-error`.
+    /// When a part cannot be saved, and the machine goes on as before; or when one cannot be
+    /// loaded, and the machine is then in state `internal-error`.
     pub fn pulse(&mut self) -> Result<(), VmError> {
         self.deactivate();
-        let done = self.pulse_stopped();
-        match &done {
-            Ok(()) => self.activate(),
-            Err(_) => self.stop(RunState::InternalError),
-        }
+        let done = match self.save_recoded() {
+            Ok(sections) => self.restore(&sections).inspect_err(|_| self.fail()),
+            Err(error) => Err(error),
+        };
+        self.activate();
         done
     }
 
-    fn pulse_stopped(&mut self) -> Result<(), VmError> {
+    fn save_recoded(&self) -> Result<Vec<Section>, VmError> {
         let recode = |section: Section| {
             let bytes = section.blob.to_bytes();
             let blob = bytes.and_then(|bytes| Blob::from_bytes(&bytes));
             let blob = blob.map_err(|error| VmError::State(section.path.clone(), error))?;
             Ok(Section { path: section.path, blob })
         };
-        let now = self.board.clock.now();
-        let sections: Vec<_> =
-            self.save()?.into_iter().map(recode).collect::<Result<_, VmError>>()?;
-        self.board.clock.set(0);
-        self.reset_parts()?;
-        self.board.clock.set(now);
-        self.load(&sections)
+        self.save()?.into_iter().map(recode).collect()
     }
-}
 
-fn by_guest(reason: ShutdownCause) -> bool {
-    use ShutdownCause::{GuestPanic, GuestReset, GuestShutdown};
-    matches!(reason, GuestShutdown | GuestReset | GuestPanic)
+    /// Forgets everything, then takes it over from `sections`.
+    fn restore(&mut self, sections: &[Section]) -> Result<(), VmError> {
+        let now = self.board.clock.now();
+        self.board.clock.set(0);
+        let done = self.reset_parts();
+        self.board.clock.set(now);
+        done.and_then(|()| self.load(sections))
+    }
 }
 
 fn vcpu_path(index: usize) -> String {
     format!("/machine/cpu[{index}]")
 }
+
+#[cfg(test)]
+mod tests;

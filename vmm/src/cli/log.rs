@@ -7,6 +7,7 @@
 use super::keyval::did_you_mean;
 use resources::nearest::nearest;
 use std::fmt;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tracing::level_filters::LevelFilter;
@@ -89,6 +90,18 @@ pub fn list() -> String {
     text
 }
 
+/// Says something to the user on standard error. Nothing happens if that takes nothing: who
+/// listened may be gone, and a pipe that standard output shares may be full.
+pub fn tell(text: impl fmt::Display) {
+    let line = format!("vmm: {text}\n");
+    if cfg!(test) {
+        // Kept with the output of the test.
+        eprint!("{line}");
+    } else {
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+}
+
 /// Starts logging. Until then nothing is written.
 ///
 /// # Errors
@@ -102,7 +115,9 @@ pub fn init(config: &LogConfig) -> Result<(), String> {
         .with_ansi(false)
         .fmt_fields(DefaultFields::new())
         .event_format(Line { timestamps })
-        .with_writer(writer);
+        .with_writer(writer)
+        // It would tell of a failed write on standard error, and panic if that fails too.
+        .log_internal_errors(false);
     tracing_subscriber::registry()
         .with(targets(&config.items))
         .with(layer)

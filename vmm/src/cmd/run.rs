@@ -19,7 +19,7 @@ impl Handle<Quit> for Vm {
 
 impl Handle<Stop> for Vm {
     fn handle(&mut self, _: Stop) -> Result<(), QmpError> {
-        self.stop(RunState::Paused);
+        self.pause();
         Ok(())
     }
 }

@@ -27,6 +27,7 @@ use resources::space::Space;
 use super::run_page::{Kick, RunPage};
 use super::setup::PowerOn;
 use super::state::{self, StateCaps, StateError as CpuStateError, VcpuState};
+use crate::cli::log::tell;
 use crate::mailbox::Mailbox;
 
 /// Whether vCPUs may enter the guest.
@@ -156,6 +157,7 @@ impl Vcpu {
             std::thread::Builder::new().name(format!("vcpu-{index}")).spawn(move || {
                 self.page.entered_thread();
                 let _ = tell_id.send(rustix::thread::gettid().as_raw_nonzero().get());
+                let _guard = Unfinished(self.mailbox.clone());
                 self.main(&inbox);
             })?;
         let thread_id = id.recv().unwrap_or(0);
@@ -274,8 +276,19 @@ impl Vcpu {
                 sregs.efer,
             ));
         }
-        eprintln!("vmm: {text}");
+        tell(text);
         self.mailbox.internal_error();
+    }
+}
+
+/// On a vCPU's thread: if that panics, the machine stops instead of going on without the vCPU.
+struct Unfinished(Arc<Mailbox>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.internal_error();
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use resources::hv::{Hypervisor, SpaceKind};
 use resources::irq::Wire;
 use resources::nearest::nearest;
 use resources::ram::{GuestMemory, Ram};
+use resources::request::WakeReason;
 use resources::space::Space;
 
 use crate::boot::firmware::Firmware;
@@ -191,6 +192,13 @@ impl Board {
     pub fn power_button(&self) {
         if let Some(pm) = &self.pm {
             pm.lock().power_button();
+        }
+    }
+
+    /// Lets the guest read why it woke up.
+    pub fn wake(&self, reason: WakeReason) {
+        if let Some(pm) = &self.pm {
+            pm.lock().wake(reason);
         }
     }
 
