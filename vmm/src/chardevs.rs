@@ -2,8 +2,8 @@
 //!
 //! Main thread. The options are the user's; what comes over a chardev is its front end's matter.
 
-use std::io::Write as _;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::Arc;
 
 use devices::chardev::{self, Backend, CharError, Chardev, Mux};

@@ -1,8 +1,12 @@
 //! Signals that end the process in an orderly way (SIGINT, SIGTERM, SIGHUP), and SIGCONT, after
 //! which the terminal must be set up again.
 //!
-//! The handler only stores the number and writes to an eventfd; a task of the main loop turns that
-//! into a request in the mailbox. (SIGPIPE is ignored from the start by the Rust runtime.)
+//! The handler only stores the number and writes to an eventfd; a task of the I/O thread turns that
+//! into a request in the mailbox. While the main loop does not run yet, for a chardev may wait for
+//! its first client, nobody would look there: then the task puts the terminal right and has the
+//! signal end the process as it does by default. (SIGPIPE is ignored from the start by the Rust
+//! runtime.)
+#![expect(unsafe_code, reason = "a signal's default action has no safe wrapper")]
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -16,6 +20,7 @@ use crate::mailbox::Mailbox;
 
 static LAST: AtomicI32 = AtomicI32::new(0);
 static CONTINUED: AtomicBool = AtomicBool::new(false);
+static MAIN_LOOP_RUNS: AtomicBool = AtomicBool::new(false);
 static WAKE: OnceLock<EventFd> = OnceLock::new();
 
 extern "C" fn arrived(number: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
@@ -26,6 +31,21 @@ extern "C" fn arrived(number: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc
     if let Some(wake) = WAKE.get() {
         // write(2) may be called in a signal handler; a full counter is as good.
         let _ = wake.write(1);
+    }
+}
+
+/// From now on signals are requests to the main loop.
+pub fn main_loop_runs() {
+    MAIN_LOOP_RUNS.store(true, Ordering::SeqCst);
+}
+
+/// Ends the process by the signal's default action.
+fn end_by(number: i32) {
+    devices::chardev::stdio::restore_terminal();
+    // SAFETY: the default action replaces a handler of our own, and no memory is involved.
+    unsafe {
+        libc::signal(number, libc::SIG_DFL);
+        libc::kill(libc::getpid(), number);
     }
 }
 
@@ -46,6 +66,7 @@ pub fn watch(mailbox: &Arc<Mailbox>, on: &Handle) -> io::Result<()> {
             }
             match LAST.load(Ordering::Relaxed) {
                 0 => {}
+                number if !MAIN_LOOP_RUNS.load(Ordering::SeqCst) => end_by(number),
                 number => mailbox.ask(|mail| mail.signal = Some(number)),
             }
         }

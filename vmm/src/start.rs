@@ -72,6 +72,8 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     let notify = Notify::new();
     let mailbox = Mailbox::new(notify.clone());
     let (io_thread, io) = iol::Thread::spawn("io0").map_err(plain)?;
+    // Before a chardev changes the terminal's settings, or waits for its first client.
+    signals::watch(&mailbox, &io).map_err(plain)?;
 
     let escape = match config.escape {
         None => Some(chardev::ESCAPE),
@@ -90,15 +92,15 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     };
     let mut vm = Vm::new(board, vcpus, mailbox.clone(), policy);
     vm.reset().map_err(plain)?;
-    signals::watch(&mailbox, &main_loop.handle()).map_err(plain)?;
+    if let Some(text) = &config.qtest {
+        debug_port(text, &vm.board, &mut chardevs)?;
+    }
     if let Some(daemon) = daemon {
         daemon.ready().map_err(plain)?;
     }
+    signals::main_loop_runs();
     if !config.stopped {
         vm.start();
-    }
-    if let Some(text) = &config.qtest {
-        debug_port(text, &vm.board, &mut chardevs)?;
     }
     let local = main_loop.local().clone();
     let status = main_loop.run(serve(&local, &mut vm, &mut monitors, &notify));

@@ -106,13 +106,20 @@ impl Device for KvmChips {
     }
 
     /// The guest's clock goes on from where it stopped: time in which the machine did not run is
-    /// not seen by the guest.
+    /// not seen by the guest, as with the virtual clock. So KVM is not asked to add the time that
+    /// passed (KVM_CLOCK_REALTIME). The TSC does go on: to set it back would take a write on each
+    /// vCPU within a second, and where KVM then does not find them in step they never are again.
+    /// A guest that compares the two is told of the pause (KVM_KVMCLOCK_CTRL).
     fn start(&mut self) {
-        if let Some(clock) = self.clock.take() {
-            let data = kvm_clock_data { clock, ..Default::default() };
-            if let Err(error) = self.vm.vm().set_clock(&data) {
-                tracing::error!("cannot set the guest's clock: {error}");
-            }
+        let Some(clock) = self.clock.take() else { return };
+        let data = kvm_clock_data { clock, ..Default::default() };
+        if let Err(error) = self.vm.vm().set_clock(&data) {
+            tracing::error!("cannot set the guest's clock: {error}");
+        }
+        // KVM's timer has gone on and kept count of its ticks: setting it drops them, as otherwise
+        // the guest would get all those of a long pause at once.
+        if let Err(error) = self.vm.vm().get_pit2().and_then(|pit| self.vm.vm().set_pit2(&pit)) {
+            tracing::error!("cannot set the interval timer: {error}");
         }
     }
 

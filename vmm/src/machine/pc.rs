@@ -94,7 +94,7 @@ pub fn build(accel: Accel, config: PcConfig, requests: &Requests) -> Result<Boar
         add(&mut board, com, &[(port, serial::SIZE, 0)])?;
     }
     if let Some(chardev) = &config.debugcon {
-        let con = DebugCon::new("/machine/debugcon", Box::new(chardev.clone()));
+        let con = DebugCon::on_chardev("/machine/debugcon", chardev.clone())?;
         add(&mut board, con, &[(DebugCon::PORT, 1, 0)])?;
     }
     add_acpi(&mut board, &config, requests)?;
