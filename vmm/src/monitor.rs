@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use devices::chardev::{CharEvent, CharFrontend, Chardev};
@@ -24,10 +24,15 @@ use crate::vm::Vm;
 /// Bytes of input that wait for the main loop at most.
 const INBOX: usize = 16 << 10;
 
+/// Descriptors that wait for the main loop at most; further ones are closed. A request takes one.
+const MAX_FDS: usize = 16;
+
 /// The front end of a monitor's chardev.
 struct Port {
     inbox: Mutex<VecDeque<Input>>,
-    waiting: std::sync::atomic::AtomicUsize,
+    waiting: AtomicUsize,
+    /// Descriptors that have come since the main loop last looked.
+    fds: AtomicUsize,
     wants_input: AtomicBool,
     notify: Notify,
 }
@@ -40,6 +45,11 @@ enum Input {
 }
 
 impl Port {
+    fn take(&self) -> VecDeque<Input> {
+        self.fds.store(0, Ordering::Release);
+        std::mem::take(&mut *self.inbox.lock())
+    }
+
     fn put(&self, input: Input) {
         self.inbox.lock().push_back(input);
         self.notify.notify();
@@ -72,7 +82,9 @@ impl CharFrontend for Port {
     }
 
     fn receive_fd(&self, fd: OwnedFd) {
-        self.put(Input::Fd(fd));
+        if self.fds.fetch_add(1, Ordering::AcqRel) < MAX_FDS {
+            self.put(Input::Fd(fd));
+        }
     }
 }
 
@@ -108,6 +120,7 @@ impl Monitors {
         let port = Arc::new(Port {
             inbox: Mutex::default(),
             waiting: 0.into(),
+            fds: 0.into(),
             wants_input: AtomicBool::new(true),
             notify: notify.clone(),
         });
@@ -122,11 +135,11 @@ impl Monitors {
         let now = Instant::now();
         self.sessions.deliver(vm, now);
         for monitor in &self.all {
-            monitor.take_input(&mut self.sessions, &self.version);
-            while vm.exit_status().is_none() && self.sessions.serve_one(monitor.id, vm, now) {
-                self.sessions.deliver(vm, now);
-                vm.service();
-                self.sessions.deliver(vm, now);
+            // What a client asked for before it closed its side is carried out.
+            run_requests(&mut self.sessions, monitor.id, vm, now);
+            for input in monitor.port.take() {
+                monitor.take_input(input, &mut self.sessions, &self.version);
+                run_requests(&mut self.sessions, monitor.id, vm, now);
             }
         }
         for monitor in &self.all {
@@ -162,16 +175,27 @@ impl Monitors {
     }
 }
 
+/// Has the machine carry out the requests of a session that are whole.
+fn run_requests(sessions: &mut qmp::monitors::Monitors, id: MonitorId, vm: &mut Vm, now: Instant) {
+    while vm.exit_status().is_none() && sessions.serve_one(id, vm, now) {
+        sessions.deliver(vm, now);
+        vm.service();
+        sessions.deliver(vm, now);
+    }
+}
+
 impl Monitor {
-    fn take_input(&self, sessions: &mut qmp::monitors::Monitors, version: &VersionInfo) {
-        let inputs = std::mem::take(&mut *self.port.inbox.lock());
-        for input in inputs {
-            match input {
-                Input::Opened => sessions.connect(self.id, version),
-                Input::Closed => sessions.disconnect(self.id),
-                Input::Data(bytes) => sessions.feed(self.id, &bytes, None),
-                Input::Fd(fd) => sessions.feed(self.id, &[], Some(fd)),
-            }
+    fn take_input(
+        &self,
+        input: Input,
+        sessions: &mut qmp::monitors::Monitors,
+        version: &VersionInfo,
+    ) {
+        match input {
+            Input::Opened => sessions.connect(self.id, version),
+            Input::Closed => sessions.disconnect(self.id),
+            Input::Data(bytes) => sessions.feed(self.id, &bytes, None),
+            Input::Fd(fd) => sessions.feed(self.id, &[], Some(fd)),
         }
     }
 
@@ -187,5 +211,38 @@ impl Monitor {
             }
             sessions.sent(self.id, taken);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{Accel, Board};
+    use crate::mailbox::Mailbox;
+    use crate::vm::Policy;
+    use devices::chardev::{Backend, Null};
+    use resources::hv::fake::Fake;
+    use resources::iol::Loop;
+
+    #[test]
+    fn a_client_that_says_its_piece_and_leaves_is_heard() {
+        let notify = Notify::new();
+        let main_loop = Loop::new("test").unwrap();
+        let board = Board::new(Accel::Qtest(Fake::unrecorded()));
+        let mailbox = Mailbox::new(notify.clone());
+        let mut vm = Vm::new(board, Vec::new(), mailbox, Policy::default());
+        let chardev = Chardev::open("m", Backend::Null(Null {}), &main_loop.handle()).unwrap();
+        let mut monitors = Monitors::new(crate::version());
+        monitors.add(&chardev, false, &notify).unwrap();
+        let port = monitors.all[0].port.clone();
+        port.event(CharEvent::Opened);
+        port.receive(br#"{"execute":"qmp_capabilities"}{"execute":"quit"}"#);
+        port.event(CharEvent::Closed);
+        for _ in 0..2 * MAX_FDS {
+            port.receive_fd(std::fs::File::open("/dev/null").unwrap().into());
+        }
+        assert_eq!(port.inbox.lock().len(), 3 + MAX_FDS);
+        monitors.serve(&mut vm);
+        assert_eq!(vm.exit_status(), Some(0));
     }
 }

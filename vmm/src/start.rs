@@ -12,7 +12,7 @@ use resources::clock::Clock;
 use resources::hv::fake::Fake;
 use resources::hv::kvm::KvmVm;
 use resources::iol::{self, Either, Handle, Local, Loop, Notify, race};
-use resources::ram::Ram;
+use resources::ram::{Ram, RamBackend};
 use resources::request::Requests;
 use time::{OffsetDateTime, UtcOffset};
 
@@ -252,8 +252,9 @@ fn build(
         tracing::warn!("{warning}");
     }
     let requests: Requests = mailbox.clone();
+    let ram = memory::ram_config(config).map_err(plain)?;
     let pc = pc::PcConfig {
-        ram: Ram::new(&memory::ram_config(config).map_err(plain)?).map_err(plain)?,
+        ram: Ram::new(&ram).map_err(plain)?,
         topology: &topology,
         serials,
         debugcon,
@@ -261,6 +262,8 @@ fn build(
         boot: boot(config)?,
     };
     let mut board = pc::build(accel.clone(), pc, &requests).map_err(plain)?;
+    // A file may hold anything.
+    board.fresh = !matches!(ram.backend, RamBackend::File(_));
     let overrides = config.globals.iter();
     let overrides = overrides
         .map(|global| (global.driver.as_str(), global.property.as_str(), global.value.as_str()))
