@@ -43,6 +43,8 @@ targets! {
     qtest_input: vmm::qtest::fuzz, Vec::new;
     device_registers: devices::fuzz::fuzz_registers, register_seeds;
     saved_state: devices::fuzz::fuzz_state, state_seeds;
+    cpu_state: vmm::cpu::state::fuzz, cpu_seeds;
+    machine_state: vmm::vm::fuzz, machine_seeds;
 }
 
 /// An input that takes this long hangs.
@@ -103,6 +105,16 @@ fn state_seeds() -> Vec<Seed> {
         seed.extend(device.save().unwrap().to_bytes().unwrap());
         seed
     })
+}
+
+/// A processor's state.
+fn cpu_seeds() -> Vec<Seed> {
+    vec![("power-on".into(), vmm::cpu::state::fuzz_seed())]
+}
+
+/// What a machine saves.
+fn machine_seeds() -> Vec<Seed> {
+    vec![("power-on".into(), vmm::vm::fuzz_seed())]
 }
 
 /// One seed for each device, by its number.

@@ -26,6 +26,12 @@ use crate::machine::Board;
 use crate::mailbox::{Mail, Mailbox, by_guest};
 use crate::runstate;
 
+mod fuzz;
+#[cfg(test)]
+mod tests;
+
+pub use fuzz::{fuzz, fuzz_seed};
+
 /// What the user decided about the machine's life, and its names.
 #[derive(Debug, Default)]
 pub struct Policy {
@@ -461,6 +467,3 @@ impl Vm {
 fn vcpu_path(index: usize) -> String {
     format!("/machine/cpu[{index}]")
 }
-
-#[cfg(test)]
-mod tests;

@@ -9,6 +9,7 @@
 //! be loaded first: KVM reads page-directory pointers, and writes clock structures, through the
 //! registers set here. CPUID must be set first too, or KVM refuses what the processor lacks.
 
+mod fuzz;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,8 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+pub use fuzz::{fuzz, fuzz_seed};
 
 /// Model-specific registers with a place of their own in the order of loading (Intel SDM volume 4).
 const MSR_TSC: u32 = 0x10;

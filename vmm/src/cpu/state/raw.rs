@@ -34,6 +34,13 @@ pub(super) fn xsave(vcpu: &VcpuFd, size: usize) -> Result<Vec<u8>, StateError> {
 
 /// Sets the XSAVE area from saved bytes; what this host has beyond them is zero.
 pub(super) fn set_xsave(vcpu: &VcpuFd, size: usize, bytes: &[u8]) -> Result<(), StateError> {
+    let xsave = xsave_buffer(size, bytes)?;
+    // SAFETY: the buffer is at least as large as the area KVM named for this VM.
+    unsafe { vcpu.set_xsave2(&xsave) }.map_err(StateError::kvm("KVM_SET_XSAVE"))
+}
+
+/// Checks the size of a saved XSAVE area and gives it the type KVM takes.
+pub(super) fn xsave_buffer(size: usize, bytes: &[u8]) -> Result<Xsave, StateError> {
     let size = size.max(XSAVE_MIN);
     let (bytes, beyond) = bytes.split_at(bytes.len().min(size));
     if beyond.iter().any(|b| *b != 0) {
@@ -55,8 +62,7 @@ pub(super) fn set_xsave(vcpu: &VcpuFd, size: usize, bytes: &[u8]) -> Result<(), 
     // SAFETY: the array is replaced by one of the same size; the length of the flexible part is
     // not touched.
     unsafe { xsave.as_mut_fam_struct() }.xsave.region = region;
-    // SAFETY: the buffer is at least as large as the area KVM named for this VM.
-    unsafe { vcpu.set_xsave2(&xsave) }.map_err(StateError::kvm("KVM_SET_XSAVE"))
+    Ok(xsave)
 }
 
 fn buffer(size: usize) -> Result<Xsave, StateError> {
