@@ -234,8 +234,9 @@ fn build(
         .and_then(|topology| {
             topology.check_machine(machine.name, machine.max_cpus).map(|()| topology)
         })
-        .map_err(plain)?;
-    let spec = CpuSpec::parse(config.cpu.as_deref().unwrap_or(DEFAULT_CPU)).map_err(plain)?;
+        .map_err(|error| StartError(format!("-smp: {error}")))?;
+    let cpu = config.cpu.as_deref().unwrap_or(DEFAULT_CPU);
+    let spec = CpuSpec::parse(cpu).map_err(|error| StartError(format!("-cpu {cpu}: {error}")))?;
     let accel = match (config.accel, machine.kind) {
         (_, machine::Kind::None) | (AccelKind::Qtest, _) => Accel::Qtest(Fake::unrecorded()),
         (AccelKind::Kvm, _) => Accel::Kvm(KvmVm::new().map_err(plain)?),
