@@ -2,11 +2,12 @@
 //!
 //! [`linux`] and [`tiny`] hold the tests, [`rig`] what tests are written with, [`host`] the places
 //! they run in (this machine's KVM or a nested host), [`supply`] the files they need, [`suite`]
-//! the `cargo vmtest` command and [`demo`] the `cargo demo` one.
+//! the `cargo vmtest` command, [`demo`] the `cargo demo` one and [`bench`] `cargo vmbench`.
 //!
 //! What the rig reads (consoles, QMP, its own nested hosts) is bounded in size and in time, because
 //! a program under test may do anything. Modules that start threads or hold locks say so.
 
+pub mod bench;
 pub mod demo;
 pub mod host;
 pub mod linux;

@@ -1,4 +1,4 @@
-//! The `cargo vmtest` and `cargo demo` commands.
+//! The `cargo vmtest`, `cargo demo` and `cargo vmbench` commands.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,16 +8,18 @@ use tests::rig::Result;
 use tests::rig::registry::{self, Ctx};
 use tests::rig::vm::Peer;
 use tests::suite::Options;
-use tests::{demo, suite};
+use tests::{bench, demo, suite};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["demo"] => demo::run(),
+        ["bench", words @ ..] => bench::run(words),
         // The rig's own processes.
         ["probe"] => run_probe_guest(),
         ["run-one", name, peer, path, guests] => run_one(name, peer, path, guests),
+        ["bench-round", measure, trips, vmm, guests] => bench::round(measure, trips, vmm, guests),
         ["relay", port, socket] => demo::relay(port.as_ref(), socket.as_ref()),
         words => Options::parse(words).and_then(suite::run),
     };

@@ -225,6 +225,12 @@ impl Supplies {
         Ok(Self { kernels, guests })
     }
 
+    /// The package of the kernel that nested hosts and benchmarks boot.
+    pub fn newest_kernel(&self) -> &str {
+        let found = self.kernels.iter().find(|(kernel, _)| *kernel == Kernel::V6_12);
+        found.map_or("", |(_, files)| files.key().trim())
+    }
+
     /// A nested host for these guests and this program.
     pub fn nested(self, peer: Peer) -> Result<Nested> {
         let wanted = |(kernel, _): &&(Kernel, Files)| *kernel == Kernel::V6_12;

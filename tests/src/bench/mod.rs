@@ -1,0 +1,204 @@
+//! The `cargo vmbench` command: how fast and how lean `vmm` is, with QEMU measured beside it in
+//! the same run.
+//!
+//! [`measure`](self::measure) has the measures, which run on this machine's KVM where it can and
+//! in a nested host where they need Linux; [`report`] makes the table. One thread, no locks.
+
+mod measure;
+mod process;
+mod report;
+mod sample;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::host::nested::{End, Machine, Nested};
+use crate::host::{Programs, probe};
+use crate::rig::Result;
+use crate::rig::vm::Peer;
+use crate::suite::{Supplies, native_kvm};
+use crate::workspace::{peer, root};
+use measure::{Measure, Place};
+use report::{Report, Where};
+use sample::Samples;
+
+const USAGE: &str = "\
+usage: cargo vmbench [--quick] [--rounds N] [--only greeting|boot|query] [--write]
+  --quick   one round of everything
+  --rounds  that many boots of every machine, and four times as many starts; 5 without it
+  --only    one measure
+  --write   put the table into docs/performance.md
+environment:
+  VMTEST_HOST, VMTEST_VMM as for cargo vmtest";
+
+/// A nested host that takes longer for one round is stuck.
+const ROUND: Duration = Duration::from_secs(600);
+
+struct Options {
+    rounds: usize,
+    only: Option<Measure>,
+    write: bool,
+}
+
+impl Options {
+    fn parse(words: &[&str]) -> Result<Self> {
+        let mut options = Self { rounds: 5, only: None, write: false };
+        let mut words = words.iter();
+        while let Some(&word) = words.next() {
+            match word {
+                "--quick" => options.rounds = 1,
+                "--rounds" => {
+                    let rounds = words.next().and_then(|word| word.parse().ok());
+                    let rounds = rounds.filter(|&rounds| rounds > 0);
+                    options.rounds = rounds.ok_or("--rounds takes a number from 1 on")?;
+                }
+                "--only" => {
+                    let word = words.next().copied().unwrap_or_default();
+                    let only = Measure::ALL.into_iter().find(|measure| measure.word() == word);
+                    options.only = Some(only.ok_or_else(|| format!("--only {word}?\n{USAGE}"))?);
+                }
+                "--write" => options.write = true,
+                _ => return Err(USAGE.into()),
+            }
+        }
+        if options.write && options.only.is_some() {
+            return Err("--write needs all measures".into());
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, measure: Measure) -> bool {
+        self.only.is_none_or(|only| only == measure)
+    }
+
+    /// How many rounds `measure` gets, and how many trips a round has.
+    fn plan(&self, measure: Measure) -> (usize, usize) {
+        match measure {
+            Measure::Boot => (self.rounds, 0),
+            Measure::Greeting => (self.rounds * 4, 0),
+            Measure::Query => (self.rounds, 1000),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(words: &[&str]) -> Result {
+    let options = Options::parse(words)?;
+    let Peer::Vmm(vmm) = peer()? else {
+        return Err("VMTEST_PEER is for cargo vmtest: the bench measures both".into());
+    };
+    let native = native_kvm()?;
+    let supplies = Supplies::get()?;
+    let mut report = Report::new(&vmm, &supplies)?;
+    if native != probe::Native::Nothing {
+        println!("== on this machine");
+        let guests = supplies.guests.path();
+        // The first round warms the caches up.
+        for measure in [Measure::Greeting, Measure::Boot, Measure::Query] {
+            if !options.wants(measure)
+                || (measure == Measure::Boot && native != probe::Native::Linux)
+            {
+                continue;
+            }
+            let (rounds, trips) = options.plan(measure);
+            for round in 0..=rounds {
+                let place = Place::new(&vmm, guests)?;
+                let samples = place.round(measure, trips)?;
+                said(measure, round, rounds);
+                if round > 0 {
+                    report.add(Where::Here, &samples);
+                }
+            }
+        }
+    }
+    if native != probe::Native::Linux {
+        println!("== in a nested host");
+        let nested = supplies.nested(&Programs::new(Peer::Vmm(vmm))?)?;
+        in_nested_host(&options, &nested, &mut report)?;
+    }
+    let text = report.markdown();
+    println!("\n{text}");
+    if options.write {
+        report::write(&root().join("docs/performance.md"), &text)?;
+    }
+    Ok(())
+}
+
+fn said(measure: Measure, round: usize, rounds: usize) {
+    match round {
+        0 => println!("{}: warmed up", measure.word()),
+        _ => println!("{}: round {round} of {rounds}", measure.word()),
+    }
+}
+
+/// A nested host that dies is replaced, and the round done again.
+fn in_nested_host(options: &Options, nested: &Nested, report: &mut Report) -> Result {
+    let mut machine: Option<Machine> = None;
+    let mut deaths = 0;
+    for measure in Measure::ALL {
+        if !options.wants(measure) {
+            continue;
+        }
+        let (rounds, trips) = options.plan(measure);
+        let mut round = 0;
+        while round <= rounds {
+            let host = match &mut machine {
+                Some(host) => host,
+                none => none.insert(nested.start()?),
+            };
+            let line =
+                format!("/run/vmtest bench-round {} {trips} /run/vmm /guests", measure.word());
+            let end = host.run(&Nested::inside(&line), ROUND)?;
+            let output = host.output();
+            match end {
+                End::Exit(0) => {
+                    let mut samples = Samples::default();
+                    samples.parse(&output)?;
+                    said(measure, round, rounds);
+                    if round > 0 {
+                        report.add(Where::Nested, &samples);
+                    }
+                    round += 1;
+                }
+                End::Exit(status) => return Err(format!("{output}exit code {status}").into()),
+                End::Late => return Err(host.explain(&format!("{output}takes too long")).into()),
+                End::Died => {
+                    println!("{}", host.explain("the nested host died, again in a fresh one"));
+                    deaths += 1;
+                    if deaths > 2 {
+                        return Err("three nested hosts died".into());
+                    }
+                    machine = None;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One round inside of a nested host; the values go to standard output.
+pub fn round(measure: &str, trips: &str, vmm: &str, guests: &str) -> Result {
+    let measure = Measure::ALL.into_iter().find(|known| known.word() == measure);
+    let place = Place::new(&PathBuf::from(vmm), Path::new(guests))?;
+    let samples = place.round(measure.ok_or("no such measure")?, trips.parse()?)?;
+    print!("{}", samples.lines());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_command_line() {
+        let options = Options::parse(&["--rounds", "3", "--write"]).unwrap();
+        assert_eq!((options.rounds, options.write), (3, true));
+        let options = Options::parse(&["--quick", "--only", "boot"]).unwrap();
+        assert!(options.wants(Measure::Boot) && !options.wants(Measure::Query));
+        for wrong in
+            [&["--rounds", "0"][..], &["--only", "x"], &["--fast"], &["--only", "boot", "--write"]]
+        {
+            assert!(Options::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The table: each target with what was measured, then every figure. Plain data.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use super::sample::{Figure, Samples, Series, Who};
+use crate::host::image::QEMU;
+use crate::rig::Result;
+use crate::suite::Supplies;
+
+/// Where something was measured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Where {
+    /// On this machine's own KVM.
+    Here,
+    /// In a nested host, on the KVM of a kernel that runs on an emulated processor.
+    Nested,
+}
+
+impl Where {
+    const ALL: [Self; 2] = [Self::Here, Self::Nested];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Here => "this machine",
+            Self::Nested => "nested host",
+        }
+    }
+}
+
+/// What has to be reached.
+enum Limit {
+    /// At most this, whatever the other does.
+    Value(f64),
+    /// At most this part of the other's median.
+    Part(f64),
+}
+
+struct Target {
+    figure: Figure,
+    who: Who,
+    other: Who,
+    limit: Limit,
+    /// Where it is judged; elsewhere the figures are only told.
+    places: &'static [Where],
+}
+
+const BOTH: &[Where] = &[Where::Here, Where::Nested];
+
+const TARGETS: [Target; 8] = [
+    Target {
+        figure: Figure::GreetingCpu,
+        who: Who::Vmm,
+        other: Who::Pc,
+        limit: Limit::Value(8.0),
+        places: &[Where::Here],
+    },
+    Target {
+        figure: Figure::GreetingCpu,
+        who: Who::Vmm,
+        other: Who::Pc,
+        limit: Limit::Part(0.2),
+        places: BOTH,
+    },
+    Target {
+        figure: Figure::Init,
+        who: Who::Vmm,
+        other: Who::Pc,
+        limit: Limit::Part(0.5),
+        places: BOTH,
+    },
+    Target {
+        figure: Figure::Init,
+        who: Who::VmmPvh,
+        other: Who::MicrovmPvh,
+        limit: Limit::Part(1.0),
+        places: BOTH,
+    },
+    Target {
+        figure: Figure::Init,
+        who: Who::Vmm,
+        other: Who::Microvm,
+        limit: Limit::Part(1.0),
+        places: BOTH,
+    },
+    Target {
+        figure: Figure::Resident,
+        who: Who::Vmm,
+        other: Who::Pc,
+        limit: Limit::Value(8192.0),
+        places: BOTH,
+    },
+    Target {
+        figure: Figure::QueryStopped,
+        who: Who::Vmm,
+        other: Who::Pc,
+        limit: Limit::Part(0.5),
+        places: BOTH,
+    },
+    Target {
+        figure: Figure::QueryRunning,
+        who: Who::Vmm,
+        other: Who::Pc,
+        limit: Limit::Part(0.5),
+        places: BOTH,
+    },
+];
+
+/// What was measured, and of what.
+pub(super) struct Report {
+    here: Samples,
+    nested: Samples,
+    about: String,
+}
+
+impl Report {
+    /// An empty table for the program `vmm`.
+    pub(super) fn new(vmm: &Path, supplies: &Supplies) -> Result<Self> {
+        let mut about = String::new();
+        writeln!(about, "- machine: {}", machine()?)?;
+        writeln!(about, "- `vmm`: {}", version(vmm)?)?;
+        writeln!(about, "- QEMU: {}", version(Path::new(QEMU))?)?;
+        writeln!(about, "- guest and nested host: {}", supplies.newest_kernel())?;
+        Ok(Self { here: Samples::default(), nested: Samples::default(), about })
+    }
+
+    /// Adds what was measured somewhere.
+    pub(super) fn add(&mut self, place: Where, samples: &Samples) {
+        let all = match place {
+            Where::Here => &mut self.here,
+            Where::Nested => &mut self.nested,
+        };
+        all.extend(samples);
+    }
+
+    fn samples(&self, place: Where) -> &Samples {
+        match place {
+            Where::Here => &self.here,
+            Where::Nested => &self.nested,
+        }
+    }
+
+    /// The whole report as markdown.
+    pub(super) fn markdown(&self) -> String {
+        let mut text = format!("{}\n", self.about);
+        text.push_str("| target | where | vmm | QEMU | vmm / QEMU | reached |\n");
+        text.push_str("|---|---|--:|--:|--:|---|\n");
+        for target in &TARGETS {
+            for &place in target.places {
+                if let Some(row) = self.verdict(target, place) {
+                    text.push_str(&row);
+                }
+            }
+        }
+        text.push_str("\n| figure | where | who | values | least | median | 99 % | most |\n");
+        text.push_str("|---|---|---|--:|--:|--:|--:|--:|\n");
+        for figure in Figure::ALL {
+            for place in Where::ALL {
+                for who in Who::ALL {
+                    if let Some(series) = self.samples(place).series(figure, who) {
+                        text.push_str(&row(figure, place, who, &series));
+                    }
+                }
+            }
+        }
+        text
+    }
+
+    fn verdict(&self, target: &Target, place: Where) -> Option<String> {
+        let samples = self.samples(place);
+        let ours = samples.series(target.figure, target.who)?.median();
+        let theirs = samples.series(target.figure, target.other)?.median();
+        let (limit, reached) = match target.limit {
+            Limit::Value(most) => (format!("at most {most}"), ours <= most),
+            Limit::Part(part) => {
+                (format!("at most {part} of {}", target.other.name()), { ours <= theirs * part })
+            }
+        };
+        Some(format!(
+            "| {}: {limit} | {} | {} | {} | {:.2} | {} |\n",
+            target.figure.name(),
+            place.name(),
+            number(ours),
+            number(theirs),
+            ours / theirs,
+            if reached { "yes" } else { "no" }
+        ))
+    }
+}
+
+fn row(figure: Figure, place: Where, who: Who, series: &Series) -> String {
+    format!(
+        "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
+        figure.name(),
+        place.name(),
+        who.name(),
+        series.count(),
+        number(series.quantile(0.0)),
+        number(series.median()),
+        number(series.quantile(0.99)),
+        number(series.quantile(1.0)),
+    )
+}
+
+/// Three digits that mean something.
+fn number(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
+}
+
+/// The first line a program says of itself.
+fn version(program: &Path) -> Result<String> {
+    let output = Command::new(program).arg("-version").output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().next().unwrap_or("unknown").trim().to_owned())
+}
+
+/// Processor, processors, memory, kernel and what else the machine was doing.
+fn machine() -> Result<String> {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("unknown processor", |(_, model)| model.trim());
+    let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let release: Vec<&str> = release.split(['.', '-']).take(2).map(str::trim).collect();
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let load = load.split_whitespace().next().unwrap_or("unknown").to_owned();
+    Ok(format!(
+        "{model}, {count} processors, Linux {}, load {load} when the run began",
+        release.join(".")
+    ))
+}
+
+const BEGIN: &str = "<!-- cargo vmbench --write: begin -->\n";
+const END: &str = "<!-- cargo vmbench --write: end -->\n";
+
+/// Puts `table` between the two marks in the file.
+pub(super) fn write(file: &Path, table: &str) -> Result {
+    let text = std::fs::read_to_string(file)?;
+    let whole = replace(&text, table)
+        .ok_or_else(|| format!("{} has no lines {BEGIN:?} and {END:?}", file.display()))?;
+    Ok(std::fs::write(file, whole)?)
+}
+
+fn replace(text: &str, table: &str) -> Option<String> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}{table}{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report { here: Samples::default(), nested: Samples::default(), about: String::new() }
+    }
+
+    #[test]
+    fn a_target_is_judged_by_medians() {
+        let mut report = report();
+        let mut samples = Samples::default();
+        samples.add(Figure::GreetingCpu, Who::Vmm, [5.0, 6.0, 90.0]);
+        samples.add(Figure::GreetingCpu, Who::Pc, [60.0, 29.0, 10.0]);
+        report.add(Where::Here, &samples);
+        let text = report.markdown();
+        assert!(text.contains("at most 8 | this machine | 6.00 | 29.0 | 0.21 | yes |"), "{text}");
+        assert!(text.contains("at most 0.2 of QEMU pc, bzImage | this machine"), "{text}");
+        assert_eq!(text.matches("| no |").count(), 1, "{text}");
+        assert!(text.contains("| vmm, bzImage | 3 | 5.00 | 6.00 | 90.0 | 90.0 |"), "{text}");
+    }
+
+    #[test]
+    fn the_table_goes_between_the_marks() {
+        let text = format!("a\n{BEGIN}old\n{END}b\n");
+        let new = replace(&text, "new\n").unwrap();
+        assert_eq!(new, format!("a\n{BEGIN}new\n{END}b\n"));
+        assert!(replace("a\n", "new\n").is_none());
+    }
+}
