@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::host::nested::{End, Machine, Nested};
-use crate::host::{Programs, probe};
+use crate::host::probe;
 use crate::rig::Result;
 use crate::rig::vm::Peer;
 use crate::suite::{Supplies, native_kvm};
@@ -113,7 +113,7 @@ pub fn run(words: &[&str]) -> Result {
     }
     if native != probe::Native::Linux {
         println!("== in a nested host");
-        let nested = supplies.nested(&Programs::new(Peer::Vmm(vmm))?)?;
+        let nested = supplies.nested(Peer::Vmm(vmm))?;
         in_nested_host(&options, &nested, &mut report)?;
     }
     let text = report.markdown();
