@@ -14,22 +14,28 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
-        ["demo"] => demo::run(),
-        ["bench", words @ ..] => bench::run(words),
+        ["demo"] => demo::run().map(success),
+        ["bench", words @ ..] => bench::run(words).map(success),
         // The rig's own processes.
-        ["probe"] => run_probe_guest(),
-        ["run-one", name, peer, path, guests] => run_one(name, peer, path, guests),
-        ["bench-round", measure, trips, vmm, guests] => bench::round(measure, trips, vmm, guests),
-        ["relay", port, socket] => demo::relay(port.as_ref(), socket.as_ref()),
+        ["probe-kvm"] => run_probe_guest().map(success),
+        ["run-one", name, peer, path, guests] => run_one(name, peer, path, guests).map(success),
+        ["bench-round", measure, trips, vmm, guests] => {
+            bench::round(measure, trips, vmm, guests).map(success)
+        }
+        ["relay", port, socket] => demo::relay(port.as_ref(), socket.as_ref()).map(success),
         words => Options::parse(words).and_then(suite::run),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn success((): ()) -> ExitCode {
+    ExitCode::SUCCESS
 }
 
 /// Runs one test on the machine we are on.

@@ -35,7 +35,7 @@ pub fn probe() -> Result<(Native, String)> {
         return Ok((Native::Nothing, format!("no /dev/kvm: {error}")));
     }
     let mut command = Command::new(THIS_PROGRAM);
-    command.arg("probe").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.arg("probe-kvm").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = die_with_parent(&mut command).spawn()?;
     let Some(status) = wait_for_exit(&mut child, LIMIT)? else {
         child.kill()?;

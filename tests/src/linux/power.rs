@@ -9,13 +9,13 @@ use crate::rig::vm::{Kernel, SOON, TestVm};
 
 pub(super) fn tests() -> Vec<Test> {
     let mut tests = vec![
-        Test::linux("power::poweroff", 120, poweroff),
-        Test::linux("power::poweroff_no_shutdown", 120, poweroff_no_shutdown),
-        Test::linux("power::system_powerdown_6.12", 120, |ctx| powerdown(ctx, Kernel::V6_12)),
-        Test::linux("power::system_powerdown_6.1", 120, |ctx| powerdown(ctx, Kernel::V6_1)),
-        Test::linux("power::quit", 120, quit),
-        Test::linux("power::sigterm", 120, sigterm),
-        Test::linux("power::reboot_no_reboot", 120, no_reboot),
+        Test::linux("power::poweroff", 200, poweroff),
+        Test::linux("power::poweroff_no_shutdown", 200, poweroff_no_shutdown),
+        Test::linux("power::system_powerdown_6.12", 200, |ctx| powerdown(ctx, Kernel::V6_12)),
+        Test::linux("power::system_powerdown_6.1", 200, |ctx| powerdown(ctx, Kernel::V6_1)),
+        Test::linux("power::quit", 200, quit),
+        Test::linux("power::sigterm", 200, sigterm),
+        Test::linux("power::reboot_no_reboot", 200, no_reboot),
     ];
     // The kernel's ways to start the machine again: ACPI reset register, keyboard controller,
     // PCI reset port, triple fault.
