@@ -50,6 +50,12 @@ impl Port {
         std::mem::take(&mut *self.inbox.lock())
     }
 
+    /// Takes the news that a client has come, if that is what is next.
+    fn take_opened(&self) -> bool {
+        let mut inbox = self.inbox.lock();
+        matches!(inbox.front(), Some(Input::Opened)) && inbox.pop_front().is_some()
+    }
+
     fn put(&self, input: Input) {
         self.inbox.lock().push_back(input);
         self.notify.notify();
@@ -128,6 +134,16 @@ impl Monitors {
         let id = self.sessions.add(pretty);
         self.all.push(Monitor { id, port, chardev: chardev.clone() });
         Ok(())
+    }
+
+    /// Greets clients that have come while the machine is still being made; what they ask waits.
+    pub fn greet(&mut self) {
+        for monitor in &self.all {
+            if monitor.port.take_opened() {
+                self.sessions.connect(monitor.id, &self.version);
+                monitor.send(&mut self.sessions);
+            }
+        }
     }
 
     /// Deals with all input, has requests carried out, and sends what there is to send.

@@ -4,6 +4,7 @@
 //! runs, and told in one line.
 
 use std::io::IsTerminal;
+use std::pin::pin;
 use std::sync::Arc;
 
 use devices::chardev;
@@ -90,8 +91,9 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         name: config.name.guest.clone(),
         uuid: config.uuid.unwrap_or_default(),
     };
-    let mut vm = Vm::new(board, vcpus, mailbox.clone(), policy);
-    vm.reset().map_err(plain)?;
+    let vm = Vm::new(board, vcpus, mailbox.clone(), policy);
+    let local = main_loop.local().clone();
+    let mut vm = main_loop.run(first_reset(&local, vm, &mut monitors, &notify))?;
     if let Some(text) = &config.qtest {
         debug_port(text, &vm.board, &mut chardevs)?;
     }
@@ -102,7 +104,6 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     if !config.stopped {
         vm.start();
     }
-    let local = main_loop.local().clone();
     let status = main_loop.run(serve(&local, &mut vm, &mut monitors, &notify));
     drop(vm);
     chardevs.close();
@@ -158,6 +159,32 @@ fn debug_port(text: &str, board: &Board, chardevs: &mut Chardevs) -> Result<(), 
         qtest::attach(chardev, &io, engine).map_err(plain)?;
     }
     Ok(())
+}
+
+/// Resets the machine for the first time, which loads the kernel, on a pool thread: clients are
+/// greeted meanwhile.
+async fn first_reset(
+    local: &Local,
+    mut vm: Vm,
+    monitors: &mut Monitors,
+    notify: &Notify,
+) -> Result<Vm, StartError> {
+    let mut reset = pin!(local.pool(move || {
+        let done = vm.reset();
+        (vm, done)
+    }));
+    loop {
+        match race(reset.as_mut(), notify.notified()).await {
+            Either::Left(finished) => {
+                let (vm, done) = finished.map_err(plain)?;
+                done.map_err(plain)?;
+                // What else came in is looked at when the main loop runs.
+                notify.notify();
+                return Ok(vm);
+            }
+            Either::Right(()) => monitors.greet(),
+        }
+    }
 }
 
 /// The main loop: the mailbox first, then the clients, until the machine ends.
