@@ -14,6 +14,7 @@ use resources::nearest::nearest;
 
 use crate::cli::keyval::Pairs;
 use crate::mailbox::Mailbox;
+use crate::signals;
 
 /// The character devices of a machine.
 pub struct Chardevs {
@@ -100,7 +101,11 @@ impl Chardevs {
         }
         let entry = if shared {
             let mailbox = self.mailbox.clone();
-            let quit = move || mailbox.ask(|mail| mail.quit = Some(ShutdownCause::HostUi));
+            let quit = move || {
+                if !signals::end_start() {
+                    mailbox.ask(|mail| mail.quit = Some(ShutdownCause::HostUi));
+                }
+            };
             Entry::Shared(Mux::new(base, on, self.escape, quit)?)
         } else {
             Entry::Plain(base)

@@ -39,6 +39,16 @@ pub fn main_loop_runs() {
     MAIN_LOOP_RUNS.store(true, Ordering::SeqCst);
 }
 
+/// Ends the process, as SIGTERM does, if it still waits for what a start takes; `false` if the main
+/// loop runs, which is then to be asked.
+pub fn end_start() -> bool {
+    let starting = !MAIN_LOOP_RUNS.load(Ordering::SeqCst);
+    if starting {
+        end_by(libc::SIGTERM);
+    }
+    starting
+}
+
 /// Ends the process by the signal's default action.
 fn end_by(number: i32) {
     devices::chardev::stdio::restore_terminal();
