@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc::channel;
+use std::thread;
 
 use tests::host::probe::run_probe_guest;
 use tests::rig::Result;
@@ -46,5 +48,14 @@ fn run_one(name: &str, peer: &str, path: &str, guests: &str) -> Result {
     };
     let test = registry::all().into_iter().find(|test| test.name == name);
     let test = test.ok_or_else(|| format!("there is no test {name}"))?;
-    (test.body)(&Ctx::new(peer, guests.as_ref())?)
+    let (limit, guests) = (test.limit, PathBuf::from(guests));
+    // The limit is kept here, beside the test: if even this process does not end in time, it is
+    // the machine below it that hangs.
+    let (tell, ended) = channel();
+    thread::spawn(move || {
+        let result = Ctx::new(peer, &guests).and_then(|ctx| (test.body)(&ctx));
+        let _ = tell.send(result.map_err(|error| error.to_string()));
+    });
+    let late = || format!("not done within {} s", limit.as_secs());
+    Ok(ended.recv_timeout(limit).unwrap_or_else(|_| Err(late()))?)
 }

@@ -189,7 +189,7 @@ fn summary(count: &Count) -> ExitCode {
     }
     if !count.restarted.is_empty() {
         println!(
-            "{} nested hosts died and their tests ran again: {}",
+            "{} nested hosts died or hung and their tests ran again: {}",
             count.restarted.len(),
             count.restarted.join(", ")
         );

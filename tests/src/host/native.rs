@@ -8,7 +8,7 @@ use crate::rig::Result;
 use crate::rig::console::Transcript;
 use crate::rig::process::{die_with_parent, wait_for_exit};
 use crate::rig::registry::Test;
-use crate::rig::vm::Peer;
+use crate::rig::vm::{Peer, SOON};
 use crate::workspace::THIS_PROGRAM;
 
 /// This machine.
@@ -29,7 +29,7 @@ impl Host for Native {
         let mut child = die_with_parent(&mut command).spawn()?;
         let stdout = Transcript::collect(child.stdout.take().ok_or("no stdout")?);
         let stderr = Transcript::collect(child.stderr.take().ok_or("no stderr")?);
-        let status = wait_for_exit(&mut child, test.limit)?;
+        let status = wait_for_exit(&mut child, test.limit + SOON)?;
         let mut output = stdout.text();
         output.push_str(&stderr.text());
         if status.is_none() {
