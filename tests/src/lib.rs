@@ -2,7 +2,7 @@
 //!
 //! [`linux`] and [`tiny`] hold the tests, [`rig`] what tests are written with, [`host`] the places
 //! they run in (this machine's KVM or a nested host), [`supply`] the files they need, [`suite`]
-//! the `cargo vmtest` command, [`demo`] the `cargo demo` one and [`bench`] `cargo vmbench`.
+//! the `cargo vmtest` command, [`demo`] the `cargo demo` one and [`mod@bench`] `cargo vmbench`.
 //!
 //! What the rig reads (consoles, QMP, its own nested hosts) is bounded in size and in time, because
 //! a program under test may do anything. Modules that start threads or hold locks say so.

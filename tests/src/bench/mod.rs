@@ -1,8 +1,8 @@
 //! The `cargo vmbench` command: how fast and how lean `vmm` is, with QEMU measured beside it in
 //! the same run.
 //!
-//! [`measure`](self::measure) has the measures, which run on this machine's KVM where it can and
-//! in a nested host where they need Linux; [`report`] makes the table. One thread, no locks.
+//! `measure` has the measures, which run on this machine's KVM where it can and
+//! in a nested host where they need Linux; `report` makes the table. One thread, no locks.
 
 mod measure;
 mod process;
