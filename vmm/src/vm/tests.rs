@@ -64,6 +64,7 @@ enum Ask {
     Signal,
     /// The quit key of a terminal.
     Quit,
+    Powerdown,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -152,7 +153,8 @@ impl Model {
             Command::Reset => _ = self.mail.insert(Ask::Guest(Request::Reset)),
             Command::Wakeup => _ = self.mail.insert(Ask::Guest(WAKEUP)),
             Command::Quit => _ = self.mail.insert(Ask::Quit),
-            Command::Powerdown | Command::None => {}
+            Command::Powerdown => _ = self.mail.insert(Ask::Powerdown),
+            Command::None => {}
         }
         true
     }
@@ -221,6 +223,9 @@ impl Model {
         if asked(WAKEUP) && self.state == Suspended && self.reset() {
             self.state = Running;
             self.events.push("WAKEUP");
+        }
+        if mail.contains(&Ask::Powerdown) {
+            self.events.push("POWERDOWN");
         }
         if asked(Request::Panicked) {
             self.events.push("GUEST_PANICKED");
@@ -361,20 +366,13 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
                 Ask::Guest(request) => vm.mailbox().request(request),
                 Ask::InternalError => vm.mailbox().internal_error(),
                 Ask::Signal => vm.mailbox().ask(|mail| mail.signal = Some(15)),
+                Ask::Powerdown => vm.mailbox().ask(|mail| mail.powerdown = true),
                 Ask::Quit => vm.mailbox().ask(|mail| mail.quit = Some(ShutdownCause::HostUi)),
             }
         }
         prop_assert_eq!(run(&mut vm, *command), model.command(*command), "success");
         if model.exit.is_none() {
             model.service();
-            // Pressed last but for what stops the machine.
-            if matches!(command, Command::Powerdown) && model.exit.is_none() {
-                let end = model.events.iter().position(|event| *event == "GUEST_PANICKED");
-                let stop =
-                    asks.contains(&Ask::InternalError) && model.events.last() == Some(&"STOP");
-                let end = end.unwrap_or(model.events.len() - usize::from(stop));
-                model.events.insert(end, "POWERDOWN");
-            }
         }
         vm.service();
         prop_assert_eq!(events(&mut vm), std::mem::take(&mut model.events));
