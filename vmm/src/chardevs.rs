@@ -27,9 +27,17 @@ pub struct Chardevs {
 /// Why there is no such chardev.
 #[derive(Debug, thiserror::Error)]
 pub enum ChardevError {
-    /// It cannot be opened, or is in use.
+    /// Its options are wrong, or it is in use.
     #[error(transparent)]
     Chardev(#[from] CharError),
+    /// The host refuses it.
+    #[error("{option}: {source}")]
+    Open {
+        /// The option that asks for it.
+        option: String,
+        /// The host's reason.
+        source: CharError,
+    },
     /// Two have the same id.
     #[error("Duplicate ID '{0}' for chardev")]
     Duplicate(String),
@@ -59,6 +67,14 @@ impl Entry {
     }
 }
 
+/// Adds the option to what the host says.
+fn named(option: impl FnOnce() -> String) -> impl FnOnce(ChardevError) -> ChardevError {
+    move |error| match error {
+        ChardevError::Chardev(source) => ChardevError::Open { option: option(), source },
+        other => other,
+    }
+}
+
 impl Chardevs {
     /// None yet. They live on the loop `io`; `escape` is the key that begins a command on one that
     /// is shared, where the user can also ask `mailbox` for the end.
@@ -79,6 +95,7 @@ impl Chardevs {
         let options = chardev::parse_options(pairs.iter())?;
         let on = self.io.clone();
         self.open(&options.id, options.backend, options.mux, &on)
+            .map_err(named(|| format!("-chardev {}", options.id)))
     }
 
     fn open(
@@ -130,7 +147,8 @@ impl Chardevs {
             chardev::Device::None => Ok(None),
             chardev::Device::Chardev(id) => self.front(&id).map(Some),
             chardev::Device::New { backend, monitor } => {
-                self.open(label, backend, monitor, on)?;
+                self.open(label, backend, monitor, on)
+                    .map_err(named(|| format!("{option} {text}")))?;
                 self.front(label).map(Some)
             }
         }

@@ -56,7 +56,13 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         Some(Forked::Daemon(daemon)) => Some(daemon),
         None => None,
     };
-    let _pidfile = config.pidfile.as_deref().map(Pidfile::acquire).transpose().map_err(plain)?;
+    let _pidfile = match &config.pidfile {
+        Some(path) => Some(
+            Pidfile::acquire(path)
+                .map_err(|error| StartError(format!("-pidfile {}: {error}", path.display())))?,
+        ),
+        None => None,
+    };
     crate::cli::log::init(&config.log).map_err(plain)?;
     if let Some(name) = &config.name.process {
         let _ = std::ffi::CString::new(name.as_str()).map(|name| rustix::thread::set_name(&name));

@@ -54,10 +54,10 @@ const NEEDED: &[(Cap, &str)] = &[
 /// Why there is no usable KVM. Each message is one line fit for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
-    /// The device cannot be opened.
+    /// The device cannot be opened, or is not KVM.
     #[error("cannot open /dev/kvm: {0}")]
     Open(std::io::Error),
-    /// A kernel from before 2007, or not KVM at all.
+    /// A kernel from before 2007.
     #[error("/dev/kvm speaks API version {0}, not 12")]
     Version(i32),
     /// The kernel lacks a capability.
@@ -88,6 +88,11 @@ impl KvmVm {
             Kvm::new().map_err(|e| KvmError::Open(std::io::Error::from_raw_os_error(e.errno())))?;
         match kvm.get_api_version() {
             12 => {}
+            // What the system call returned: this device does not know it.
+            ..0 => {
+                let error = std::io::Error::from_raw_os_error(libc::ENOTTY);
+                return Err(KvmError::Open(error));
+            }
             other => return Err(KvmError::Version(other)),
         }
         if let Some((_, name)) = NEEDED.iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
