@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::{Host, Verdict};
 use crate::rig::Result;
@@ -30,11 +31,18 @@ impl Host for Native {
         let stdout = Transcript::collect(child.stdout.take().ok_or("no stdout")?);
         let stderr = Transcript::collect(child.stderr.take().ok_or("no stderr")?);
         let status = wait_for_exit(&mut child, test.limit + SOON)?;
-        let mut output = stdout.text();
-        output.push_str(&stderr.text());
         if status.is_none() {
             child.kill()?;
             child.wait()?;
+        }
+        // What it said last may still be on its way. A process that it left behind could keep the
+        // streams open: that is not waited for long.
+        let mut output = String::new();
+        for stream in [stdout, stderr] {
+            let _ = stream.wait_for_end(Duration::from_secs(1));
+            output.push_str(&stream.text());
+        }
+        if status.is_none() {
             output.push_str(&format!("not done within {} s\n", test.limit.as_secs()));
         }
         let passed = status.is_some_and(|status| status.success());

@@ -83,6 +83,12 @@ impl Transcript {
         self.shared.said.lock().closed
     }
 
+    /// The whole text, once the stream has ended.
+    pub fn wait_for_end(&self, limit: Duration) -> Result<String> {
+        self.wait(0, Instant::now() + limit, |_| None::<()>);
+        if self.closed() { Ok(self.text()) } else { Err("the stream did not end in time".into()) }
+    }
+
     /// Waits until `found` gives a value for the text after `from`, the stream ends or `deadline`
     /// passes; the last two give `None`.
     fn wait<T>(

@@ -25,23 +25,30 @@ pub fn die_with_parent(command: &mut Command) -> &mut Command {
 
 /// Waits until `child` ends, at most `limit`; `None` when it still runs then.
 pub fn wait_for_exit(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
-    let deadline = Instant::now() + limit;
-    let raw = i32::try_from(child.id())?;
-    let pid = Pid::from_raw(raw).ok_or("a child without a process id")?;
     if let Some(status) = child.try_wait()? {
         return Ok(Some(status));
     }
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    let pid = Pid::from_raw(i32::try_from(child.id())?).ok_or("a child without a process id")?;
+    wait_for_end(pid, limit)?;
+    Ok(child.try_wait()?)
+}
+
+/// Waits until the process `pid`, which need not be a child, ends, at most `limit`; whether it
+/// has.
+pub fn wait_for_end(pid: Pid, limit: Duration) -> Result<bool> {
+    let deadline = Instant::now() + limit;
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(true),
+        Err(error) => return Err(error.into()),
+    };
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left)?;
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&Timespec::try_from(left)?)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) if left.is_zero() => return Ok(false),
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => return Ok(Some(child.wait()?)),
+            Ok(_) => return Ok(true),
             Err(error) => return Err(error.into()),
-        }
-        if Instant::now() >= deadline {
-            return Ok(child.try_wait()?);
         }
     }
 }

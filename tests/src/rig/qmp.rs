@@ -107,6 +107,18 @@ impl Qmp {
         sent.map_err(|error| self.failure(&format!("cannot send: {error}")))
     }
 
+    /// Sends bytes as they are. A peer that hung up is no failure: the next reply tells.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> Result {
+        match self.stream.write_all(bytes) {
+            Err(error)
+                if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
+            {
+                Err(self.failure(&format!("cannot send: {error}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The next message that is no event.
     pub fn reply(&mut self, deadline: Instant) -> Result<Value> {
         loop {

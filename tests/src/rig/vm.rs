@@ -254,6 +254,11 @@ impl Process {
         &self.stderr
     }
 
+    /// Everything that came on stderr, once the process has closed it.
+    pub fn wait_for_stderr(&self, limit: Duration) -> Result<String> {
+        self.stderr.wait_for_end(limit).map_err(|error| self.explain(error))
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()

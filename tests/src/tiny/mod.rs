@@ -4,6 +4,9 @@
 
 pub mod asm;
 mod boot;
+mod cli;
+mod clients;
+mod hostile;
 pub mod image;
 mod irq;
 mod pause;
@@ -32,6 +35,9 @@ pub fn tests() -> Vec<Test> {
     tests.extend(irq::tests());
     tests.extend(boot::tests());
     tests.extend(smp::tests());
+    tests.extend(clients::tests());
+    tests.extend(hostile::tests());
+    tests.extend(cli::tests());
     tests
 }
 
@@ -83,4 +89,12 @@ fn expect_equal<T: PartialEq + std::fmt::Debug>(what: &str, left: T, right: T) -
         return Ok(());
     }
     Err(format!("{what}: {left:?}, not {right:?}").into())
+}
+
+/// The memory of the machine's process that is in use, in KiB.
+fn memory_kib(vm: &TestVm) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", vm.process.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let number = line.split_whitespace().next().unwrap_or_default();
+    number.parse().map_err(|_| format!("VmRSS is {line:?}").into())
 }

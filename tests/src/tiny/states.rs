@@ -30,6 +30,10 @@ pub(super) fn tests() -> Vec<Test> {
         Test::tiny("reset::no_reboot", 60, no_reboot),
         Test::tiny("reset::no_reboot_no_shutdown", 60, no_reboot_no_shutdown),
         Test::tiny("states::internal_error", 60, internal_error),
+        Test::tiny("states::power_off", 60, power_off),
+        Test::tiny("states::power_off_no_shutdown", 60, power_off_no_shutdown),
+        Test::tiny("states::suspend_to_ram", 60, suspend_to_ram),
+        Test::tiny("states::debug_exit", 60, debug_exit),
         Test::tiny("states::sigterm", 60, sigterm),
     ]
 }
@@ -174,6 +178,80 @@ fn internal_error(ctx: &Ctx) -> Result {
     expect_shown(&mut vm, "life", 5)?;
     vm.console.expect_line("enough", SOON)?;
     expect_status(&mut vm, "running")
+}
+
+/// Writes ACPI's PM1 control: sleep type and the bit that makes it happen.
+fn sleep(g: &mut Guest, kind: u32) -> Result {
+    g.mov(edx, 0x604)?;
+    g.mov(eax, 0x2001 | kind << 10)?;
+    g.out(dx, ax)?;
+    Ok(())
+}
+
+/// A guest that powers off ends the process.
+fn power_off(ctx: &Ctx) -> Result {
+    let mut vm = start_watched(lives(|g| sleep(g, 0))?.vm(ctx)?)?;
+    expect_event(&mut vm, "SHUTDOWN", "guest-shutdown")?;
+    vm.qmp.closed(SOON)?;
+    expect_equal("exit code", vm.exit_code(SOON)?, 0)?;
+    expect_shown(&mut vm, "life", 1)
+}
+
+/// With -no-shutdown it stops the machine, which a reset makes usable again.
+fn power_off_no_shutdown(ctx: &Ctx) -> Result {
+    let vm = lives(|g| sleep(g, 0))?.vm(ctx)?;
+    let mut vm = start_watched(vm.args(["-no-shutdown"]))?;
+    for life in 1..5 {
+        expect_shown(&mut vm, "life", life)?;
+        expect_event(&mut vm, "SHUTDOWN", "guest-shutdown")?;
+        vm.qmp.event("STOP", SOON)?;
+        expect_status(&mut vm, "shutdown")?;
+        expect_refused_cont(&mut vm)?;
+        expect_equal("the guest said", vm.console.unread().contains("alive"), false)?;
+        vm.qmp.execute("system_reset", json!({}))?;
+        expect_event(&mut vm, "RESET", "host-qmp-system-reset")?;
+        expect_status(&mut vm, "paused")?;
+        vm.qmp.execute("cont", json!({}))?;
+        vm.qmp.event("RESUME", SOON)?;
+    }
+    expect_shown(&mut vm, "life", 5)?;
+    vm.console.expect_line("enough", SOON)?;
+    vm.qmp.execute("quit", json!({}))?;
+    expect_event(&mut vm, "SHUTDOWN", "host-qmp-quit")?;
+    expect_equal("exit code", vm.exit_code(SOON)?, 0)
+}
+
+/// A guest that sleeps keeps its RAM and is woken by its user; then it starts as after a reset.
+fn suspend_to_ram(ctx: &Ctx) -> Result {
+    let mut vm = start_watched(lives(|g| sleep(g, 1))?.vm(ctx)?)?;
+    for life in 1..5 {
+        expect_shown(&mut vm, "life", life)?;
+        vm.qmp.event("SUSPEND", SOON)?;
+        expect_status(&mut vm, "suspended")?;
+        expect_equal("the guest said", vm.console.unread().contains("alive"), false)?;
+        vm.qmp.execute("system_wakeup", json!({}))?;
+        vm.qmp.event("WAKEUP", SOON)?;
+        expect_status(&mut vm, "running")?;
+    }
+    expect_shown(&mut vm, "life", 5)?;
+    vm.console.expect_line("enough", SOON)?;
+    Ok(())
+}
+
+/// The debug device ends the process with twice the value written, plus 1.
+fn debug_exit(ctx: &Ctx) -> Result {
+    for value in [0, 1, 42] {
+        let mut g = Guest::new()?;
+        g.mov(edx, 0x501)?;
+        g.mov(eax, value)?;
+        g.out(dx, al)?;
+        g.print("still alive\n")?;
+        let vm = g.vm(ctx)?.args(["-device", "isa-debug-exit,iobase=0x501"]);
+        let mut vm = vm.start_bare()?;
+        expect_equal("exit code", vm.exit_code(SOON)?, 2 * value + 1)?;
+        expect_equal("stdout", vm.stdout().wait_for_end(SOON)?.as_str(), "")?;
+    }
+    Ok(())
 }
 
 /// SIGTERM is a request to shut down, also for a stopped machine and one that spins.
