@@ -1,6 +1,7 @@
 //! The virtual machine: its run state, and what starts, stops, resets, saves and loads it.
 //!
-//! A [`Vm`] belongs to the main thread; it is behind no lock and in no `Arc`. It waits for vCPU
+//! A [`Vm`] belongs to the main thread, but for its first reset, which a pool thread makes while
+//! the main thread greets clients; it is behind no lock and in no `Arc`. It waits for vCPU
 //! threads and I/O threads and nobody waits for it: what others want of it they put into its
 //! [`Mailbox`].
 //!

@@ -8,7 +8,7 @@
 //! | ports 0x20, 0x40, 0xa0, 0x4d0; memory 0xFEC00000, 0xFEE00000 | KVM's PIC, PIT, IOAPIC, APICs |
 //! | ports 0x60, 0x64 | i8042 |
 //! | port 0x70 | RTC and CMOS |
-//! | port 0x80, 0x402 | POST code, debug console |
+//! | port 0x80; 0xe9 and 0x402 | POST code; debug console |
 //! | port 0x92, 0xcf9 | A20 and reset |
 //! | ports 0x2e8, 0x2f8, 0x3e8, 0x3f8 | COM4, COM2, COM3, COM1 |
 //! | ports 0xb2, 0x600 | ACPI |
@@ -47,7 +47,7 @@ pub struct PcConfig<'a> {
     pub topology: &'a Topology,
     /// COM1 and on.
     pub serials: Vec<Arc<Chardev>>,
-    /// The debug console at port 0x402.
+    /// The debug console at ports 0xe9 and 0x402.
     pub debugcon: Option<Arc<Chardev>>,
     /// The time that the real-time clock shows, and the clock it follows.
     pub rtc: (rtc::Source, i64),
@@ -94,8 +94,9 @@ pub fn build(accel: Accel, config: PcConfig, requests: &Requests) -> Result<Boar
         add(&mut board, com, &[(port, serial::SIZE, 0)])?;
     }
     if let Some(chardev) = &config.debugcon {
+        // Where QEMU has it, and where firmware writes.
         let con = DebugCon::on_chardev("/machine/debugcon", chardev.clone())?;
-        add(&mut board, con, &[(DebugCon::PORT, 1, 0)])?;
+        add(&mut board, con, &[(0xe9, 1, 0), (DebugCon::PORT, 1, 0)])?;
     }
     add_acpi(&mut board, &config, requests)?;
     board.ram = Some(config.ram);
