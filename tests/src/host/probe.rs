@@ -16,6 +16,8 @@ use crate::rig::Result;
 use crate::rig::process::{die_with_parent, wait_for_exit};
 use crate::workspace::THIS_PROGRAM;
 
+/// What every KVM answers since 2007.
+const API_VERSION: i32 = 12;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What the machine's KVM can run.
@@ -31,8 +33,10 @@ pub enum Native {
 
 /// Finds out, in a child process; the text says why.
 pub fn probe() -> Result<(Native, String)> {
-    if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/kvm") {
-        return Ok((Native::Nothing, format!("no /dev/kvm: {error}")));
+    match Kvm::new() {
+        Ok(kvm) if kvm.get_api_version() == API_VERSION => {}
+        Ok(_) => return Ok((Native::Nothing, "/dev/kvm is something else".to_owned())),
+        Err(error) => return Ok((Native::Nothing, format!("no /dev/kvm: {error}"))),
     }
     let mut command = Command::new(THIS_PROGRAM);
     command.arg("probe-kvm").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

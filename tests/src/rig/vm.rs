@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Result;
 use super::console::{Console, Transcript};
@@ -211,7 +211,7 @@ impl VmBuilder {
         let mut command = self.command();
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
         let mut process = Process::start(&mut command)?;
-        let qmp = Qmp::connect(&socket, SOON).map_err(|error| process.explain(error))?;
+        let qmp = process.connect(&socket).map_err(|error| process.explain(error))?;
         let console = process.console()?;
         Ok(TestVm { process, console, qmp, commands: 0, qmp_path: socket })
     }
@@ -262,6 +262,16 @@ impl Process {
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Connects to its monitor at `socket` once that is there; fails when the process ends first.
+    fn connect(&mut self, socket: &Path) -> Result<Qmp> {
+        let deadline = Instant::now() + SOON;
+        while !socket.exists() && self.running()? && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let limit = if self.running()? { SOON } else { Duration::ZERO };
+        Qmp::connect(socket, limit)
     }
 
     /// Sends the process a signal.

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use iced_x86::code_asm::*;
 
-use super::asm::{DATA, Entry, Guest, PAGE_TABLES};
+use super::asm::{DATA, Guest, PAGE_TABLES};
+use super::entry::Entry;
 use super::image::Kernel;
 use super::{SOON, expect_equal, expect_shown, shown};
 use crate::rig::Result;

@@ -2,7 +2,8 @@
 
 use iced_x86::code_asm::*;
 
-use super::asm::{self, Blob, ENTRY_64, Guest, HEADER, ORIGIN, words};
+use super::asm::{self, Guest, ORIGIN};
+use super::entry::{self, Blob, ENTRY_64, HEADER, words};
 use crate::rig::Result;
 use crate::rig::registry::Ctx;
 use crate::rig::vm::VmBuilder;
@@ -25,9 +26,9 @@ impl Guest {
         image.put(FIRMWARE - 1, &[0])?;
         image.put(0, &program)?;
         let to = FIRMWARE_LOW + PROTECTED;
-        image.put(START, &asm::real_to_protected(START, FIRMWARE_LOW + GDT, to)?)?;
+        image.put(START, &entry::real_to_protected(START, FIRMWARE_LOW + GDT, to)?)?;
         image.put(PROTECTED, &copy_up(program.len())?)?;
-        image.put(GDT, &words(&asm::DESCRIPTORS))?;
+        image.put(GDT, &words(&entry::DESCRIPTORS))?;
         image.put(RESET, &reset_vector())?;
         Ok(image.bytes)
     }

@@ -1,11 +1,13 @@
 //! Tests with guests of a few instructions, which run on any KVM.
 //!
-//! [`asm`] is what they are written with, [`image`] what makes them bootable.
+//! [`asm`] is what they are written with, [`entry`] how they come to 64-bit mode, and [`image`] what
+//! makes them bootable.
 
 pub mod asm;
 mod boot;
 mod cli;
 mod clients;
+pub mod entry;
 mod hostile;
 pub mod image;
 mod irq;

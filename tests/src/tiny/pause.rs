@@ -259,7 +259,8 @@ fn registers(ctx: &Ctx, how: How) -> Result {
     const MSRS: [(&str, u32, u64); 9] = [
         ("sysenter_cs", 0x174, 0x18),
         ("sysenter_esp", 0x175, 0x1234_5670),
-        ("sysenter_eip", 0x176, 0xffff_8000_1234_5678),
+        // AMD processors have 32 bits of these.
+        ("sysenter_eip", 0x176, 0x8765_4320),
         ("star", 0xc000_0081, 0x0023_0018_0000_0000),
         ("lstar", 0xc000_0082, 0xffff_ffff_8123_4560),
         ("fmask", 0xc000_0084, 0x4_0700),
