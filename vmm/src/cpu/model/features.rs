@@ -3,6 +3,8 @@
 //! Pure data and set operations; any thread, no lock. Sources: Intel SDM volume 2A (CPUID), AMD APM
 //! volume 3 appendix E, and the kernel's `Documentation/virt/kvm/x86/cpuid.rst` for KVM's own leaf.
 
+use std::sync::LazyLock;
+
 use kvm_bindings::kvm_cpuid_entry2;
 
 /// A register of a CPUID leaf.
@@ -205,12 +207,22 @@ impl Features {
     /// The features with that name (an alias, or one name for several bits, is fine), written with
     /// `-`; `None` when there is no such name.
     pub(super) fn named(name: &str) -> Option<Self> {
-        let mut set = Self::default();
-        for (word, bits) in WORDS.iter().zip(&mut set.0) {
-            for (bit, names) in word.bits() {
-                if names.split('|').any(|n| n == name) {
-                    *bits |= 1 << bit;
+        /// Every name with its word and bit, in order: a start looks up hundreds of names.
+        static INDEX: LazyLock<Vec<(&str, usize, u32)>> = LazyLock::new(|| {
+            let mut index = Vec::new();
+            for (at, word) in WORDS.iter().enumerate() {
+                for (bit, names) in word.bits() {
+                    index.extend(names.split('|').map(|name| (name, at, bit)));
                 }
+            }
+            index.sort_unstable();
+            index
+        });
+        let from = INDEX.partition_point(|(known, ..)| *known < name);
+        let mut set = Self::default();
+        for (_, at, bit) in INDEX.iter().skip(from).take_while(|(known, ..)| *known == name) {
+            if let Some(bits) = set.0.get_mut(*at) {
+                *bits |= 1 << bit;
             }
         }
         (!set.is_empty()).then_some(set)
