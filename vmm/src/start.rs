@@ -99,7 +99,8 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     };
     let vm = Vm::new(board, vcpus, mailbox.clone(), policy);
     let local = main_loop.local().clone();
-    let mut vm = main_loop.run(first_reset(&local, vm, &mut monitors, &notify))?;
+    let mut vm =
+        main_loop.run(first_reset(&local, vm, !config.stopped, (&mut monitors, &notify)))?;
     if let Some(text) = &config.qtest {
         debug_port(text, &vm.board, &mut chardevs)?;
     }
@@ -167,16 +168,17 @@ fn debug_port(text: &str, board: &Board, chardevs: &mut Chardevs) -> Result<(), 
     Ok(())
 }
 
-/// Resets the machine for the first time, which loads the kernel, on a pool thread: clients are
-/// greeted meanwhile.
+/// Resets the machine for the first time, and loads the kernel if the guest is to run, on a pool
+/// thread: clients are greeted meanwhile.
 async fn first_reset(
     local: &Local,
     mut vm: Vm,
-    monitors: &mut Monitors,
-    notify: &Notify,
+    run: bool,
+    (monitors, notify): (&mut Monitors, &Notify),
 ) -> Result<Vm, StartError> {
     let mut reset = pin!(local.pool(move || {
         let done = vm.reset();
+        let done = if run { done.and_then(|()| Ok(vm.board.fill()?)) } else { done };
         (vm, done)
     }));
     loop {

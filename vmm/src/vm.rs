@@ -20,6 +20,7 @@ use qmp::{Event, RunState, ShutdownCause};
 use resources::request::WakeReason;
 use resources::state::{Blob, StateError, invalid};
 
+use crate::boot::Contents;
 use crate::cli::log::tell;
 use crate::cpu::setup;
 use crate::cpu::thread::{Gone, Vcpu, VcpuHandle};
@@ -170,6 +171,10 @@ impl Vm {
     fn activate(&mut self) {
         if !self.is_running() || self.exit.is_some() {
             return;
+        }
+        if let Err(error) = self.board.fill() {
+            tell(format_args!("{error}"));
+            return self.fail();
         }
         if !std::mem::replace(&mut self.active, true) {
             self.board.devices.iter().for_each(|device| device.lock().start());
@@ -363,8 +368,9 @@ impl Vm {
     /// The state of every part; the guest must not run.
     ///
     /// # Errors
-    /// When a part cannot be saved.
-    pub fn save(&self) -> Result<Vec<Section>, VmError> {
+    /// When a part cannot be saved, or guest RAM lacks what could not be loaded.
+    pub fn save(&mut self) -> Result<Vec<Section>, VmError> {
+        self.board.fill()?;
         let mut sections = Vec::new();
         let saved = self.on_all_vcpus(|vcpu| {
             let state = vcpu.save().map_err(|error| invalid(error.to_string()));
@@ -425,6 +431,8 @@ impl Vm {
             })?;
             done.map_err(|error| VmError::State(vcpu_path(vcpu.index()), error))?;
         }
+        // What is in RAM came with the state.
+        self.board.contents = Contents::default();
         self.board.loaded();
         Ok(())
     }
@@ -445,7 +453,7 @@ impl Vm {
         done
     }
 
-    fn save_recoded(&self) -> Result<Vec<Section>, VmError> {
+    fn save_recoded(&mut self) -> Result<Vec<Section>, VmError> {
         let recode = |section: Section| {
             let bytes = section.blob.to_bytes();
             let blob = bytes.and_then(|bytes| Blob::from_bytes(&bytes));

@@ -121,7 +121,7 @@ pub(super) fn load<M: GuestMemory>(
     write_cmdline(cmdline, header.cmdline_size.into(), placer).map_err(refused)?;
     let limit = u64::from(header.initrd_addr_max) + 1;
     let initrd: Option<Part> = initrd.map(|i| load_initrd(i, limit, placer)).transpose()?;
-    kernel.load(offset, len, placer.target().mem, load)?;
+    placer.copy(kernel, offset, len, load)?;
     write_zero_page(header, initrd, placer).map_err(refused)?;
     Ok(Entry::Long { rip: GuestAddress(load + ENTRY_64), rsi: GuestAddress(ZERO_PAGE) })
 }

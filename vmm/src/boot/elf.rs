@@ -175,7 +175,7 @@ impl Elf {
                 .map_err(|reason| image.refused(reason))?;
         }
         for s in &self.segments {
-            image.load(s.offset, s.file_size, placer.target().mem, s.phys)?;
+            placer.copy(image, s.offset, s.file_size, s.phys)?;
             placer
                 .zero(s.phys.saturating_add(s.file_size), s.memory_size - s.file_size)
                 .map_err(|reason| image.refused(reason))?;

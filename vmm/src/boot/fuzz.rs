@@ -39,7 +39,7 @@ pub fn fuzz(data: &[u8]) {
     let Ok(ram) = Ram::new(&RamConfig { size: SIZE, ..RamConfig::default() }) else { return };
     let layout = RamLayout::of_size(SIZE);
     let target = Target { mem: ram.memory(), layout, rsdp: None, zeroed: choice & 4 == 0 };
-    if let Ok(entry) = source.load(&target) {
+    if let Ok(entry) = source.load_all(&target) {
         let rip = match entry {
             Entry::Long { rip, .. } | Entry::Pvh { rip, .. } | Entry::Multiboot { rip, .. } => rip,
             Entry::Reset => panic!("a kernel does not start at the reset vector"),

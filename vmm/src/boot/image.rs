@@ -7,17 +7,21 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
 use super::Error;
 
-/// An open kernel, initrd or firmware file.
-#[derive(Debug)]
+/// Why an image is refused that has less than it says.
+pub(super) const TRUNCATED: &str = "it ends too early";
+
+/// An open kernel, initrd or firmware file; clones are the same file.
+#[derive(Clone, Debug)]
 pub(super) struct Image {
     what: &'static str,
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
 }
 
 impl Image {
@@ -25,7 +29,7 @@ impl Image {
     pub(super) fn open(what: &'static str, path: &Path) -> Result<Self, Error> {
         let error = |source| Error::Open { what, path: path.to_owned(), source };
         let file = File::open(path).map_err(error)?;
-        let image = Self { what, path: path.to_owned(), file };
+        let image = Self { what, path: path.to_owned(), file: Arc::new(file) };
         // A pipe or a terminal has no length and cannot be read again at reset.
         let kind = image.file.metadata().map_err(error)?.file_type();
         if !kind.is_file() {
@@ -36,7 +40,7 @@ impl Image {
 
     /// The same from a file that is open already and has no name.
     pub(super) fn from_file(what: &'static str, file: File) -> Self {
-        Self { what, path: PathBuf::from("(memory)"), file }
+        Self { what, path: PathBuf::from("(memory)"), file: Arc::new(file) }
     }
 
     /// The path it was opened by.
@@ -91,13 +95,13 @@ impl Image {
         mem: &M,
         addr: u64,
     ) -> Result<(), Error> {
-        let mut file = &self.file;
+        let mut file = &*self.file;
         file.seek(SeekFrom::Start(offset)).map_err(|e| self.unreadable(e))?;
         let mut done = 0;
         while done < len {
             let rest = usize::try_from(len - done).unwrap_or(usize::MAX);
             match mem.read_volatile_from(GuestAddress(addr.saturating_add(done)), &mut file, rest) {
-                Ok(0) => return Err(self.refused("it ends too early")),
+                Ok(0) => return Err(self.refused(TRUNCATED)),
                 Ok(n) => done += n as u64,
                 Err(e) => return Err(self.unreadable(e)),
             }

@@ -36,7 +36,7 @@ pub(super) fn load_initrd<M: GuestMemory>(
         return Err(initrd.refused("it is empty"));
     }
     let start = placer.claim_high(len, limit, "the initrd").map_err(|r| initrd.refused(r))?;
-    initrd.load(0, len, placer.target().mem, start)?;
+    placer.copy(initrd, 0, len, start)?;
     Ok(Part { start, len })
 }
 

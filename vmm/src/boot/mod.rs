@@ -4,7 +4,8 @@
 //! with the processors stopped, because the guest may have overwritten what was loaded. Kernels,
 //! initrds and command lines are not trusted: sizes and addresses are checked and claimed in guest
 //! RAM before anything is read, and a file is read straight into guest RAM, so that
-//! an image of any size costs no memory of this process.
+//! an image of any size costs no memory of this process. That reading waits until the guest is about
+//! to run ([`Contents`]).
 
 mod bytes;
 mod bzimage;
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 use vm_memory::GuestMemory;
 
 pub use fuzz::fuzz;
-pub use place::Target;
+pub use place::{Contents, Target};
 
 use crate::cpu::setup::Entry;
 use elf::Elf;
@@ -127,7 +128,8 @@ impl BootSource {
         Ok(Self { kernel, extras, cmdline: cmdline.into() })
     }
 
-    /// Loads everything into guest RAM: at the start and after each reset.
+    /// Finds a place in guest RAM for everything and writes what is not in the files: at the
+    /// start and after each reset. The rest is in the [`Contents`].
     ///
     /// The files are looked at anew, so a kernel replaced in place is booted as it is now. On an
     /// error guest RAM may be partly written.
@@ -135,7 +137,7 @@ impl BootSource {
     /// # Errors
     ///
     /// The image is damaged or does not fit into RAM, or reading it fails.
-    pub fn load<M: GuestMemory>(&self, target: &Target<'_, M>) -> Result<Entry, Error> {
+    pub fn load<M: GuestMemory>(&self, target: &Target<'_, M>) -> Result<(Entry, Contents), Error> {
         let Self { kernel, cmdline, .. } = self;
         let mut placer = Placer::new(target);
         let head = kernel.read_at(0, HEAD)?;
@@ -148,14 +150,22 @@ impl BootSource {
             }
             (Extras::Initrd(Some(initrd)), _) => (Some(initrd), &[]),
         };
-        match kind {
+        let entry = match kind {
             Kind::BzImage => bzimage::load(kernel, &head, initrd, cmdline, &mut placer),
             Kind::Pvh(elf, entry) => pvh::load(kernel, &elf, entry, initrd, cmdline, &mut placer),
             Kind::Multiboot(header, elf) => {
                 multiboot::load(kernel, header, elf.as_ref(), modules, cmdline, &mut placer)
             }
             Kind::Elf64(elf) => elf::load(kernel, &elf, initrd, cmdline, &mut placer),
-        }
+        }?;
+        Ok((entry, placer.into_contents()))
+    }
+
+    /// As [`load`](Self::load), with the contents.
+    fn load_all<M: GuestMemory>(&self, target: &Target<'_, M>) -> Result<Entry, Error> {
+        let (entry, mut contents) = self.load(target)?;
+        contents.fill(target.mem)?;
+        Ok(entry)
     }
 }
 

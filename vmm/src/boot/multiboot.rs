@@ -176,7 +176,7 @@ fn load_raw<M: GuestMemory>(
     if !placer.holds(raw.entry) {
         return Err(refused(format!("its multiboot entry {:#x} is not in it", raw.entry)));
     }
-    kernel.load(raw.offset, raw.file_size, placer.target().mem, raw.start)?;
+    placer.copy(kernel, raw.offset, raw.file_size, raw.start)?;
     placer.zero(raw.start + raw.file_size, raw.memory_size - raw.file_size).map_err(refused)?;
     Ok(raw.entry)
 }
@@ -247,7 +247,7 @@ impl Info {
             let len = image.len()?;
             let start =
                 placer.claim_behind(len, "the module").map_err(|reason| image.refused(reason))?;
-            image.load(0, len, placer.target().mem, start)?;
+            placer.copy(image, 0, len, start)?;
             let at = list + 16 * index;
             self.set(at, start as u32);
             self.set(at + 4, (start + len) as u32);

@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
+use super::Error;
+use super::image::{Image, TRUNCATED};
 use super::layout::{BOOT_AREA_END, RamLayout};
 
 /// The guest RAM one boot is loaded into.
@@ -23,10 +25,49 @@ pub struct Target<'a, M> {
     pub zeroed: bool,
 }
 
+/// Parts of images that have their place in guest RAM and are not there yet.
+///
+/// They are most of the work of a boot, so they wait until the guest is about to run: a machine
+/// that is only being set up (`-S`) answers its first client at once. What is copied is what the
+/// files hold then.
+#[derive(Debug, Default)]
+pub struct Contents {
+    copies: Vec<Copy>,
+}
+
+#[derive(Debug)]
+struct Copy {
+    image: Image,
+    offset: u64,
+    len: u64,
+    addr: u64,
+}
+
+impl Contents {
+    /// Whether there is nothing to copy, or no more.
+    pub fn is_empty(&self) -> bool {
+        self.copies.is_empty()
+    }
+
+    /// Copies everything into guest RAM.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, or has become shorter: everything is still to be copied then.
+    pub fn fill<M: GuestMemory>(&mut self, mem: &M) -> Result<(), Error> {
+        for Copy { image, offset, len, addr } in &self.copies {
+            image.load(*offset, *len, mem, *addr)?;
+        }
+        self.copies.clear();
+        Ok(())
+    }
+}
+
 /// What has been placed so far.
 pub(super) struct Placer<'a, M> {
     target: &'a Target<'a, M>,
     taken: Vec<(Range<u64>, String)>,
+    contents: Contents,
 }
 
 /// Pages: the alignment of the parts we choose the place of.
@@ -35,7 +76,8 @@ const PAGE: u64 = 4096;
 impl<'a, M: GuestMemory> Placer<'a, M> {
     /// A fresh RAM in which only the boot structures' own area is taken.
     pub(super) fn new(target: &'a Target<'a, M>) -> Self {
-        Self { target, taken: vec![(0..BOOT_AREA_END, "the boot structures".into())] }
+        let taken = vec![(0..BOOT_AREA_END, "the boot structures".into())];
+        Self { target, taken, contents: Contents::default() }
     }
 
     /// The RAM being loaded into.
@@ -103,6 +145,26 @@ impl<'a, M: GuestMemory> Placer<'a, M> {
     /// Whether `addr` lies in something an image placed (not in the boot structures).
     pub(super) fn holds(&self, addr: u64) -> bool {
         self.taken.iter().skip(1).any(|(r, _)| r.contains(&addr))
+    }
+
+    /// Has `len` bytes of `image` from `offset` copied to a place that was claimed.
+    pub(super) fn copy(
+        &mut self,
+        image: &Image,
+        offset: u64,
+        len: u64,
+        addr: u64,
+    ) -> Result<(), Error> {
+        if offset.checked_add(len).is_none_or(|end| end > image.len().unwrap_or(0)) {
+            return Err(image.refused(TRUNCATED));
+        }
+        self.contents.copies.push(Copy { image: image.clone(), offset, len, addr });
+        Ok(())
+    }
+
+    /// What is to be copied.
+    pub(super) fn into_contents(self) -> Contents {
+        self.contents
     }
 
     /// Writes bytes to a place that was claimed, or into the boot structures.

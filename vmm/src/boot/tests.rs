@@ -128,7 +128,7 @@ fn target(mem: &Memory, size: u64) -> Target<'_, Memory> {
 fn load_in(kernel: &[u8], ram: u64) -> Result<(Entry, Memory), String> {
     let mem = memory(ram);
     let entry = source(kernel, Extras::Initrd(None), "console=ttyS0")
-        .load(&target(&mem, ram))
+        .load_all(&target(&mem, ram))
         .map_err(|e| e.to_string())?;
     Ok((entry, mem))
 }
@@ -167,7 +167,7 @@ fn bzimage_starts_at_its_64_bit_entry() {
     let initrd = vec![0x5a; 5000];
     let mem = memory(RAM);
     let extras = Extras::Initrd(Some(memory_file(&initrd)));
-    let entry = source(&bzimage(), extras, "quiet").load(&target(&mem, RAM)).unwrap();
+    let entry = source(&bzimage(), extras, "quiet").load_all(&target(&mem, RAM)).unwrap();
     let (rip, rsi) = (GuestAddress(0x100_0200), GuestAddress(ZERO_PAGE));
     assert_eq!(entry, Entry::Long { rip, rsi });
     assert_eq!(bytes(&mem, 0x100_0000, 4096), bzimage()[1024..]);
@@ -202,7 +202,7 @@ fn bzimage_initrd_limit_holds() {
     put!(&mut image, 0x22c => 0x01ff_ffffu32);
     let mem = memory(RAM);
     let extras = Extras::Initrd(Some(memory_file(&[1; 4096])));
-    source(&image, extras, "").load(&target(&mem, RAM)).unwrap();
+    source(&image, extras, "").load_all(&target(&mem, RAM)).unwrap();
     assert_eq!(u32_in(&mem, ZERO_PAGE + 0x218), 0x01ff_f000);
 }
 
@@ -243,7 +243,7 @@ fn initrd_that_does_not_fit_is_refused_by_its_name() {
         let file = File::from(rustix::fs::memfd_create("i", MemfdFlags::CLOEXEC).unwrap());
         file.set_len(len).unwrap();
         let extras = Extras::Initrd(Some(Image::from_file("initrd", file)));
-        let error = source(&bzimage(), extras, "").load(&target(&mem, RAM)).unwrap_err();
+        let error = source(&bzimage(), extras, "").load_all(&target(&mem, RAM)).unwrap_err();
         let error = error.to_string();
         assert!(error.starts_with("cannot load initrd '(memory)': ") && error.contains(reason));
     }
@@ -256,7 +256,7 @@ fn elf_starts_at_its_entry_and_bss_is_zero() {
     mem.write_slice(&[0xff; 0x2000], GuestAddress(KERNEL_AT.into())).unwrap();
     let source = source(&elf64(&[]), Extras::Initrd(None), "single");
     for _ in 0..2 {
-        let entry = source.load(&target(&mem, RAM)).unwrap();
+        let entry = source.load_all(&target(&mem, RAM)).unwrap();
         let (rip, rsi) = (GuestAddress(u64::from(KERNEL_AT) + 0x10), GuestAddress(ZERO_PAGE));
         assert_eq!(entry, Entry::Long { rip, rsi });
         assert_eq!(bytes(&mem, KERNEL_AT.into(), 0x1000), [0xcc; 0x1000]);
@@ -317,7 +317,7 @@ fn pvh_note_wins_over_the_elf_entry() {
     let image = elf64(&pvh_notes(KERNEL_AT + 0x40));
     let mem = memory(RAM);
     let extras = Extras::Initrd(Some(memory_file(&[7; 10])));
-    let entry = source(&image, extras, "root=/dev/vda").load(&target(&mem, RAM)).unwrap();
+    let entry = source(&image, extras, "root=/dev/vda").load_all(&target(&mem, RAM)).unwrap();
     let rip = GuestAddress(u64::from(KERNEL_AT) + 0x40);
     assert_eq!(entry, Entry::Pvh { rip, start_info: GuestAddress(START_INFO) });
     assert_eq!(u32_in(&mem, START_INFO), 0x336e_c578);
@@ -355,7 +355,7 @@ fn multiboot_elf_gets_its_information() {
         .map(|(string, data)| Module { image: memory_file(data), string: string.into() });
     let mem = memory(RAM);
     let entry = source(&multiboot_elf(), Extras::Modules(modules.into()), "arg1 arg2")
-        .load(&target(&mem, RAM))
+        .load_all(&target(&mem, RAM))
         .unwrap();
     let (rip, info) = (u64::from(KERNEL_AT) + 0x10, MULTIBOOT_INFO);
     assert_eq!(entry, Entry::Multiboot { rip: GuestAddress(rip), info: GuestAddress(info) });
@@ -418,7 +418,7 @@ fn bad_multiboot_is_refused() {
         (0..200).map(|_| Module { image: memory_file(b"m"), string: "x".repeat(400) }).collect(),
     );
     let mem = memory(RAM);
-    let error = source(&multiboot_elf(), many, "").load(&target(&mem, RAM)).unwrap_err();
+    let error = source(&multiboot_elf(), many, "").load_all(&target(&mem, RAM)).unwrap_err();
     assert!(error.to_string().contains("module list need"), "{error}");
 }
 
@@ -457,18 +457,18 @@ fn open_reads_files_by_name() {
     let mem = memory(RAM);
     // One file for Linux, a list for multiboot.
     let open = |kernel: &str, initrd: &str| BootSource::open(Path::new(kernel), Some(initrd), "");
-    open(&linux, &comma).unwrap().load(&target(&mem, RAM)).unwrap();
+    open(&linux, &comma).unwrap().load_all(&target(&mem, RAM)).unwrap();
     let list = format!("{plain} arg,{}", comma.replace(',', ",,"));
-    open(&multi, &list).unwrap().load(&target(&mem, RAM)).unwrap();
+    open(&multi, &list).unwrap().load_all(&target(&mem, RAM)).unwrap();
     assert_eq!(u32_in(&mem, MULTIBOOT_INFO + 20), 2);
     let error = open(&multi, &comma).unwrap_err().to_string();
     assert!(error.starts_with("could not open initrd '"), "{error}");
     // The kernel is replaced in place: the reset boots what is there now, or says why not.
     let source = open(&linux, &plain).unwrap();
     std::fs::write(&linux, elf64(&[])).unwrap();
-    assert!(matches!(source.load(&target(&mem, RAM)), Ok(Entry::Long { .. })));
+    assert!(matches!(source.load_all(&target(&mem, RAM)), Ok(Entry::Long { .. })));
     std::fs::write(&linux, b"MZ").unwrap();
-    let error = source.load(&target(&mem, RAM)).unwrap_err().to_string();
+    let error = source.load_all(&target(&mem, RAM)).unwrap_err().to_string();
     assert!(error.ends_with("but an EFI or Windows program"), "{error}");
     assert!(BootSource::open(Path::new(&multi), None, "a\0b").is_err());
     std::fs::remove_dir_all(&dir).unwrap();
@@ -555,10 +555,32 @@ fn real_kernels_load() {
         let mem = memory(RAM);
         let target = Target { zeroed: true, ..target(&mem, RAM) };
         let start = std::time::Instant::now();
-        let entry = source.load(&target).unwrap();
+        let entry = source.load_all(&target).unwrap();
         eprintln!("{}: {entry:x?} in {:?}", path.display(), start.elapsed());
         let again = std::time::Instant::now();
-        assert_eq!(source.load(&target).unwrap(), entry);
+        assert_eq!(source.load_all(&target).unwrap(), entry);
         eprintln!("  again in {:?}", again.elapsed());
     }
+}
+
+#[test]
+fn contents_come_when_they_are_wanted_or_not_at_all() {
+    let file = memory_file(&bzimage());
+    let source = BootSource::new(file.clone(), Extras::Initrd(None), "").unwrap();
+    let mem = memory(RAM);
+    let (_, mut contents) = source.load(&target(&mem, RAM)).unwrap();
+    let read = || mem.read_obj::<u32>(GuestAddress(0x100_0004)).unwrap();
+    assert_eq!(read(), 0);
+    // A file that has become shorter is an error each time, not a guest without a kernel.
+    let kernel = 4096 + 1024;
+    file.file().set_len(kernel - 1).unwrap();
+    for _ in 0..2 {
+        let error = contents.fill(&mem).unwrap_err().to_string();
+        assert!(error.contains("it ends too early"), "{error}");
+        assert!(!contents.is_empty());
+    }
+    file.file().set_len(kernel).unwrap();
+    contents.fill(&mem).unwrap();
+    assert!(contents.is_empty());
+    assert_eq!(read(), 0x0706_0504);
 }

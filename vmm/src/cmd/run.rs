@@ -31,7 +31,10 @@ impl Handle<Cont> for Vm {
                 return Err(QmpError::generic("Resetting the Virtual Machine is required"));
             }
             RunState::Suspended => {}
-            _ => self.start(),
+            _ => {
+                self.board.fill().map_err(|error| QmpError::generic(error.to_string()))?;
+                self.start();
+            }
         }
         Ok(())
     }

@@ -137,6 +137,8 @@ pub struct Board {
     pub boot: Boot,
     /// ACPI tables, to be written at each reset.
     pub tables: Option<Tables>,
+    /// What of the images is not in RAM yet.
+    pub contents: boot::Contents,
     /// Guest RAM still reads as zero wherever nothing was loaded.
     pub fresh: bool,
 }
@@ -168,6 +170,7 @@ impl Board {
             wires: Vec::new(),
             pm: None,
             boot: Boot::Nothing,
+            contents: boot::Contents::default(),
             tables: None,
             fresh: true,
         }
@@ -202,8 +205,8 @@ impl Board {
         }
     }
 
-    /// Puts the tables and what is to be booted into RAM; returns where the boot processor
-    /// starts, if anything is booted.
+    /// Puts the tables into RAM and finds a place there for what is to be booted, which
+    /// [`fill`](Self::fill) copies; returns where the boot processor starts, if anything is booted.
     ///
     /// # Errors
     /// When an image cannot be read or does not fit.
@@ -223,8 +226,22 @@ impl Board {
             Boot::Kernel(source) => {
                 let layout = RamLayout::of_size(ram.size());
                 let target = boot::Target { mem: ram.memory(), layout, rsdp, zeroed: fresh };
-                source.load(&target).map(Some)
+                let (entry, contents) = source.load(&target)?;
+                self.contents = contents;
+                Ok(Some(entry))
             }
+        }
+    }
+
+    /// Copies what is to be booted into RAM, unless that was done since the last
+    /// [`load`](Self::load): to be called before the guest runs or anyone looks at its memory.
+    ///
+    /// # Errors
+    /// When an image cannot be read, or has become shorter.
+    pub fn fill(&mut self) -> Result<(), boot::Error> {
+        match &self.ram {
+            Some(ram) if !self.contents.is_empty() => self.contents.fill(ram.memory()),
+            _ => Ok(()),
         }
     }
 }
