@@ -21,7 +21,7 @@ const TIMES: usize = 50;
 const DEBUGCON: u32 = 0x402;
 
 pub(super) fn tests() -> Vec<Test> {
-    let mut tests = Vec::new();
+    let mut tests = vec![Test::tiny("stop_cont::accesses_are_complete", 60, stopped_complete)];
     for how in [How::StopCont, How::Pulse] {
         let word = how.word();
         tests.extend([
@@ -137,6 +137,41 @@ fn output(ctx: &Ctx, how: How, user: bool) -> Result {
 
 fn size(path: &Path) -> Result<u64> {
     Ok(fs::metadata(path)?.len())
+}
+
+/// A stopped processor stands behind the last access that the machine has seen, never on it: its
+/// registers are what is saved, and the access would be made again or its result be lost.
+fn stopped_complete(ctx: &Ctx) -> Result {
+    const COUNT: u64 = 200;
+    let mut g = Guest::new()?;
+    let mut first = g.create_label();
+    g.lea(rax, ptr(first))?;
+    g.show("first", rax)?;
+    g.mov(edx, DEBUGCON)?;
+    g.set_label(&mut first)?;
+    for _ in 0..COUNT {
+        // One byte of code, one byte of output.
+        g.out(dx, al)?;
+    }
+    g.jmp(first)?;
+
+    let path = ctx.dir.join("output");
+    let name = format!("file:{}", path.display());
+    let mut vm = g.vm(ctx)?.args(["-debugcon", &name]).start()?;
+    let first = shown(&mut vm, "first")?;
+    let mut written = 0;
+    for _ in 0..4 * TIMES {
+        written = wait_for_more(written, || size(&path))?;
+        vm.qmp.execute("stop", json!({}))?;
+        written = size(&path)?;
+        let pc = vm.qmp.execute("query-cpus", json!({}))?[0]["pc"].as_u64().unwrap_or_default();
+        let done = pc.wrapping_sub(first);
+        if done % COUNT != written % COUNT || done > COUNT {
+            return Err(format!("stopped at {pc:#x}, {done} bytes on, after {written}").into());
+        }
+        vm.qmp.execute("cont", json!({}))?;
+    }
+    Ok(())
 }
 
 /// The guest echoes what arrives at COM1 and counts it: each read takes one byte, once.

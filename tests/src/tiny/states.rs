@@ -27,6 +27,7 @@ pub(super) fn tests() -> Vec<Test> {
             })
         }),
         Test::tiny("reset::keyboard_controller", 60, |ctx| resets(ctx, |g| g.outb(0x64, 0xfe))),
+        Test::tiny("reset::during_accesses", 60, reset_during_accesses),
         Test::tiny("reset::no_reboot", 60, no_reboot),
         Test::tiny("reset::no_reboot_no_shutdown", 60, no_reboot_no_shutdown),
         Test::tiny("states::internal_error", 60, internal_error),
@@ -117,6 +118,29 @@ fn resets(ctx: &Ctx, end: impl FnOnce(&mut Guest) -> Result) -> Result {
     }
     expect_status(&mut vm, "running")?;
     expect_equal("a fifth reset", vm.qmp.event("RESET", std::time::Duration::ZERO).is_ok(), false)
+}
+
+/// A reset in the middle of an access does away with the access: the processor starts at its
+/// beginning, not behind the instruction that it was at.
+fn reset_during_accesses(ctx: &Ctx) -> Result {
+    let mut g = Guest::new()?;
+    let mut again = g.create_label();
+    g.print("alive\n")?;
+    g.mov(ebx, 0xd000_0000u32)?;
+    g.mov(edx, 0x71)?;
+    g.set_label(&mut again)?;
+    for _ in 0..8 {
+        g.in_(al, dx)?;
+        g.mov(rcx, qword_ptr(rbx))?;
+    }
+    g.jmp(again)?;
+    let mut vm = g.vm(ctx)?.start()?;
+    for _ in 0..100 {
+        vm.console.expect_line("alive", SOON).map_err(|error| vm.process.explain(error))?;
+        vm.qmp.execute("system_reset", json!({}))?;
+    }
+    vm.console.expect_line("alive", SOON)?;
+    Ok(())
 }
 
 /// With -no-reboot a reset is the end.
