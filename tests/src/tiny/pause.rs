@@ -161,7 +161,7 @@ fn stopped_complete(ctx: &Ctx) -> Result {
     let first = shown(&mut vm, "first")?;
     let mut written = 0;
     for _ in 0..4 * TIMES {
-        written = wait_for_more(written, || size(&path))?;
+        wait_for_more(written, || size(&path))?;
         vm.qmp.execute("stop", json!({}))?;
         written = size(&path)?;
         let pc = vm.qmp.execute("query-cpus", json!({}))?[0]["pc"].as_u64().unwrap_or_default();
