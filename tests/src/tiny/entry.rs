@@ -1,7 +1,7 @@
 //! From a processor's start to a guest's 64-bit code: the first part of each guest's program.
 //!
 //! The program has fixed places for the entries, the descriptor tables and the code; see the
-//! offsets. All entries end at [`CODE`] in 64-bit mode, with EBP telling whether it is the first
+//! offsets. All entries end at `CODE` in 64-bit mode, with EBP telling whether it is the first
 //! processor (0) or another.
 
 use iced_x86::BlockEncoderOptions;
