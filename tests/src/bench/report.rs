@@ -48,7 +48,7 @@ struct Target {
 
 const BOTH: &[Where] = &[Where::Here, Where::Nested];
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     Target {
         figure: Figure::GreetingCpu,
         who: Who::Vmm,
@@ -66,6 +66,13 @@ const TARGETS: [Target; 8] = [
     Target {
         figure: Figure::Init,
         who: Who::Vmm,
+        other: Who::Pc,
+        limit: Limit::Part(0.5),
+        places: BOTH,
+    },
+    Target {
+        figure: Figure::Init,
+        who: Who::VmmPvh,
         other: Who::Pc,
         limit: Limit::Part(0.5),
         places: BOTH,
@@ -178,8 +185,9 @@ impl Report {
             }
         };
         Some(format!(
-            "| {}: {limit} | {} | {} | {} | {:.2} | {} |\n",
+            "| {}: {} {limit} | {} | {} | {} | {:.2} | {} |\n",
             target.figure.name(),
+            target.who.name(),
             place.name(),
             number(ours),
             number(theirs),
