@@ -427,6 +427,9 @@ impl Rtc {
                 let flags = self.get(C);
                 let any = if self.irq_level() { C_ANY } else { 0 };
                 self.set(C, 0);
+                // The line falls, even if the next event is due already: it interrupts by its
+                // edge.
+                self.irq.set(false);
                 self.update();
                 flags | any
             }
