@@ -373,8 +373,10 @@ fn timers(ctx: &Ctx, how: How) -> Result {
     for counter in [count(0), count(8), LAPIC_COUNT] {
         g.mov(qword_ptr(counter), 0)?;
     }
-    for counter in [count(0), count(8), LAPIC_COUNT] {
+    // Each by name, so that a failure shows which is missing.
+    for (name, counter) in [("interval", count(0)), ("clock", count(8)), ("local", LAPIC_COUNT)] {
         halt_until(&mut g, counter, 2)?;
+        g.print(&format!("{name} "))?;
     }
     g.print("ticked\n")?;
     g.jmp(again)?;
