@@ -83,6 +83,12 @@ impl Transcript {
         self.shared.said.lock().closed
     }
 
+    /// Whether `text` is said, now or before `limit` has passed.
+    pub fn says(&self, text: &str, limit: Duration) -> bool {
+        let found = |said: &[u8]| find(said, text.as_bytes());
+        self.wait(0, Instant::now() + limit, found).is_some()
+    }
+
     /// The whole text, once the stream has ended.
     pub fn wait_for_end(&self, limit: Duration) -> Result<String> {
         self.wait(0, Instant::now() + limit, |_| None::<()>);

@@ -189,8 +189,8 @@ fn internal_error(ctx: &Ctx) -> Result {
         vm.qmp.event("STOP", SOON)?;
         expect_status(&mut vm, "internal-error")?;
         expect_refused_cont(&mut vm)?;
-        let stderr = vm.process.stderr().text();
-        expect_equal("told on stderr", stderr.contains("KVM internal error"), true)?;
+        let told = vm.process.stderr().says("KVM internal error", SOON);
+        expect_equal("told on stderr", told, true)?;
         vm.qmp.execute("stop", json!({}))?;
         expect_status(&mut vm, "internal-error")?;
         vm.qmp.execute("system_reset", json!({}))?;
