@@ -271,58 +271,46 @@ impl Space {
     /// A guest read of any length. What nothing answers reads as ones.
     pub fn read(&self, address: u64, data: &mut [u8]) {
         data.fill(0xff);
-        let view = self.view.load();
-        let mut rest = data;
-        let mut address = address;
-        while !rest.is_empty() {
-            let found = view.find(address);
-            let (chunk, tail) = self.split(&found, address, rest.len());
-            let (now, later) = rest.split_at_mut(chunk);
-            match found {
-                Ok(range) => range.read(address, now),
-                Err(_) => self.miss("read", address, now.len()),
-            }
-            if !tail {
-                return;
-            }
-            rest = later;
-            address = address.wrapping_add(chunk as u64);
-        }
+        self.parts(address, data.len(), |range, address, part| match range {
+            Some(range) => range.read(address, &mut data[part]),
+            None => self.miss("read", address, part.len()),
+        });
     }
 
     /// A guest write of any length. What nothing takes is dropped.
     pub fn write(&self, address: u64, data: &[u8]) {
-        let view = self.view.load();
-        let mut rest = data;
-        let mut address = address;
-        while !rest.is_empty() {
-            let found = view.find(address);
-            let (chunk, tail) = self.split(&found, address, rest.len());
-            let (now, later) = rest.split_at(chunk);
-            match found {
-                Ok(range) => range.write(address, now),
-                Err(_) => self.miss("write", address, now.len()),
-            }
-            if !tail {
-                return;
-            }
-            rest = later;
-            address = address.wrapping_add(chunk as u64);
-        }
+        self.parts(address, data.len(), |range, address, part| match range {
+            Some(range) => range.write(address, &data[part]),
+            None => self.miss("write", address, part.len()),
+        });
     }
 
-    /// How much of an access lies in what was found, and whether any of the rest is inside the
-    /// space.
-    fn split(&self, found: &Result<&Range, Option<u64>>, at: u64, len: usize) -> (usize, bool) {
-        let last = match found {
-            Ok(range) => range.last,
-            Err(Some(next)) => next - 1,
-            Err(None) => u64::MAX,
-        };
-        let room = last.saturating_sub(at).saturating_add(1);
-        let chunk = usize::try_from(room).unwrap_or(usize::MAX).min(len);
-        let end = at.checked_add(chunk as u64);
-        (chunk, chunk < len && end.is_some_and(|end| end <= self.limit()))
+    /// Visits the parts of an access of `len` bytes, one for each range or gap that it touches, up
+    /// to the end of the space: what is there, its address, and which of the bytes.
+    fn parts(
+        &self,
+        mut address: u64,
+        len: usize,
+        mut visit: impl FnMut(Option<&Range>, u64, std::ops::Range<usize>),
+    ) {
+        let view = self.view.load();
+        let mut done = 0;
+        while done < len {
+            let found = view.find(address);
+            let last = match found {
+                Ok(range) => range.last,
+                Err(Some(next)) => next - 1,
+                Err(None) => u64::MAX,
+            };
+            let room = last.saturating_sub(address).saturating_add(1);
+            let chunk = usize::try_from(room).unwrap_or(usize::MAX).min(len - done);
+            visit(found.ok(), address, done..done + chunk);
+            done += chunk;
+            match address.checked_add(chunk as u64) {
+                Some(next) if next <= self.limit() => address = next,
+                _ => return,
+            }
+        }
     }
 
     fn miss(&self, what: &str, address: u64, len: usize) {
