@@ -21,8 +21,8 @@ fn main() -> ExitCode {
         // The rig's own processes.
         ["probe-kvm"] => run_probe_guest().map(success),
         ["run-one", name, peer, path, guests] => run_one(name, peer, path, guests).map(success),
-        ["bench-round", measure, trips, vmm, guests] => {
-            bench::round(measure, trips, vmm, guests).map(success)
+        ["bench-round", measure, round, trips, vmm, guests] => {
+            bench::round(measure, [round, trips], vmm, guests).map(success)
         }
         ["relay", port, socket] => demo::relay(port.as_ref(), socket.as_ref()).map(success),
         words => Options::parse(words).and_then(suite::run),

@@ -87,17 +87,17 @@ impl Place {
         self.dir.join("firmware")
     }
 
-    /// One round of `measure`; a number of trips where it is about trips.
-    pub(super) fn round(&self, measure: Measure, trips: usize) -> Result<Samples> {
+    /// The round with this number of `measure`; a number of trips where it is about trips.
+    pub(super) fn round(&self, measure: Measure, round: usize, trips: usize) -> Result<Samples> {
         let mut samples = Samples::default();
         match measure {
             Measure::Greeting => {
-                for who in Who::PAIR {
+                for who in Who::order(Who::PAIR, round) {
                     self.greeting(who, &mut samples)?;
                 }
             }
             Measure::Boot => {
-                for who in Who::ALL {
+                for who in Who::order(Who::ALL, round) {
                     self.boot(who, &mut samples)?;
                 }
             }
@@ -131,11 +131,13 @@ impl Place {
     fn boot(&self, who: Who, samples: &mut Samples) -> Result {
         let mut command = self.with_kernel(who);
         command.arg("-qmp").arg(qmp_option(&self.dir.join("qmp")));
+        println!("{}", begins(who));
         let start = Instant::now();
         let mut process = Process::start(&mut command)?;
         let mut console = process.console()?;
         console.expect_line(MARK, BOOT).map_err(|error| process.explain(error))?;
         samples.push(Figure::Init, who, millis(start.elapsed()));
+        println!("{}", has_init(who));
         sleep(SETTLE);
         let memory = memory(process.id()).map_err(|error| process.explain(error))?;
         samples.push(Figure::Resident, who, kib(memory.resident));
@@ -250,6 +252,16 @@ impl Peer {
     }
 }
 
+/// What a boot says when it begins, for those who watch from outside.
+pub(super) fn begins(who: Who) -> String {
+    format!("vmbench: {} begins", who.name())
+}
+
+/// What a boot says when the guest's init has been heard of.
+pub(super) fn has_init(who: Who) -> String {
+    format!("vmbench: {} has its init", who.name())
+}
+
 fn qmp_option(socket: &Path) -> String {
     format!("unix:{},server=on,wait=off", socket.display())
 }
@@ -267,7 +279,7 @@ fn connect(socket: &Path) -> Result<UnixStream> {
     }
 }
 
-fn millis(time: Duration) -> f64 {
+pub(super) fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 

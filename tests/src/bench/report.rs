@@ -48,71 +48,36 @@ struct Target {
 
 const BOTH: &[Where] = &[Where::Here, Where::Nested];
 
-const TARGETS: [Target; 9] = [
-    Target {
-        figure: Figure::GreetingCpu,
-        who: Who::Vmm,
-        other: Who::Pc,
-        limit: Limit::Value(8.0),
-        places: &[Where::Here],
-    },
-    Target {
-        figure: Figure::GreetingCpu,
-        who: Who::Vmm,
-        other: Who::Pc,
-        limit: Limit::Part(0.2),
-        places: BOTH,
-    },
-    Target {
-        figure: Figure::Init,
-        who: Who::Vmm,
-        other: Who::Pc,
-        limit: Limit::Part(0.5),
-        places: BOTH,
-    },
-    Target {
-        figure: Figure::Init,
-        who: Who::VmmPvh,
-        other: Who::Pc,
-        limit: Limit::Part(0.5),
-        places: BOTH,
-    },
-    Target {
-        figure: Figure::Init,
-        who: Who::VmmPvh,
-        other: Who::MicrovmPvh,
-        limit: Limit::Part(1.0),
-        places: BOTH,
-    },
-    Target {
-        figure: Figure::Init,
-        who: Who::Vmm,
-        other: Who::Microvm,
-        limit: Limit::Part(1.0),
-        places: BOTH,
-    },
-    Target {
-        figure: Figure::Resident,
-        who: Who::Vmm,
-        other: Who::Pc,
-        limit: Limit::Value(8192.0),
-        places: BOTH,
-    },
-    Target {
-        figure: Figure::QueryStopped,
-        who: Who::Vmm,
-        other: Who::Pc,
-        limit: Limit::Part(0.5),
-        places: BOTH,
-    },
-    Target {
-        figure: Figure::QueryRunning,
-        who: Who::Vmm,
-        other: Who::Pc,
-        limit: Limit::Part(0.5),
-        places: BOTH,
-    },
+const NATIVE: &[Where] = &[Where::Here];
+const NESTED: &[Where] = &[Where::Nested];
+
+/// Time to init is judged by the clock on this machine, and by the work it makes in a nested host,
+/// where the clock tells more of what else the machine does.
+const TARGETS: [Target; 13] = [
+    target(Figure::GreetingCpu, Who::Vmm, Who::Pc, Limit::Value(8.0), NATIVE),
+    target(Figure::GreetingCpu, Who::Vmm, Who::Pc, Limit::Part(0.2), BOTH),
+    target(Figure::Init, Who::Vmm, Who::Pc, Limit::Part(0.5), NATIVE),
+    target(Figure::Init, Who::VmmPvh, Who::Pc, Limit::Part(0.5), NATIVE),
+    target(Figure::Init, Who::Vmm, Who::Microvm, Limit::Part(1.0), NATIVE),
+    target(Figure::Init, Who::VmmPvh, Who::MicrovmPvh, Limit::Part(1.0), NATIVE),
+    target(Figure::InitEmulated, Who::Vmm, Who::Pc, Limit::Part(0.5), NESTED),
+    target(Figure::InitEmulated, Who::VmmPvh, Who::Pc, Limit::Part(0.5), NESTED),
+    target(Figure::InitEmulated, Who::Vmm, Who::Microvm, Limit::Part(1.0), NESTED),
+    target(Figure::InitEmulated, Who::VmmPvh, Who::MicrovmPvh, Limit::Part(1.0), NESTED),
+    target(Figure::Resident, Who::Vmm, Who::Pc, Limit::Value(8192.0), BOTH),
+    target(Figure::QueryStopped, Who::Vmm, Who::Pc, Limit::Part(0.5), BOTH),
+    target(Figure::QueryRunning, Who::Vmm, Who::Pc, Limit::Part(0.5), BOTH),
 ];
+
+const fn target(
+    figure: Figure,
+    who: Who,
+    other: Who,
+    limit: Limit,
+    places: &'static [Where],
+) -> Target {
+    Target { figure, who, other, limit, places }
+}
 
 /// What was measured, and of what.
 pub(super) struct Report {

@@ -38,6 +38,12 @@ impl Who {
     /// One of each program, as most people start them.
     pub(super) const PAIR: [Self; 2] = [Self::Vmm, Self::Pc];
 
+    /// The order in which `who` have their turns in a round: another one first each time.
+    pub(super) fn order<const N: usize>(mut who: [Self; N], round: usize) -> [Self; N] {
+        who.rotate_left(round % N);
+        who
+    }
+
     /// The name in tables.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -85,6 +91,8 @@ pub(super) enum Figure {
     AnswerCpu,
     /// From exec to the first words of the guest's init, in ms.
     Init,
+    /// The same in CPU time of the program that emulates the nested host, in ms.
+    InitEmulated,
     /// Resident memory beyond guest RAM, in KiB.
     Resident,
     /// The part of it that is the process's own, in KiB.
@@ -101,11 +109,12 @@ pub(super) enum Figure {
 
 impl Figure {
     /// Every figure, in the order of the table.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::GreetingCpu,
         Self::Greeting,
         Self::AnswerCpu,
         Self::Init,
+        Self::InitEmulated,
         Self::Resident,
         Self::Private,
         Self::QueryStopped,
@@ -121,6 +130,7 @@ impl Figure {
             Self::Greeting => "exec to QMP greeting, ms",
             Self::AnswerCpu => "exec to first QMP answer, CPU time, ms",
             Self::Init => "exec to the guest's init, ms",
+            Self::InitEmulated => "exec to the guest's init, CPU time of the emulation, ms",
             Self::Resident => "memory beyond guest RAM, idle guest, resident, KiB",
             Self::Private => "memory beyond guest RAM, idle guest, private, KiB",
             Self::QueryStopped => "query-status, guest not started, us",

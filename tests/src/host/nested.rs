@@ -206,6 +206,11 @@ impl Machine {
         &self.dir
     }
 
+    /// The process id of the emulator.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Starts a shell line and does not wait.
     pub fn begin(&mut self, line: &str) -> Result {
         self.shell.skip();
@@ -233,6 +238,11 @@ impl Machine {
                 Ok(if died { End::Died } else { End::Late })
             }
         }
+    }
+
+    /// Waits until the line that [`begin`](Self::begin) started has printed `text`.
+    pub fn expect(&mut self, text: &str, limit: Duration) -> Result {
+        self.shell.expect(text, limit).map(drop)
     }
 
     /// Runs a shell line to its end.
