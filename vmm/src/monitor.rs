@@ -1,98 +1,24 @@
 //! Monitors: QMP sessions on character devices.
 //!
-//! A port is the front end that a chardev calls on its loop; it only queues what came in and
-//! wakes the main loop. [`Monitors`] is the main thread's side: it feeds the sessions, has the
+//! A [`Port`] queues what comes in on a chardev and wakes the main loop. [`Monitors`] is the main thread's side: it feeds the sessions, has the
 //! machine carry out requests and sends what they answer.
 //!
 //! A hostile client can send anything and read nothing: input is taken a few KiB at a time and
 //! only while the session wants it, and a session whose output grows past its limit is closed.
 
-use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use devices::chardev::{CharEvent, CharFrontend, Chardev};
-use parking_lot::Mutex;
+use devices::chardev::Chardev;
 use qmp::VersionInfo;
 use qmp::monitors::MonitorId;
 use resources::iol::Notify;
 
 use crate::vm::Vm;
 
-/// Bytes of input that wait for the main loop at most.
-const INBOX: usize = 16 << 10;
+pub(crate) mod port;
 
-/// Descriptors that wait for the main loop at most; further ones are closed. A request takes one.
-const MAX_FDS: usize = 16;
-
-/// The front end of a monitor's chardev.
-struct Port {
-    inbox: Mutex<VecDeque<Input>>,
-    waiting: AtomicUsize,
-    /// Descriptors that have come since the main loop last looked.
-    fds: AtomicUsize,
-    wants_input: AtomicBool,
-    notify: Notify,
-}
-
-enum Input {
-    Opened,
-    Closed,
-    Data(Vec<u8>),
-    Fd(OwnedFd),
-}
-
-impl Port {
-    fn take(&self) -> VecDeque<Input> {
-        self.fds.store(0, Ordering::Release);
-        std::mem::take(&mut *self.inbox.lock())
-    }
-
-    /// Takes the news that a client has come, if that is what is next.
-    fn take_opened(&self) -> bool {
-        let mut inbox = self.inbox.lock();
-        matches!(inbox.front(), Some(Input::Opened)) && inbox.pop_front().is_some()
-    }
-
-    fn put(&self, input: Input) {
-        self.inbox.lock().push_back(input);
-        self.notify.notify();
-    }
-}
-
-impl CharFrontend for Port {
-    fn can_receive(&self) -> usize {
-        if !self.wants_input.load(Ordering::Acquire) {
-            return 0;
-        }
-        INBOX.saturating_sub(self.waiting.load(Ordering::Acquire))
-    }
-
-    fn receive(&self, data: &[u8]) {
-        self.waiting.fetch_add(data.len(), Ordering::AcqRel);
-        self.put(Input::Data(data.to_vec()));
-    }
-
-    fn event(&self, event: CharEvent) {
-        match event {
-            CharEvent::Opened => self.put(Input::Opened),
-            CharEvent::Closed => self.put(Input::Closed),
-            CharEvent::Break => {}
-        }
-    }
-
-    fn writable(&self) {
-        self.notify.notify();
-    }
-
-    fn receive_fd(&self, fd: OwnedFd) {
-        if self.fds.fetch_add(1, Ordering::AcqRel) < MAX_FDS {
-            self.put(Input::Fd(fd));
-        }
-    }
-}
+use port::{Input, Port};
 
 /// All monitors.
 pub struct Monitors {
@@ -123,13 +49,7 @@ impl Monitors {
         pretty: bool,
         notify: &Notify,
     ) -> Result<(), devices::chardev::CharError> {
-        let port = Arc::new(Port {
-            inbox: Mutex::default(),
-            waiting: 0.into(),
-            fds: 0.into(),
-            wants_input: AtomicBool::new(true),
-            notify: notify.clone(),
-        });
+        let port = Port::new(notify);
         chardev.attach(port.clone())?;
         let id = self.sessions.add(pretty);
         self.all.push(Monitor { id, port, chardev: chardev.clone() });
@@ -168,9 +88,7 @@ impl Monitors {
         }
         for monitor in &self.all {
             let wants = self.sessions.wants_input(monitor.id);
-            let wanted = monitor.port.wants_input.swap(wants, Ordering::AcqRel);
-            let emptied = monitor.port.waiting.swap(0, Ordering::AcqRel) > 0;
-            if wants && (!wanted || emptied) {
+            if monitor.port.taken(wants) {
                 monitor.chardev.accept_input();
             }
         }
@@ -236,7 +154,8 @@ mod tests {
     use crate::machine::{Accel, Board};
     use crate::mailbox::Mailbox;
     use crate::vm::Policy;
-    use devices::chardev::{Backend, Null};
+    use devices::chardev::{Backend, CharEvent, CharFrontend as _, Null};
+    use port::MAX_FDS;
     use resources::hv::fake::Fake;
     use resources::iol::Loop;
 

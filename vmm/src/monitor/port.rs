@@ -1,0 +1,111 @@
+//! The front end of a monitor's chardev: a queue from the chardev's loop to the main loop.
+//!
+//! Called on the chardev's loop, emptied by the main thread; one leaf mutex around the queue. A
+//! hostile client can fill it, and then is not read: [`INBOX`] bytes and [`MAX_FDS`] descriptors.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use devices::chardev::{CharEvent, CharFrontend};
+use parking_lot::Mutex;
+use resources::iol::Notify;
+
+/// Bytes of input that wait for the main loop at most.
+const INBOX: usize = 16 << 10;
+
+/// Descriptors that wait for the main loop at most; further ones are closed. A request takes one.
+pub(super) const MAX_FDS: usize = 16;
+
+/// The front end of a monitor's chardev.
+pub(crate) struct Port {
+    pub(super) inbox: Mutex<VecDeque<Input>>,
+    waiting: AtomicUsize,
+    /// Descriptors that have come since the main loop last looked.
+    fds: AtomicUsize,
+    wants_input: AtomicBool,
+    notify: Notify,
+}
+
+/// What came in on a chardev.
+pub(crate) enum Input {
+    /// A peer is there.
+    Opened,
+    /// The peer is gone; what it sent before is still to be dealt with.
+    Closed,
+    /// Bytes.
+    Data(Vec<u8>),
+    /// A descriptor, before the bytes it came with.
+    Fd(OwnedFd),
+}
+
+impl Port {
+    /// A front end whose news wake the main loop through `notify`.
+    pub(crate) fn new(notify: &Notify) -> Arc<Port> {
+        Arc::new(Port {
+            inbox: Mutex::default(),
+            waiting: 0.into(),
+            fds: 0.into(),
+            wants_input: AtomicBool::new(true),
+            notify: notify.clone(),
+        })
+    }
+
+    /// What has come in since the last time, oldest first.
+    pub(crate) fn take(&self) -> VecDeque<Input> {
+        self.fds.store(0, Ordering::Release);
+        std::mem::take(&mut *self.inbox.lock())
+    }
+
+    /// Takes the news that a client has come, if that is what is next.
+    pub(super) fn take_opened(&self) -> bool {
+        let mut inbox = self.inbox.lock();
+        matches!(inbox.front(), Some(Input::Opened)) && inbox.pop_front().is_some()
+    }
+
+    /// All input that was taken has been dealt with; more is wanted now if `wants`. Returns whether
+    /// the chardev must be told so ([`Chardev::accept_input`](devices::chardev::Chardev)).
+    pub(crate) fn taken(&self, wants: bool) -> bool {
+        let wanted = self.wants_input.swap(wants, Ordering::AcqRel);
+        let emptied = self.waiting.swap(0, Ordering::AcqRel) > 0;
+        wants && (!wanted || emptied)
+    }
+
+    fn put(&self, input: Input) {
+        self.inbox.lock().push_back(input);
+        self.notify.notify();
+    }
+}
+
+impl CharFrontend for Port {
+    fn can_receive(&self) -> usize {
+        if !self.wants_input.load(Ordering::Acquire) {
+            return 0;
+        }
+        INBOX.saturating_sub(self.waiting.load(Ordering::Acquire))
+    }
+
+    fn receive(&self, data: &[u8]) {
+        self.waiting.fetch_add(data.len(), Ordering::AcqRel);
+        self.put(Input::Data(data.to_vec()));
+    }
+
+    fn event(&self, event: CharEvent) {
+        match event {
+            CharEvent::Opened => self.put(Input::Opened),
+            CharEvent::Closed => self.put(Input::Closed),
+            CharEvent::Break => {}
+        }
+    }
+
+    fn writable(&self) {
+        self.notify.notify();
+    }
+
+    fn receive_fd(&self, fd: OwnedFd) {
+        if self.fds.fetch_add(1, Ordering::AcqRel) < MAX_FDS {
+            self.put(Input::Fd(fd));
+        }
+    }
+}
