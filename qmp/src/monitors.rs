@@ -28,11 +28,20 @@ use crate::event::{Raised, Throttle};
 use crate::session::Session;
 use crate::{Commands, Event, VersionInfo, dispatch};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Names a monitor: the thing made by `-qmp`, which outlives its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MonitorId(u32);
+pub struct MonitorId(u64);
+
+impl MonitorId {
+    /// One that no other monitor of the process has, of whatever kind.
+    pub fn unique() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// What is driven: carries out every command, and keeps a [`Context`].
 pub trait Host: Commands {
@@ -64,7 +73,6 @@ impl Context {
 pub struct Monitors {
     /// In the order in which they were made.
     all: Vec<Monitor>,
-    next_id: u32,
     throttle: Throttle,
 }
 
@@ -83,8 +91,7 @@ impl Monitors {
 
     /// Makes a monitor, without a client.
     pub fn add(&mut self, pretty: bool) -> MonitorId {
-        let id = MonitorId(self.next_id);
-        self.next_id = self.next_id.wrapping_add(1);
+        let id = MonitorId::unique();
         self.all.push(Monitor { id, pretty, session: None });
         id
     }

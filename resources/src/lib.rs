@@ -8,6 +8,7 @@
 pub mod class;
 pub mod clock;
 pub mod device;
+pub mod fdset;
 pub mod hv;
 pub mod iol;
 pub mod irq;

@@ -15,6 +15,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::fdset;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::mmap::MmapRegionBuilder;
@@ -162,6 +163,8 @@ pub struct Ram {
     ranges: Vec<RamRange>,
     memory: GuestMemory,
     size: u64,
+    /// The file behind it, one of a set perhaps, which is then in use.
+    _file: Option<Arc<fdset::File>>,
 }
 
 impl Ram {
@@ -175,7 +178,7 @@ impl Ram {
         let mut ranges = Vec::new();
         let mut offset = 0;
         for (guest, len) in layout(size) {
-            let file = file.as_ref().map(|file| (file, offset));
+            let file = file.as_ref().map(|file| (&**file, offset));
             let region = Arc::new(map(len, file, config.share)?);
             ranges.push(RamRange { guest, block: Arc::new(RamBlock { region }) });
             offset += len;
@@ -189,7 +192,7 @@ impl Ram {
         });
         let memory = GuestMemory::from_regions(regions.collect::<Result<_, _>>()?)
             .map_err(|e| host("lay out guest RAM", io::Error::other(e)))?;
-        Ok(Ram { ranges, memory, size })
+        Ok(Ram { ranges, memory, size, _file: file.map(Arc::new) })
     }
 
     /// The pieces, lowest address first.
@@ -215,8 +218,8 @@ pub fn layout(size: u64) -> Vec<(u64, u64)> {
 }
 
 impl RamBackend {
-    fn open(&self, size: u64) -> Result<Option<File>, RamError> {
-        let (file, page): (File, u64) = match self {
+    fn open(&self, size: u64) -> Result<Option<fdset::File>, RamError> {
+        let (file, page): (fdset::File, u64) = match self {
             RamBackend::Anonymous => return Ok(None),
             RamBackend::Memfd(huge) => {
                 let mut flags = MemfdFlags::CLOEXEC;
@@ -232,7 +235,7 @@ impl RamBackend {
                 }
                 let fd = rustix::fs::memfd_create("guest-ram", flags)
                     .map_err(|e| host("create a memory file for guest RAM", e))?;
-                (fd.into(), huge.unwrap_or(PAGE))
+                (File::from(fd).into(), huge.unwrap_or(PAGE))
             }
             RamBackend::File(path) => open_file(path)?,
         };
@@ -247,19 +250,19 @@ impl RamBackend {
     }
 }
 
-fn open_file(path: &Path) -> Result<(File, u64), RamError> {
+fn open_file(path: &Path) -> Result<(fdset::File, u64), RamError> {
     let what = || format!("open '{}' for guest RAM", path.display());
-    let file: File = if path.is_dir() {
+    let file = if path.is_dir() {
         // O_TMPFILE is not offered by hugetlbfs on older kernels: make a file and unlink it.
         let name = path.join(format!("vmm-ram-{}", std::process::id()));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let fd =
             rustix::fs::open(&name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| host(what(), e))?;
         rustix::fs::unlink(&name).map_err(|e| host(what(), e))?;
-        fd.into()
+        File::from(fd).into()
     } else {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|e| host(what(), e))?.into()
+        fdset::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|e| host(what(), e))?
     };
     let stat = rustix::fs::fstatfs(&file).map_err(|e| host(what(), e))?;
     Ok((file, u64::try_from(stat.f_bsize).unwrap_or(PAGE).max(PAGE)))

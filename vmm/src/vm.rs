@@ -17,11 +17,13 @@ use std::sync::Arc;
 
 use qmp::monitors::Context;
 use qmp::{Event, RunState, ShutdownCause};
+use resources::fdset::FdSets;
 use resources::request::WakeReason;
 use resources::state::{Blob, StateError, invalid};
 
 use crate::boot::Contents;
 use crate::cli::log::tell;
+use crate::cmd::fd::NamedFds;
 use crate::cpu::setup;
 use crate::cpu::thread::{Gone, Vcpu, VcpuHandle};
 use crate::machine::Board;
@@ -57,6 +59,10 @@ pub struct Vm {
     pub policy: Policy,
     /// Events on their way to the clients.
     pub context: Context,
+    /// Descriptors that clients have handed over under a name.
+    pub named_fds: NamedFds,
+    /// Descriptors that are opened by a file name.
+    pub fdsets: FdSets,
     mailbox: Arc<Mailbox>,
     state: RunState,
     /// Whether the parts (vCPUs, clock, devices) run: in state `running`, but for moments.
@@ -101,6 +107,8 @@ impl Vm {
             vcpus,
             policy,
             context: Context::default(),
+            named_fds: NamedFds::default(),
+            fdsets: FdSets::global().clone(),
             mailbox,
             state: RunState::Prelaunch,
             active: false,
@@ -134,6 +142,7 @@ impl Vm {
         if runstate::allowed(self.state, to) {
             tracing::debug!("runstate {:?} -> {to:?}", self.state);
             self.state = to;
+            self.fdsets.set_running(self.is_running());
         } else {
             tracing::error!("invalid runstate transition: {:?} -> {to:?}", self.state);
             debug_assert!(false, "invalid runstate transition: {:?} -> {to:?}", self.state);

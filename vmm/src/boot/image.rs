@@ -9,6 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use resources::fdset;
+use rustix::fs::{Mode, OFlags};
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
 use super::Error;
@@ -21,14 +23,14 @@ pub(super) const TRUNCATED: &str = "it ends too early";
 pub(super) struct Image {
     what: &'static str,
     path: PathBuf,
-    file: Arc<File>,
+    file: Arc<fdset::File>,
 }
 
 impl Image {
     /// Opens the regular file `path`; `what` is the word for it in error messages.
     pub(super) fn open(what: &'static str, path: &Path) -> Result<Self, Error> {
         let error = |source| Error::Open { what, path: path.to_owned(), source };
-        let file = File::open(path).map_err(error)?;
+        let file = fdset::open(path, OFlags::RDONLY, Mode::empty()).map_err(error)?;
         let image = Self { what, path: path.to_owned(), file: Arc::new(file) };
         // A pipe or a terminal has no length and cannot be read again at reset.
         let kind = image.file.metadata().map_err(error)?.file_type();
@@ -40,7 +42,7 @@ impl Image {
 
     /// The same from a file that is open already and has no name.
     pub(super) fn from_file(what: &'static str, file: File) -> Self {
-        Self { what, path: PathBuf::from("(memory)"), file: Arc::new(file) }
+        Self { what, path: PathBuf::from("(memory)"), file: Arc::new(file.into()) }
     }
 
     /// The path it was opened by.
@@ -95,7 +97,7 @@ impl Image {
         mem: &M,
         addr: u64,
     ) -> Result<(), Error> {
-        let mut file = &*self.file;
+        let mut file = self.file();
         file.seek(SeekFrom::Start(offset)).map_err(|e| self.unreadable(e))?;
         let mut done = 0;
         while done < len {

@@ -5,7 +5,9 @@
 //! formatted by the thread that logs it and leaves by one write. Set up once by the main thread.
 
 use super::keyval::did_you_mean;
+use resources::fdset;
 use resources::nearest::nearest;
+use rustix::fs::{Mode, OFlags};
 use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -128,7 +130,8 @@ pub fn init(config: &LogConfig) -> Result<(), String> {
 /// Opens the log file; lines of several threads do not mix, as each is one appending write.
 fn file(path: &Path) -> Result<BoxMakeWriter, String> {
     let open = || {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND;
+        let file = fdset::open(path, flags, Mode::from_raw_mode(0o666))?;
         // Pipes and terminals have no length to set.
         if file.metadata()?.is_file() {
             file.set_len(0)?;

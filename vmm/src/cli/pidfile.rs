@@ -4,6 +4,7 @@
 //! [`super::daemonize`]. Another process may have put anything in its place: a file that is locked
 //! is somebody else's, and at the end only our own is removed.
 
+use resources::fdset;
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// The locked file; dropping it removes it.
 #[derive(Debug)]
 pub struct Pidfile {
-    file: File,
+    file: fdset::File,
     /// Absolute, as the process may change its directory.
     path: PathBuf,
 }
@@ -32,13 +33,13 @@ impl Pidfile {
         let path = std::path::absolute(path)?;
         let mut file = loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
-            let file = File::from(fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?);
+            let file = fdset::open(&path, flags, Mode::RUSR | Mode::WUSR)?;
             if !file.metadata()?.is_file() {
                 return Err(io::Error::other("not a regular file"));
             }
             fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
             // Its last owner may have removed it between the opening and the locking.
-            if is_at(&file, &path) {
+            if file.is_of_set() || is_at(&file, &path) {
                 break file;
             }
         };
