@@ -54,24 +54,27 @@ pub struct Arg {
     pub optional: bool,
 }
 
-/// Looks for missing arguments, in the table's order, then at those given, in
-/// the client's order. An `open` command may be given others than the table's.
+/// Looks for missing arguments and for mistyped ones, each in the table's order,
+/// then for unknown ones, in the client's order. An `open` command may be given
+/// others than the table's; whether what it takes of any type is there,
+/// [`crate::decode`] sees.
 ///
 /// # Errors
 /// The first missing, unknown or mistyped argument.
 pub fn check(table: &[Arg], open: bool, args: &Map<String, Value>) -> Result<(), QmpError> {
-    if let Some(arg) = table.iter().find(|arg| !arg.optional && !args.contains_key(arg.name)) {
+    let mandatory = |arg: &&Arg| !(arg.optional || open && arg.kind == Kind::Any);
+    let mut missing = table.iter().filter(mandatory);
+    if let Some(arg) = missing.find(|arg| !args.contains_key(arg.name)) {
         return Err(QmpError::missing(arg.name));
     }
-    for (name, value) in args {
-        match table.iter().find(|arg| arg.name == name) {
-            Some(arg) if arg.kind.accepts(value) => {}
-            Some(arg) => return Err(QmpError::invalid_type(name, arg.kind.word())),
-            None if open => {}
-            None => return Err(QmpError::invalid(name)),
-        }
+    let accepts = |arg: &Arg| args.get(arg.name).is_none_or(|value| arg.kind.accepts(value));
+    if let Some(arg) = table.iter().find(|arg| !accepts(arg)) {
+        return Err(QmpError::invalid_type(arg.name, arg.kind.word()));
     }
-    Ok(())
+    match args.keys().find(|name| !open && !table.iter().any(|arg| arg.name == **name)) {
+        Some(name) => Err(QmpError::invalid(name)),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -71,6 +71,11 @@ pub struct CommandSpec {
     pub args: &'static [Arg],
 }
 
+/// How many of the [`EXPECTED`] commands are implemented.
+pub fn implemented() -> usize {
+    EXPECTED.iter().filter(|name| COMMANDS.iter().any(|spec| spec.name == **name)).count()
+}
+
 /// Checks and decodes the arguments, then has `host` carry out the command.
 ///
 /// # Errors
@@ -87,3 +92,6 @@ pub fn call<C: Command, H: Handle<C> + ?Sized>(
         Err(error) => Err(QmpError::generic(error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,7 +46,7 @@ macro_rules! put {
     ($to:expr, $($arg:tt)*) => { let _ = writeln!($to.out, $($arg)*); };
 }
 
-impl Emitter<'_> {
+impl<'a> Emitter<'a> {
     fn enums(&mut self) {
         for e in &self.schema.enums {
             let name = type_name(&e.name);
@@ -267,10 +267,8 @@ impl Emitter<'_> {
     fn open(&mut self, name: &str, members: &[Member]) {
         put!(self, "\nimpl<'de> Deserialize<'de> for {name} {{");
         self.begin_deserialize();
-        put!(
-            self,
-            "        let mut object = decode::Flat::new(deserializer)?;\n        Ok(Self {{"
-        );
+        let object = if members.is_empty() { "object" } else { "mut object" };
+        put!(self, "        let {object} = decode::Flat::new(deserializer)?;\n        Ok(Self {{");
         for member in members {
             put!(
                 self,
@@ -305,11 +303,11 @@ impl Emitter<'_> {
 
     fn dispatch(&mut self) {
         let vm: Vec<_> = (self.schema.commands.iter())
-            .filter(|command| command.by == By::Vm)
+            .filter(|command| command.by == By::Vm && !command.pending)
             .map(|command| format!("    Handle<{}>", self.command_type(command)))
             .collect();
         let bounds = vm.join(" +\n");
-        put!(self, "\n/// Carries out every command of the schema.");
+        put!(self, "\n/// Carries out every command of the schema that is not pending.");
         put!(self, "pub trait Commands:\n{bounds}\n{{\n}}\n");
         put!(self, "impl<T> Commands for T where\n    T:\n{bounds}\n{{\n}}\n");
 
@@ -321,7 +319,7 @@ impl Emitter<'_> {
         put!(self, "pub fn dispatch<V: Commands>(");
         put!(self, "    vm: &mut V,\n    name: &str,\n    args: Map<String, Value>,");
         put!(self, ") -> Result<Value, QmpError> {{\n    match name {{");
-        for command in &self.schema.commands {
+        for command in self.implemented() {
             let host = match command.by {
                 By::Vm => "vm",
                 By::Crate => "&mut crate::own::Tables",
@@ -334,9 +332,35 @@ impl Emitter<'_> {
 
         put!(self, "/// Every command, in the order of registration.");
         put!(self, "pub static COMMANDS: &[CommandSpec] = &[");
-        for command in &self.schema.commands {
+        for command in self.implemented() {
             let ty = self.command_type(command);
             put!(self, "    CommandSpec {{ name: \"{}\", args: {ty}::ARGS }},", command.name);
+        }
+        put!(self, "];\n");
+        let pending = self.schema.commands.iter().filter(|command| command.pending);
+        self.names(
+            "Commands that have types and no handler: clients are told they do not exist.",
+            "PENDING",
+            pending.map(|command| command.name.as_str()),
+        );
+        put!(self, "");
+        self.names(
+            "The commands that clients expect, implemented or not.",
+            "EXPECTED",
+            self.schema.counted.iter().map(String::as_str),
+        );
+    }
+
+    /// The commands that somebody carries out.
+    fn implemented(&self) -> impl Iterator<Item = &'a Command> + use<'a> {
+        self.schema.commands.iter().filter(|command| !command.pending)
+    }
+
+    /// A table of names.
+    fn names<'b>(&mut self, doc: &str, table: &str, names: impl Iterator<Item = &'b str>) {
+        put!(self, "/// {doc}\npub static {table}: &[&str] = &[");
+        for name in names {
+            put!(self, "    \"{name}\",");
         }
         put!(self, "];");
     }
@@ -381,12 +405,11 @@ impl Emitter<'_> {
             }
         }
         put!(self, "            _ => None,\n        }}\n    }}\n}}\n");
-        put!(self, "/// The name of every event, in the order of registration.");
-        put!(self, "pub static EVENTS: &[&str] = &[");
-        for event in events {
-            put!(self, "    \"{}\",", event.name);
-        }
-        put!(self, "];");
+        self.names(
+            "The name of every event, in the order of registration.",
+            "EVENTS",
+            events.iter().map(|event| event.name.as_str()),
+        );
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) struct Schema {
     pub(crate) commands: Vec<Command>,
     /// In the order of registration.
     pub(crate) events: Vec<Event>,
+    /// The commands by which clients judge how much of the interface is there.
+    pub(crate) counted: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -83,6 +85,8 @@ pub(crate) struct Command {
     pub(crate) returns: Option<Type>,
     pub(crate) by: By,
     pub(crate) open: bool,
+    /// Nobody carries it out yet.
+    pub(crate) pending: bool,
 }
 
 /// Who carries a command out.
@@ -116,13 +120,15 @@ impl Schema {
         }
         files.sort();
         let mut schema = Self::default();
-        let mut order = Value::Null;
+        let (mut order, mut pending) = (Value::Null, Value::Null);
         for path in files {
             let text = std::fs::read_to_string(&path).map_err(wrong)?;
             let within = |error: String| format!("{}: {error}", path.display());
             let value = parse(&text).map_err(within)?;
             if path.ends_with("order.json") {
                 order = value;
+            } else if path.ends_with("pending.json") {
+                pending = value;
             } else {
                 schema.add_file(value).map_err(within)?;
             }
@@ -130,6 +136,13 @@ impl Schema {
         schema.flatten_bases()?;
         sort(&mut schema.commands, &order["commands"], |command| &command.name);
         sort(&mut schema.events, &order["events"], |event| &event.name);
+        let outside = names(&order["outside"]);
+        schema.counted = names(&order["commands"]);
+        schema.counted.retain(|name| !outside.contains(name));
+        for name in names(&pending) {
+            let command = schema.commands.iter_mut().find(|command| command.name == name);
+            command.ok_or_else(|| format!("{name}: pending and not defined"))?.pending = true;
+        }
         schema.check()?;
         Ok(schema)
     }
@@ -210,7 +223,7 @@ impl Schema {
                 };
                 let open = item.get("open") == Some(&Value::Bool(true));
                 let data = self.data(&name, data, &about)?;
-                self.commands.push(Command { name, doc, data, returns, by, open });
+                self.commands.push(Command { name, doc, data, returns, by, open, pending: false });
             }
             _ => {
                 let data = self.data(&name, data, &about)?;
@@ -447,9 +460,13 @@ fn parse(text: &str) -> Result<Value> {
 
 /// Sorts by the list; what it lacks comes last, in the order it has.
 fn sort<T>(items: &mut [T], order: &Value, name: impl Fn(&T) -> &String) {
-    let order: Vec<&str> =
-        order.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let order = names(order);
     items.sort_by_key(|item| {
         order.iter().position(|listed| listed == name(item)).unwrap_or(order.len())
     });
+}
+
+fn names(list: &Value) -> Vec<String> {
+    let names = list.as_array().into_iter().flatten().filter_map(Value::as_str);
+    names.map(str::to_owned).collect()
 }

@@ -361,7 +361,7 @@ impl Command for DeviceAdd {
     type Ret = ();
 }
 
-/// Carries out every command of the schema.
+/// Carries out every command of the schema that is not pending.
 pub trait Commands:
     Handle<Every> +
     Handle<BlockdevAdd> +
@@ -403,6 +403,14 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "blockdev-add", args: BlockdevAdd::ARGS },
     CommandSpec { name: "inet", args: InetCommand::ARGS },
     CommandSpec { name: "device_add", args: DeviceAdd::ARGS },
+];
+
+/// Commands that have types and no handler: clients are told they do not exist.
+pub static PENDING: &[&str] = &[
+];
+
+/// The commands that clients expect, implemented or not.
+pub static EXPECTED: &[&str] = &[
 ];
 
 /// What clients are told without asking.
