@@ -24,6 +24,10 @@ use crate::guest_error;
 use crate::hv::{Doorbell, HvError, Hypervisor, Slot, SpaceKind, step};
 use crate::ram::{PAGE, RamBlock};
 
+mod inspect;
+
+pub use inspect::MemoryRange;
+
 /// What an address leads to.
 #[derive(Clone)]
 pub enum Target {

@@ -6,7 +6,9 @@
 //! ([`state`]).
 
 pub mod model;
+pub mod paging;
 pub mod processors;
+pub mod registers;
 pub mod run_page;
 pub mod setup;
 pub mod state;
