@@ -10,6 +10,284 @@ use serde::{Deserializer, de::Error as _};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum BlockJobType {
+    /// Writes layers down into one below.
+    #[serde(rename = "commit")]
+    Commit,
+    /// Copies from backing files up.
+    #[serde(rename = "stream")]
+    Stream,
+    /// Keeps a copy in step.
+    #[serde(rename = "mirror")]
+    Mirror,
+    /// Copies the drive as it was at the start.
+    #[serde(rename = "backup")]
+    Backup,
+}
+
+impl BlockJobType {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Commit,
+        Self::Stream,
+        Self::Mirror,
+        Self::Backup,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Stream => "stream",
+            Self::Mirror => "mirror",
+            Self::Backup => "backup",
+        }
+    }
+}
+
+/// How a disk's requests have fared lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum BlockDeviceIoStatus {
+    /// No failure since it was last reset.
+    #[serde(rename = "ok")]
+    Ok,
+    /// A request failed.
+    #[serde(rename = "failed")]
+    Failed,
+    /// A write found no space.
+    #[serde(rename = "nospace")]
+    Nospace,
+}
+
+impl BlockDeviceIoStatus {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Ok,
+        Self::Failed,
+        Self::Nospace,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Nospace => "nospace",
+        }
+    }
+}
+
+/// What to do when a request fails; for a job, `stop` means to pause it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum BlockdevOnError {
+    /// Tell the guest, or end the job with the error.
+    #[serde(rename = "report")]
+    Report,
+    /// Send the event and go on.
+    #[serde(rename = "ignore")]
+    Ignore,
+    /// `stop` when space ran out, `report` otherwise.
+    #[serde(rename = "enospc")]
+    Enospc,
+    /// Stop the vCPUs, or pause the job, and try again later.
+    #[serde(rename = "stop")]
+    Stop,
+}
+
+impl BlockdevOnError {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Report,
+        Self::Ignore,
+        Self::Enospc,
+        Self::Stop,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Report => "report",
+            Self::Ignore => "ignore",
+            Self::Enospc => "enospc",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// Where a new image comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum NewImageMode {
+    /// It is there already.
+    #[serde(rename = "existing")]
+    Existing,
+    /// It is made, and names its backing file by the full path.
+    #[serde(rename = "absolute-paths")]
+    AbsolutePaths,
+}
+
+impl NewImageMode {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Existing,
+        Self::AbsolutePaths,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Existing => "existing",
+            Self::AbsolutePaths => "absolute-paths",
+        }
+    }
+}
+
+/// What a copy of a drive is to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MirrorSyncMode {
+    /// What the topmost image holds.
+    #[serde(rename = "top")]
+    Top,
+    /// Everything.
+    #[serde(rename = "full")]
+    Full,
+    /// What is written from now on, or for a backup what it replaces.
+    #[serde(rename = "none")]
+    None,
+}
+
+impl MirrorSyncMode {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Top,
+        Self::Full,
+        Self::None,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Top => "top",
+            Self::Full => "full",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Which way a request went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum IoOperationType {
+    /// From the medium.
+    #[serde(rename = "read")]
+    Read,
+    /// To the medium.
+    #[serde(rename = "write")]
+    Write,
+}
+
+impl IoOperationType {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Read,
+        Self::Write,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// What was done about a failed request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum BlockErrorAction {
+    /// The guest was told, or the job ended.
+    #[serde(rename = "report")]
+    Report,
+    /// Nothing.
+    #[serde(rename = "ignore")]
+    Ignore,
+    /// The vCPUs were stopped, or the job was paused.
+    #[serde(rename = "stop")]
+    Stop,
+}
+
+impl BlockErrorAction {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Report,
+        Self::Ignore,
+        Self::Stop,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Report => "report",
+            Self::Ignore => "ignore",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// What becomes of a guest's discards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum BlockdevDiscardOptions {
+    /// Nothing.
+    #[serde(rename = "ignore")]
+    Ignore,
+    /// The space is given back.
+    #[serde(rename = "unmap")]
+    Unmap,
+}
+
+impl BlockdevDiscardOptions {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Ignore,
+        Self::Unmap,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ignore => "ignore",
+            Self::Unmap => "unmap",
+        }
+    }
+}
+
+/// Who carries requests out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum BlockdevAioOptions {
+    /// Threads that wait for each.
+    #[serde(rename = "threads")]
+    Threads,
+    /// The kernel, asynchronously; needs `cache.direct`.
+    #[serde(rename = "native")]
+    Native,
+}
+
+impl BlockdevAioOptions {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Threads,
+        Self::Native,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Threads => "threads",
+            Self::Native => "native",
+        }
+    }
+}
+
 /// How bytes are written in a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DataFormat {
@@ -117,6 +395,38 @@ impl ErrorClass {
             Self::DeviceNotActive => "DeviceNotActive",
             Self::DeviceNotFound => "DeviceNotFound",
             Self::KVMMissingCap => "KVMMissingCap",
+        }
+    }
+}
+
+/// Who decides where the pointer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SpiceQueryMouseMode {
+    /// The client.
+    #[serde(rename = "client")]
+    Client,
+    /// The server.
+    #[serde(rename = "server")]
+    Server,
+    /// Nobody can tell.
+    #[serde(rename = "unknown")]
+    Unknown,
+}
+
+impl SpiceQueryMouseMode {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Client,
+        Self::Server,
+        Self::Unknown,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -800,6 +1110,75 @@ impl X86CPURegister32 {
     }
 }
 
+/// What a migration may make use of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MigrationCapability {
+    /// Send differences to pages sent before.
+    #[serde(rename = "xbzrle")]
+    Xbzrle,
+    /// Lock all memory at once for RDMA.
+    #[serde(rename = "x-rdma-pin-all")]
+    XRdmaPinAll,
+    /// Slow the guest down until it can be caught up with.
+    #[serde(rename = "auto-converge")]
+    AutoConverge,
+    /// Send blocks of zeros of disks by name only.
+    #[serde(rename = "zero-blocks")]
+    ZeroBlocks,
+}
+
+impl MigrationCapability {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Xbzrle,
+        Self::XRdmaPinAll,
+        Self::AutoConverge,
+        Self::ZeroBlocks,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Xbzrle => "xbzrle",
+            Self::XRdmaPinAll => "x-rdma-pin-all",
+            Self::AutoConverge => "auto-converge",
+            Self::ZeroBlocks => "zero-blocks",
+        }
+    }
+}
+
+/// Which packets of a kind a card receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RxState {
+    /// Those its tables name.
+    #[serde(rename = "normal")]
+    Normal,
+    /// None.
+    #[serde(rename = "none")]
+    None,
+    /// All.
+    #[serde(rename = "all")]
+    All,
+}
+
+impl RxState {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Normal,
+        Self::None,
+        Self::All,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::None => "none",
+            Self::All => "all",
+        }
+    }
+}
+
 /// What the machine as a whole is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RunState {
@@ -1077,6 +1456,471 @@ impl TpmType {
     }
 }
 
+/// The balloon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BalloonInfo {
+    /// Bytes of memory the guest has left.
+    pub actual: i64,
+}
+
+/// A job that runs on a drive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockJobInfo {
+    /// How its requests fare.
+    #[serde(rename = "io-status")]
+    pub io_status: BlockDeviceIoStatus,
+    /// The drive.
+    pub device: String,
+    /// Whether it does something at this moment.
+    pub busy: bool,
+    /// How far it has to go.
+    pub len: i64,
+    /// How far it got.
+    pub offset: i64,
+    /// Whether it is, or is about to be, paused.
+    pub paused: bool,
+    /// Bytes per second at most; 0 for no limit.
+    pub speed: i64,
+    /// What it does.
+    pub r#type: String,
+}
+
+/// A snapshot inside an image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotInfo {
+    /// The rest of that, in nanoseconds.
+    #[serde(rename = "vm-clock-nsec")]
+    pub vm_clock_nsec: i64,
+    /// Its name.
+    pub name: String,
+    /// When it was taken, in seconds since 1970 UTC.
+    #[serde(rename = "date-sec")]
+    pub date_sec: i64,
+    /// The rest of that, in nanoseconds.
+    #[serde(rename = "date-nsec")]
+    pub date_nsec: i64,
+    /// The guest's virtual clock then, in seconds.
+    #[serde(rename = "vm-clock-sec")]
+    pub vm_clock_sec: i64,
+    /// Its id, unique in the image.
+    pub id: String,
+    /// Bytes of saved machine in it; 0 for one of the disk alone.
+    #[serde(rename = "vm-state-size")]
+    pub vm_state_size: i64,
+}
+
+/// What only qcow2 images have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageInfoSpecificQCow2 {
+    /// `0.10` for version 2, `1.1` for version 3.
+    pub compat: String,
+    /// The header's flag; version 3 only.
+    #[serde(rename = "lazy-refcounts", skip_serializing_if = "Option::is_none")]
+    pub lazy_refcounts: Option<bool>,
+}
+
+/// What only VMDK images have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageInfoSpecificVmdk {
+    /// Its content id.
+    pub cid: i64,
+    /// Its parent's content id.
+    #[serde(rename = "parent-cid")]
+    pub parent_cid: i64,
+    /// The kind its descriptor names.
+    #[serde(rename = "create-type")]
+    pub create_type: String,
+    /// The files it consists of.
+    pub extents: Vec<ImageInfo>,
+}
+
+/// An image file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageInfo {
+    /// The backing file itself.
+    #[serde(rename = "backing-image", skip_serializing_if = "Option::is_none")]
+    pub backing_image: Option<Box<ImageInfo>>,
+    /// Present and true if it is compressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compressed: Option<bool>,
+    /// The recorded format of the backing file.
+    #[serde(rename = "backing-filename-format", skip_serializing_if = "Option::is_none")]
+    pub backing_filename_format: Option<String>,
+    /// Its internal snapshots, if it has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Vec<SnapshotInfo>>,
+    /// Bytes the guest sees.
+    #[serde(rename = "virtual-size")]
+    pub virtual_size: i64,
+    /// Its name.
+    pub filename: String,
+    /// Bytes of a cluster.
+    #[serde(rename = "cluster-size", skip_serializing_if = "Option::is_none")]
+    pub cluster_size: Option<i64>,
+    /// Its format.
+    pub format: String,
+    /// Bytes it takes on the host.
+    #[serde(rename = "actual-size", skip_serializing_if = "Option::is_none")]
+    pub actual_size: Option<i64>,
+    /// What depends on its format.
+    #[serde(rename = "format-specific", skip_serializing_if = "Option::is_none")]
+    pub format_specific: Option<ImageInfoSpecific>,
+    /// The backing file's resolved name, if that differs.
+    #[serde(rename = "full-backing-filename", skip_serializing_if = "Option::is_none")]
+    pub full_backing_filename: Option<String>,
+    /// Present and true if it is encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
+    /// Its backing file, as recorded.
+    #[serde(rename = "backing-filename", skip_serializing_if = "Option::is_none")]
+    pub backing_filename: Option<String>,
+    /// Whether it was not closed cleanly.
+    #[serde(rename = "dirty-flag", skip_serializing_if = "Option::is_none")]
+    pub dirty_flag: Option<bool>,
+}
+
+/// What a check of an image found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageCheck {
+    /// Where the used part ends, in bytes.
+    #[serde(rename = "image-end-offset", skip_serializing_if = "Option::is_none")]
+    pub image_end_offset: Option<i64>,
+    /// Clusters that are compressed.
+    #[serde(rename = "compressed-clusters", skip_serializing_if = "Option::is_none")]
+    pub compressed_clusters: Option<i64>,
+    /// Clusters in all.
+    #[serde(rename = "total-clusters", skip_serializing_if = "Option::is_none")]
+    pub total_clusters: Option<i64>,
+    /// Corruptions found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corruptions: Option<i64>,
+    /// Corruptions repaired.
+    #[serde(rename = "corruptions-fixed", skip_serializing_if = "Option::is_none")]
+    pub corruptions_fixed: Option<i64>,
+    /// How often the check itself failed.
+    #[serde(rename = "check-errors")]
+    pub check_errors: i64,
+    /// Leaked clusters found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leaks: Option<i64>,
+    /// Leaks repaired.
+    #[serde(rename = "leaks-fixed", skip_serializing_if = "Option::is_none")]
+    pub leaks_fixed: Option<i64>,
+    /// Clusters that hold data.
+    #[serde(rename = "allocated-clusters", skip_serializing_if = "Option::is_none")]
+    pub allocated_clusters: Option<i64>,
+    /// The image.
+    pub filename: String,
+    /// Its format.
+    pub format: String,
+    /// Clusters out of order.
+    #[serde(rename = "fragmented-clusters", skip_serializing_if = "Option::is_none")]
+    pub fragmented_clusters: Option<i64>,
+}
+
+/// A stretch of an image and where its data is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockDeviceMapEntry {
+    /// Its first byte.
+    pub start: i64,
+    /// Its length in bytes.
+    pub length: i64,
+    /// The layer that holds it; 0 is the image itself.
+    pub depth: i64,
+    /// It reads as zeros.
+    pub zero: bool,
+    /// It is read from a file.
+    pub data: bool,
+    /// Where in the file, if it is there as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i64>,
+}
+
+/// A dirty bitmap.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockDirtyInfo {
+    /// Bytes per bit.
+    pub granularity: i64,
+    /// How much is dirty, in sectors of 512 bytes.
+    pub count: i64,
+}
+
+/// The medium in a drive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockDeviceInfo {
+    /// Reads per second.
+    pub iops_rd: i64,
+    /// The image itself.
+    pub image: ImageInfo,
+    /// Writes per second.
+    pub iops_wr: i64,
+    /// It was opened for reading only.
+    pub ro: bool,
+    /// Bytes that count as one request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iops_size: Option<i64>,
+    /// Layers below the image.
+    pub backing_file_depth: i64,
+    /// Burst of bytes written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bps_wr_max: Option<i64>,
+    /// The format driver.
+    pub drv: String,
+    /// Burst of reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iops_rd_max: Option<i64>,
+    /// Burst of bytes in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bps_max: Option<i64>,
+    /// Requests per second in all.
+    pub iops: i64,
+    /// Bytes written per second.
+    pub bps_wr: i64,
+    /// Burst of bytes read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bps_rd_max: Option<i64>,
+    /// The image's backing file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backing_file: Option<String>,
+    /// The image is encrypted.
+    pub encrypted: bool,
+    /// Bytes per second in all.
+    pub bps: i64,
+    /// Bytes read per second.
+    pub bps_rd: i64,
+    /// Burst of requests in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iops_max: Option<i64>,
+    /// The image's file name.
+    pub file: String,
+    /// It, or its backing file, lacks its key.
+    pub encryption_key_missing: bool,
+    /// Burst of writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iops_wr_max: Option<i64>,
+}
+
+/// A drive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockInfo {
+    /// How its requests fare, if it stops the machine on errors.
+    #[serde(rename = "io-status", skip_serializing_if = "Option::is_none")]
+    pub io_status: Option<BlockDeviceIoStatus>,
+    /// Its name.
+    pub device: String,
+    /// Whether the guest locked its tray.
+    pub locked: bool,
+    /// Whether its medium can be taken out.
+    pub removable: bool,
+    /// Its medium, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inserted: Option<BlockDeviceInfo>,
+    /// Whether the tray is open; removable drives only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tray_open: Option<bool>,
+    /// Its dirty bitmaps, while a job needs them.
+    #[serde(rename = "dirty-bitmaps", skip_serializing_if = "Option::is_none")]
+    pub dirty_bitmaps: Option<Vec<BlockDirtyInfo>>,
+    /// Always `unknown`.
+    pub r#type: String,
+}
+
+/// What has gone through a drive or a layer of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockDeviceStats {
+    /// Nanoseconds spent flushing.
+    pub flush_total_time_ns: i64,
+    /// Where the last sector ever written begins, in bytes.
+    pub wr_highest_offset: i64,
+    /// Nanoseconds spent writing.
+    pub wr_total_time_ns: i64,
+    /// Bytes written.
+    pub wr_bytes: i64,
+    /// Nanoseconds spent reading.
+    pub rd_total_time_ns: i64,
+    /// Flushes done.
+    pub flush_operations: i64,
+    /// Writes done.
+    pub wr_operations: i64,
+    /// Bytes read.
+    pub rd_bytes: i64,
+    /// Reads done.
+    pub rd_operations: i64,
+}
+
+/// The counters of a drive, and of the layer under it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockStats {
+    /// The drive's name; layers have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The layer that holds the bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Box<BlockStats>>,
+    /// The counters.
+    pub stats: BlockDeviceStats,
+}
+
+/// A new image on top of a drive's present one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockdevSnapshot {
+    /// The drive.
+    pub device: String,
+    /// The new image.
+    #[serde(rename = "snapshot-file")]
+    pub snapshot_file: String,
+    /// Its format; `qcow2` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Where it comes from; `absolute-paths` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<NewImageMode>,
+}
+
+/// A new snapshot inside a drive's image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockdevSnapshotInternal {
+    /// The drive.
+    pub device: String,
+    /// The snapshot's name.
+    pub name: String,
+}
+
+/// A copy of a drive as it is now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DriveBackup {
+    /// The drive.
+    pub device: String,
+    /// The file to copy to.
+    pub target: String,
+    /// Its format; the drive's when absent, or found out for an existing file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// What the copy is to hold.
+    pub sync: MirrorSyncMode,
+    /// Where the target comes from; `absolute-paths` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<NewImageMode>,
+    /// Bytes per second at most; 0 for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<i64>,
+    /// When reading the drive fails; `report` when absent.
+    #[serde(rename = "on-source-error", skip_serializing_if = "Option::is_none")]
+    pub on_source_error: Option<BlockdevOnError>,
+    /// When writing the copy fails; `report` when absent.
+    #[serde(rename = "on-target-error", skip_serializing_if = "Option::is_none")]
+    pub on_target_error: Option<BlockdevOnError>,
+}
+
+/// Nothing: the action always fails.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Abort {
+}
+
+/// How caches are used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockdevCacheOptions {
+    /// The guest sees a write cache; yes when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writeback: Option<bool>,
+    /// The host's page cache is bypassed; no when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direct: Option<bool>,
+    /// Flushes are ignored; no when absent.
+    #[serde(rename = "no-flush", skip_serializing_if = "Option::is_none")]
+    pub no_flush: Option<bool>,
+}
+
+/// The options of every block device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockdevOptionsBase {
+    /// What drives it.
+    pub driver: String,
+    /// Its name; needed for the device itself, refused for the parts of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What becomes of discards; `ignore` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discard: Option<BlockdevDiscardOptions>,
+    /// How caches are used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<BlockdevCacheOptions>,
+    /// Who carries requests out; `threads` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aio: Option<BlockdevAioOptions>,
+    /// When reading fails; `report` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rerror: Option<BlockdevOnError>,
+    /// When writing fails; `enospc` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub werror: Option<BlockdevOnError>,
+    /// Whether nothing may be written; no when absent.
+    #[serde(rename = "read-only", skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+}
+
+/// A file, or what can be named like one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockdevOptionsFile {
+    /// Its path or URL.
+    pub filename: String,
+}
+
+/// A directory shown as a FAT disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockdevOptionsVVFAT {
+    /// The directory.
+    pub dir: String,
+    /// 12, 16 or 32.
+    #[serde(rename = "fat-type", skip_serializing_if = "Option::is_none")]
+    pub fat_type: Option<i64>,
+    /// A floppy rather than a hard disk; no when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floppy: Option<bool>,
+    /// Whether the guest may write; no when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rw: Option<bool>,
+}
+
+/// A format that needs nothing but its data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockdevOptionsGenericFormat {
+    /// Where its bytes are.
+    pub file: Box<BlockdevRef>,
+}
+
+/// A format that may have a backing file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockdevOptionsGenericCOWFormat {
+    /// Where its bytes are.
+    pub file: Box<BlockdevRef>,
+    /// The backing file; what the image says when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backing: Option<Box<BlockdevRef>>,
+}
+
+/// A qcow2 image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockdevOptionsQcow2 {
+    /// Where its bytes are.
+    pub file: Box<BlockdevRef>,
+    /// The backing file; what the image says when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backing: Option<Box<BlockdevRef>>,
+    /// Put off reference counts; what the image says when absent.
+    #[serde(rename = "lazy-refcounts", skip_serializing_if = "Option::is_none")]
+    pub lazy_refcounts: Option<bool>,
+    /// The guest's discards reach the file.
+    #[serde(rename = "pass-discard-request", skip_serializing_if = "Option::is_none")]
+    pub pass_discard_request: Option<bool>,
+    /// Space freed by snapshot operations is discarded in the file.
+    #[serde(rename = "pass-discard-snapshot", skip_serializing_if = "Option::is_none")]
+    pub pass_discard_snapshot: Option<bool>,
+    /// Space freed otherwise is discarded in the file.
+    #[serde(rename = "pass-discard-other", skip_serializing_if = "Option::is_none")]
+    pub pass_discard_other: Option<bool>,
+}
+
 /// One character device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChardevInfo {
@@ -1328,6 +2172,136 @@ pub struct DevicePropertyInfo {
     pub r#type: String,
 }
 
+/// A VNC client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VncClientInfo {
+    /// `ipv4`, `ipv6`, `unix` or `unknown`.
+    pub family: String,
+    /// Its port.
+    pub service: String,
+    /// The name in its certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub x509_dname: Option<String>,
+    /// Its address.
+    pub host: String,
+    /// The user it logged in as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sasl_username: Option<String>,
+}
+
+/// The VNC server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VncInfo {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// How clients prove who they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<String>,
+    /// `ipv4`, `ipv6`, `unix` or `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
+    /// Who is connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Vec<VncClientInfo>>,
+    /// Its port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Its address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+}
+
+/// The VNC server, as events tell of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VncServerInfo {
+    /// How clients prove who they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<String>,
+    /// `ipv4`, `ipv6`, `unix` or `unknown`.
+    pub family: String,
+    /// Its port.
+    pub service: String,
+    /// Its address.
+    pub host: String,
+}
+
+/// One end of a SPICE connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpiceBasicInfo {
+    /// Its port.
+    pub port: String,
+    /// `ipv4`, `ipv6`, `unix` or `unknown`.
+    pub family: String,
+    /// Its address.
+    pub host: String,
+}
+
+/// The SPICE server, as events tell of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpiceServerInfo {
+    /// How clients prove who they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<String>,
+    /// Its port.
+    pub port: String,
+    /// `ipv4`, `ipv6`, `unix` or `unknown`.
+    pub family: String,
+    /// Its address.
+    pub host: String,
+}
+
+/// A SPICE client's channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpiceChannel {
+    /// Its port.
+    pub port: String,
+    /// `ipv4`, `ipv6`, `unix` or `unknown`.
+    pub family: String,
+    /// The kind of channel; 1 is the main one.
+    #[serde(rename = "channel-type")]
+    pub channel_type: i64,
+    /// The session; its channels have the same.
+    #[serde(rename = "connection-id")]
+    pub connection_id: i64,
+    /// Its address.
+    pub host: String,
+    /// Its number among those of the kind.
+    #[serde(rename = "channel-id")]
+    pub channel_id: i64,
+    /// Whether it is encrypted.
+    pub tls: bool,
+}
+
+/// The SPICE server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpiceInfo {
+    /// Whether the last migration took its clients along.
+    pub migrated: bool,
+    /// Whether there is one.
+    pub enabled: bool,
+    /// How clients prove who they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<String>,
+    /// Its port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<i64>,
+    /// Its version.
+    #[serde(rename = "compiled-version", skip_serializing_if = "Option::is_none")]
+    pub compiled_version: Option<String>,
+    /// Its port for TLS.
+    #[serde(rename = "tls-port", skip_serializing_if = "Option::is_none")]
+    pub tls_port: Option<i64>,
+    /// Its address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Who is connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<Vec<SpiceChannel>>,
+    /// Who decides where the pointer is.
+    #[serde(rename = "mouse-mode")]
+    pub mouse_mode: SpiceQueryMouseMode,
+}
+
 /// A pointing device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MouseInfo {
@@ -1429,6 +2403,448 @@ pub struct X86CPUFeatureWordInfo {
     pub features: i64,
 }
 
+/// How much has been sent of something.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MigrationStats {
+    /// Bytes in all.
+    pub total: i64,
+    /// Bytes still to send.
+    pub remaining: i64,
+    /// Millions of bits per second.
+    pub mbps: f64,
+    /// Bytes sent.
+    pub transferred: i64,
+    /// Pages of zeros.
+    pub duplicate: i64,
+    /// Pages the guest writes per second.
+    #[serde(rename = "dirty-pages-rate")]
+    pub dirty_pages_rate: i64,
+    /// Always 0.
+    pub skipped: i64,
+    /// Bytes of those.
+    #[serde(rename = "normal-bytes")]
+    pub normal_bytes: i64,
+    /// Pages sent whole.
+    pub normal: i64,
+}
+
+/// How sending differences instead of pages fares.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct XBZRLECacheStats {
+    /// Bytes sent as differences.
+    pub bytes: i64,
+    /// Bytes of the cache.
+    #[serde(rename = "cache-size")]
+    pub cache_size: i64,
+    /// Pages sent as differences.
+    pub pages: i64,
+    /// Pages whose difference was longer than themselves.
+    pub overflow: i64,
+    /// Pages the cache did not hold.
+    #[serde(rename = "cache-miss")]
+    pub cache_miss: i64,
+}
+
+/// How a migration stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MigrationInfo {
+    /// Milliseconds the guest would stand still.
+    #[serde(rename = "expected-downtime", skip_serializing_if = "Option::is_none")]
+    pub expected_downtime: Option<i64>,
+    /// How sending differences fares, if that is on.
+    #[serde(rename = "xbzrle-cache", skip_serializing_if = "Option::is_none")]
+    pub xbzrle_cache: Option<XBZRLECacheStats>,
+    /// `setup`, `active`, `completed`, `failed` or `cancelled`; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// How much of the disks was sent, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<MigrationStats>,
+    /// Milliseconds before the first page.
+    #[serde(rename = "setup-time", skip_serializing_if = "Option::is_none")]
+    pub setup_time: Option<i64>,
+    /// Milliseconds the guest stood still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downtime: Option<i64>,
+    /// Milliseconds since it began, or that it took.
+    #[serde(rename = "total-time", skip_serializing_if = "Option::is_none")]
+    pub total_time: Option<i64>,
+    /// How much memory was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ram: Option<MigrationStats>,
+}
+
+/// One capability.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MigrationCapabilityStatus {
+    /// Whether it is on.
+    pub state: bool,
+    /// Which one.
+    pub capability: MigrationCapability,
+}
+
+/// No network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetdevNoneOptions {
+}
+
+/// A network card made by the old option.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetLegacyNicOptions {
+    /// The back end it talks to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netdev: Option<String>,
+    /// Its MAC address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macaddr: Option<String>,
+    /// What card it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Its place on the PCI bus.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addr: Option<String>,
+    /// Its MSI-X vectors; 0 for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<u32>,
+}
+
+/// A network inside the process, which needs no privilege.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetdevUserOptions {
+    /// The name DHCP gives the guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Keep the guest from the host and the world.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restrict: Option<bool>,
+    /// The old name of `net`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// The network's address and mask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub net: Option<String>,
+    /// The host's address in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The directory offered by TFTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tftp: Option<String>,
+    /// The file to boot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bootfile: Option<String>,
+    /// The first address DHCP gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dhcpstart: Option<String>,
+    /// The name server's address in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<String>,
+    /// Domains to search.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dnssearch: Option<Vec<QmpString>>,
+    /// The directory offered by SMB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smb: Option<String>,
+    /// The SMB server's address in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smbserver: Option<String>,
+    /// Ports of the host that lead to the guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostfwd: Option<Vec<QmpString>>,
+    /// Addresses in it that lead out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guestfwd: Option<Vec<QmpString>>,
+}
+
+/// A TAP interface of the host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetdevTapOptions {
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ifname: Option<String>,
+    /// A descriptor of one that is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fd: Option<String>,
+    /// Several, by colons, one for each queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fds: Option<String>,
+    /// What is run to bring it up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+    /// What is run to take it down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downscript: Option<String>,
+    /// What is run to open it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helper: Option<String>,
+    /// Bytes of its send buffer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sndbuf: Option<u64>,
+    /// Offload headers before each packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vnet_hdr: Option<bool>,
+    /// Let the kernel move the packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhost: Option<bool>,
+    /// An open descriptor for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhostfd: Option<String>,
+    /// Several, by colons.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhostfds: Option<String>,
+    /// That even for guests without MSI-X.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhostforce: Option<bool>,
+    /// How many queues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u32>,
+}
+
+/// Another machine's network, over a socket.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetdevSocketOptions {
+    /// An open socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fd: Option<String>,
+    /// Where to wait for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// Where it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect: Option<String>,
+    /// A multicast group and port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mcast: Option<String>,
+    /// The address to send from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub localaddr: Option<String>,
+    /// Where to send datagrams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub udp: Option<String>,
+}
+
+/// A VDE switch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetdevVdeOptions {
+    /// Its socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sock: Option<String>,
+    /// The port at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The group that owns the socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The socket's permissions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u16>,
+}
+
+/// A record of all packets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetdevDumpOptions {
+    /// Bytes kept of each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub len: Option<u64>,
+    /// Where it goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+/// A bridge of the host, joined by a TAP interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetdevBridgeOptions {
+    /// The bridge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub br: Option<String>,
+    /// What is run to join it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helper: Option<String>,
+}
+
+/// A port of a hub inside the process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetdevHubPortOptions {
+    /// The hub's number.
+    pub hubid: i32,
+}
+
+/// A netmap interface or a port of a VALE switch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetdevNetmapOptions {
+    /// Its name.
+    pub ifname: String,
+    /// The netmap device; `/dev/netmap` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devname: Option<String>,
+}
+
+/// What the old network option makes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetLegacy {
+    /// The hub it joins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<i32>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Its name, if it has no id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What it is.
+    pub opts: NetClientOptions,
+}
+
+/// A network back end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Netdev {
+    /// Its name.
+    pub id: String,
+    /// What it is.
+    pub opts: NetClientOptions,
+}
+
+/// What a card receives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RxFilterInfo {
+    /// It receives everything.
+    pub promiscuous: bool,
+    /// The card.
+    pub name: String,
+    /// Its own address.
+    #[serde(rename = "main-mac")]
+    pub main_mac: String,
+    /// Which unicast packets.
+    pub unicast: RxState,
+    /// The VLANs it receives.
+    #[serde(rename = "vlan-table")]
+    pub vlan_table: Vec<i64>,
+    /// The unicast addresses it receives.
+    #[serde(rename = "unicast-table")]
+    pub unicast_table: Vec<String>,
+    /// Which multicast packets.
+    pub multicast: RxState,
+    /// There were too many multicast addresses.
+    #[serde(rename = "multicast-overflow")]
+    pub multicast_overflow: bool,
+    /// There were too many unicast addresses.
+    #[serde(rename = "unicast-overflow")]
+    pub unicast_overflow: bool,
+    /// The multicast addresses it receives.
+    #[serde(rename = "multicast-table")]
+    pub multicast_table: Vec<String>,
+    /// What the device says of broadcasts; inverted, as ever.
+    #[serde(rename = "broadcast-allowed")]
+    pub broadcast_allowed: bool,
+}
+
+/// A range of addresses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PciMemoryRange {
+    /// The last.
+    pub limit: i64,
+    /// The first.
+    pub base: i64,
+}
+
+/// What a base address register describes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PciMemoryRegion {
+    /// Whether reads have no effects; memory only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<bool>,
+    /// Whether it may be above 4 GiB; memory only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mem_type_64: Option<bool>,
+    /// Which register: 0 to 5, or 6 for the expansion ROM.
+    pub bar: i64,
+    /// How many bytes.
+    pub size: i64,
+    /// Where it is; -1 when nowhere.
+    pub address: i64,
+    /// `io` or `memory`.
+    pub r#type: String,
+}
+
+/// A part of [`PciBridgeInfo`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PciBridgeInfoBus {
+    /// `prefetchable_range`.
+    pub prefetchable_range: PciMemoryRange,
+    /// `memory_range`.
+    pub memory_range: PciMemoryRange,
+    /// `secondary`.
+    pub secondary: i64,
+    /// `io_range`.
+    pub io_range: PciMemoryRange,
+    /// `number`.
+    pub number: i64,
+    /// `subordinate`.
+    pub subordinate: i64,
+}
+
+/// What makes a device a bridge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PciBridgeInfo {
+    /// The buses it joins, and what it passes on.
+    pub bus: PciBridgeInfoBus,
+    /// What is behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<PciDeviceInfo>>,
+}
+
+/// A part of [`PciDeviceInfo`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PciDeviceInfoClassInfo {
+    /// `class`.
+    pub class: i64,
+    /// `desc`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub desc: Option<String>,
+}
+
+/// A part of [`PciDeviceInfo`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PciDeviceInfoId {
+    /// `device`.
+    pub device: i64,
+    /// `vendor`.
+    pub vendor: i64,
+}
+
+/// A PCI device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PciDeviceInfo {
+    /// Its bus.
+    pub bus: i64,
+    /// What makes it a bridge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pci_bridge: Option<PciBridgeInfo>,
+    /// Its id, or nothing.
+    pub qdev_id: String,
+    /// Its interrupt line, if it has a pin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub irq: Option<i64>,
+    /// Its slot.
+    pub slot: i64,
+    /// What kind of device it is.
+    pub class_info: PciDeviceInfoClassInfo,
+    /// Which device it is.
+    pub id: PciDeviceInfoId,
+    /// Its function.
+    pub function: i64,
+    /// Its regions.
+    pub regions: Vec<PciMemoryRegion>,
+}
+
+/// A host bridge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PciInfo {
+    /// The number of its bus.
+    pub bus: i64,
+    /// What is on it.
+    pub devices: Vec<PciDeviceInfo>,
+}
+
 /// One property of an object.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ObjectPropertyInfo {
@@ -1510,6 +2926,192 @@ pub struct TPMInfo {
     pub id: String,
 }
 
+/// What depends on an image's format.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+pub enum ImageInfoSpecific {
+    /// A qcow2 image.
+    #[serde(rename = "qcow2")]
+    Qcow2(ImageInfoSpecificQCow2),
+    /// A VMDK image.
+    #[serde(rename = "vmdk")]
+    Vmdk(ImageInfoSpecificVmdk),
+}
+
+/// One action of a transaction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+pub enum TransactionAction {
+    /// Put a new image on top.
+    #[serde(rename = "blockdev-snapshot-sync")]
+    BlockdevSnapshotSync(BlockdevSnapshot),
+    /// Start a backup.
+    #[serde(rename = "drive-backup")]
+    DriveBackup(DriveBackup),
+    /// Fail, to try out what happens then.
+    #[serde(rename = "abort")]
+    Abort(Abort),
+    /// Take an internal snapshot.
+    #[serde(rename = "blockdev-snapshot-internal-sync")]
+    BlockdevSnapshotInternalSync(BlockdevSnapshotInternal),
+}
+
+/// A block device to be made.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BlockdevOptions {
+    /// Its name; needed for the device itself, refused for the parts of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What becomes of discards; `ignore` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discard: Option<BlockdevDiscardOptions>,
+    /// How caches are used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<BlockdevCacheOptions>,
+    /// Who carries requests out; `threads` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aio: Option<BlockdevAioOptions>,
+    /// When reading fails; `report` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rerror: Option<BlockdevOnError>,
+    /// When writing fails; `enospc` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub werror: Option<BlockdevOnError>,
+    /// Whether nothing may be written; no when absent.
+    #[serde(rename = "read-only", skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    /// The member `driver`, and the members that follow from it.
+    #[serde(flatten)]
+    pub driver: BlockdevOptionsDriver,
+}
+
+/// The cases of [`BlockdevOptions`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "driver")]
+pub enum BlockdevOptionsDriver {
+    /// A file of the host.
+    #[serde(rename = "file")]
+    File(BlockdevOptionsFile),
+    /// A file got by HTTP.
+    #[serde(rename = "http")]
+    Http(BlockdevOptionsFile),
+    /// A file got by HTTPS.
+    #[serde(rename = "https")]
+    Https(BlockdevOptionsFile),
+    /// A file got by FTP.
+    #[serde(rename = "ftp")]
+    Ftp(BlockdevOptionsFile),
+    /// A file got by FTP over TLS.
+    #[serde(rename = "ftps")]
+    Ftps(BlockdevOptionsFile),
+    /// A file got by TFTP.
+    #[serde(rename = "tftp")]
+    Tftp(BlockdevOptionsFile),
+    /// A directory as a FAT disk.
+    #[serde(rename = "vvfat")]
+    Vvfat(BlockdevOptionsVVFAT),
+    /// A Bochs image.
+    #[serde(rename = "bochs")]
+    Bochs(Box<BlockdevOptionsGenericFormat>),
+    /// A compressed loop image.
+    #[serde(rename = "cloop")]
+    Cloop(Box<BlockdevOptionsGenericFormat>),
+    /// A user-mode Linux image.
+    #[serde(rename = "cow")]
+    Cow(Box<BlockdevOptionsGenericCOWFormat>),
+    /// An Apple disk image.
+    #[serde(rename = "dmg")]
+    Dmg(Box<BlockdevOptionsGenericFormat>),
+    /// A Parallels image.
+    #[serde(rename = "parallels")]
+    Parallels(Box<BlockdevOptionsGenericFormat>),
+    /// A qcow image of version 1.
+    #[serde(rename = "qcow")]
+    Qcow(Box<BlockdevOptionsGenericCOWFormat>),
+    /// A qcow2 image.
+    #[serde(rename = "qcow2")]
+    Qcow2(Box<BlockdevOptionsQcow2>),
+    /// A QED image.
+    #[serde(rename = "qed")]
+    Qed(Box<BlockdevOptionsGenericCOWFormat>),
+    /// The bytes as they are.
+    #[serde(rename = "raw")]
+    Raw(Box<BlockdevOptionsGenericFormat>),
+    /// A VirtualBox image.
+    #[serde(rename = "vdi")]
+    Vdi(Box<BlockdevOptionsGenericFormat>),
+    /// A Hyper-V image.
+    #[serde(rename = "vhdx")]
+    Vhdx(Box<BlockdevOptionsGenericFormat>),
+    /// A VMware image.
+    #[serde(rename = "vmdk")]
+    Vmdk(Box<BlockdevOptionsGenericCOWFormat>),
+    /// A Virtual PC image.
+    #[serde(rename = "vpc")]
+    Vpc(Box<BlockdevOptionsGenericFormat>),
+}
+
+impl<'de> Deserialize<'de> for BlockdevOptions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut object = decode::Flat::new(deserializer)?;
+        let id = object.take("id")?;
+        let discard = object.take("discard")?;
+        let cache = object.take("cache")?;
+        let aio = object.take("aio")?;
+        let rerror = object.take("rerror")?;
+        let werror = object.take("werror")?;
+        let read_only = object.take("read-only")?;
+        let case: String = object.take("driver")?;
+        let driver = match case.as_str() {
+            "file" => BlockdevOptionsDriver::File(object.finish()?),
+            "http" => BlockdevOptionsDriver::Http(object.finish()?),
+            "https" => BlockdevOptionsDriver::Https(object.finish()?),
+            "ftp" => BlockdevOptionsDriver::Ftp(object.finish()?),
+            "ftps" => BlockdevOptionsDriver::Ftps(object.finish()?),
+            "tftp" => BlockdevOptionsDriver::Tftp(object.finish()?),
+            "vvfat" => BlockdevOptionsDriver::Vvfat(object.finish()?),
+            "bochs" => BlockdevOptionsDriver::Bochs(object.finish()?),
+            "cloop" => BlockdevOptionsDriver::Cloop(object.finish()?),
+            "cow" => BlockdevOptionsDriver::Cow(object.finish()?),
+            "dmg" => BlockdevOptionsDriver::Dmg(object.finish()?),
+            "parallels" => BlockdevOptionsDriver::Parallels(object.finish()?),
+            "qcow" => BlockdevOptionsDriver::Qcow(object.finish()?),
+            "qcow2" => BlockdevOptionsDriver::Qcow2(object.finish()?),
+            "qed" => BlockdevOptionsDriver::Qed(object.finish()?),
+            "raw" => BlockdevOptionsDriver::Raw(object.finish()?),
+            "vdi" => BlockdevOptionsDriver::Vdi(object.finish()?),
+            "vhdx" => BlockdevOptionsDriver::Vhdx(object.finish()?),
+            "vmdk" => BlockdevOptionsDriver::Vmdk(object.finish()?),
+            "vpc" => BlockdevOptionsDriver::Vpc(object.finish()?),
+            _ => return Err(D::Error::custom(QmpError::invalid(&case))),
+        };
+        Ok(Self { id, discard, cache, aio, rerror, werror, read_only, driver })
+    }
+}
+
+/// A block device, told by its options or by name.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum BlockdevRef {
+    /// A new one.
+    #[serde(rename = "definition")]
+    Definition(Box<BlockdevOptions>),
+    /// One that is there; nothing for none.
+    #[serde(rename = "reference")]
+    Reference(String),
+}
+
+impl<'de> Deserialize<'de> for BlockdevRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        match value {
+            Value::Object(_) => decode::value(value).map(Self::Definition),
+            Value::String(_) => decode::value(value).map(Self::Reference),
+            _ => Err(D::Error::custom(QmpError::invalid_type("null", "BlockdevRef"))),
+        }
+    }
+}
+
 /// What a character device is connected to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data")]
@@ -1582,6 +3184,42 @@ pub enum KeyValue {
     Qcode(QKeyCode),
 }
 
+/// What is at one end of a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+pub enum NetClientOptions {
+    /// Nothing.
+    #[serde(rename = "none")]
+    None(NetdevNoneOptions),
+    /// A card.
+    #[serde(rename = "nic")]
+    Nic(NetLegacyNicOptions),
+    /// The network inside the process.
+    #[serde(rename = "user")]
+    User(NetdevUserOptions),
+    /// A TAP interface.
+    #[serde(rename = "tap")]
+    Tap(NetdevTapOptions),
+    /// Another machine.
+    #[serde(rename = "socket")]
+    Socket(NetdevSocketOptions),
+    /// A VDE switch.
+    #[serde(rename = "vde")]
+    Vde(NetdevVdeOptions),
+    /// A record.
+    #[serde(rename = "dump")]
+    Dump(NetdevDumpOptions),
+    /// A bridge.
+    #[serde(rename = "bridge")]
+    Bridge(NetdevBridgeOptions),
+    /// A hub.
+    #[serde(rename = "hubport")]
+    Hubport(NetdevHubPortOptions),
+    /// A netmap interface.
+    #[serde(rename = "netmap")]
+    Netmap(NetdevNetmapOptions),
+}
+
 /// An address, or a socket that is open already.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data")]
@@ -1614,6 +3252,65 @@ pub struct Quit {
 impl Command for Quit {
     const NAME: &'static str = "quit";
     const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `eject`: Takes the medium out of a drive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Eject {
+    /// The drive.
+    pub device: String,
+    /// Even if the guest locked the tray; no when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
+}
+
+impl Command for Eject {
+    const NAME: &'static str = "eject";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "force", kind: Kind::Bool, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `change`: Changes a drive's medium, or for the device `vnc` the display's password or address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// The drive, or `vnc`.
+    pub device: String,
+    /// The file, or `password`, or the display's new address.
+    pub target: String,
+    /// The file's format, or the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arg: Option<String>,
+}
+
+impl Command for Change {
+    const NAME: &'static str = "change";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "target", kind: Kind::Str, optional: false },
+        Arg { name: "arg", kind: Kind::Str, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `screendump`: Writes what the screen shows to a PPM file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Screendump {
+    /// The file.
+    pub filename: String,
+}
+
+impl Command for Screendump {
+    const NAME: &'static str = "screendump";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "filename", kind: Kind::Str, optional: false },
     ];
     const OPEN: bool = false;
     type Ret = ();
@@ -1934,6 +3631,139 @@ impl Command for XenSetGlobalDirtyLog {
     type Ret = ();
 }
 
+/// `migrate`: Starts to send the machine elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Migrate {
+    /// Where to: `tcp:HOST:PORT`, `unix:PATH`, `fd:NAME` or `exec:COMMAND`.
+    pub uri: String,
+    /// With its disks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blk: Option<bool>,
+    /// With what its disks have over their backing files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inc: Option<bool>,
+    /// Without effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detach: Option<bool>,
+}
+
+impl Command for Migrate {
+    const NAME: &'static str = "migrate";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "uri", kind: Kind::Str, optional: false },
+        Arg { name: "blk", kind: Kind::Bool, optional: true },
+        Arg { name: "inc", kind: Kind::Bool, optional: true },
+        Arg { name: "detach", kind: Kind::Bool, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `migrate_cancel`: Stops the migration, if one is under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MigrateCancel {
+}
+
+impl Command for MigrateCancel {
+    const NAME: &'static str = "migrate_cancel";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `migrate-set-cache-size`: Sets the size of the cache for differences.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MigrateSetCacheSize {
+    /// In bytes; rounded down to a power of two.
+    pub value: i64,
+}
+
+impl Command for MigrateSetCacheSize {
+    const NAME: &'static str = "migrate-set-cache-size";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "value", kind: Kind::Int, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `query-migrate-cache-size`: Asks for the size of the cache for differences, in bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryMigrateCacheSize {
+}
+
+impl Command for QueryMigrateCacheSize {
+    const NAME: &'static str = "query-migrate-cache-size";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = i64;
+}
+
+/// `migrate_set_speed`: Sets how fast a migration may be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MigrateSetSpeed {
+    /// In bytes per second.
+    pub value: i64,
+}
+
+impl Command for MigrateSetSpeed {
+    const NAME: &'static str = "migrate_set_speed";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "value", kind: Kind::Int, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `migrate_set_downtime`: Sets how long the guest may stand still.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MigrateSetDowntime {
+    /// In seconds.
+    pub value: f64,
+}
+
+impl Command for MigrateSetDowntime {
+    const NAME: &'static str = "migrate_set_downtime";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "value", kind: Kind::Number, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `client_migrate_info`: Tells a display's clients where the machine will be next.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClientMigrateInfo {
+    /// `spice`.
+    pub protocol: String,
+    /// The host it goes to.
+    pub hostname: String,
+    /// The port there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<i64>,
+    /// The port for TLS there.
+    #[serde(rename = "tls-port", skip_serializing_if = "Option::is_none")]
+    pub tls_port: Option<i64>,
+    /// The subject of its certificate.
+    #[serde(rename = "cert-subject", skip_serializing_if = "Option::is_none")]
+    pub cert_subject: Option<String>,
+}
+
+impl Command for ClientMigrateInfo {
+    const NAME: &'static str = "client_migrate_info";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "protocol", kind: Kind::Str, optional: false },
+        Arg { name: "hostname", kind: Kind::Str, optional: false },
+        Arg { name: "port", kind: Kind::Int, optional: true },
+        Arg { name: "tls-port", kind: Kind::Int, optional: true },
+        Arg { name: "cert-subject", kind: Kind::Str, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
 /// `dump-guest-memory`: Writes memory and registers as an ELF core file. A running guest stands still meanwhile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DumpGuestMemory {
@@ -1960,6 +3790,394 @@ impl Command for DumpGuestMemory {
         Arg { name: "begin", kind: Kind::Int, optional: true },
         Arg { name: "protocol", kind: Kind::Str, optional: false },
         Arg { name: "paging", kind: Kind::Bool, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `netdev_add`: Makes a network back end.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NetdevAdd {
+    /// Its name.
+    pub id: String,
+    /// What it is; the other arguments are its options.
+    pub r#type: String,
+    /// The arguments that have no field of their own.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+impl<'de> Deserialize<'de> for NetdevAdd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut object = decode::Flat::new(deserializer)?;
+        Ok(Self {
+            id: object.take("id")?,
+            r#type: object.take("type")?,
+            rest: object.rest(),
+        })
+    }
+}
+
+impl Command for NetdevAdd {
+    const NAME: &'static str = "netdev_add";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "id", kind: Kind::Str, optional: false },
+        Arg { name: "type", kind: Kind::Str, optional: false },
+    ];
+    const OPEN: bool = true;
+    type Ret = ();
+}
+
+/// `netdev_del`: Removes a network back end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetdevDel {
+    /// Its name.
+    pub id: String,
+}
+
+impl Command for NetdevDel {
+    const NAME: &'static str = "netdev_del";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "id", kind: Kind::Str, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `block_resize`: Changes the size of a drive's image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockResize {
+    /// The drive.
+    pub device: String,
+    /// The new size in bytes.
+    pub size: i64,
+}
+
+impl Command for BlockResize {
+    const NAME: &'static str = "block_resize";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "size", kind: Kind::Int, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `block-stream`: Copies from backing files into the topmost image, and drops them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockStream {
+    /// The drive.
+    pub device: String,
+    /// The backing file to stop above; none when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Bytes per second at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<i64>,
+    /// When a request fails; `report` when absent.
+    #[serde(rename = "on-error", skip_serializing_if = "Option::is_none")]
+    pub on_error: Option<BlockdevOnError>,
+}
+
+impl Command for BlockStream {
+    const NAME: &'static str = "block-stream";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "base", kind: Kind::Str, optional: true },
+        Arg { name: "speed", kind: Kind::Int, optional: true },
+        Arg { name: "on-error", kind: Kind::Str, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `block-commit`: Writes layers of a drive down into one below them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockCommit {
+    /// The drive.
+    pub device: String,
+    /// The image to write into; the deepest when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// The topmost image whose data goes down.
+    pub top: String,
+    /// Bytes per second at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<i64>,
+}
+
+impl Command for BlockCommit {
+    const NAME: &'static str = "block-commit";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "base", kind: Kind::Str, optional: true },
+        Arg { name: "top", kind: Kind::Str, optional: false },
+        Arg { name: "speed", kind: Kind::Int, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `drive-backup`: Starts to copy a drive as it is now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DriveBackupCommand(pub DriveBackup);
+
+impl Command for DriveBackupCommand {
+    const NAME: &'static str = "drive-backup";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "target", kind: Kind::Str, optional: false },
+        Arg { name: "format", kind: Kind::Str, optional: true },
+        Arg { name: "sync", kind: Kind::Str, optional: false },
+        Arg { name: "mode", kind: Kind::Str, optional: true },
+        Arg { name: "speed", kind: Kind::Int, optional: true },
+        Arg { name: "on-source-error", kind: Kind::Str, optional: true },
+        Arg { name: "on-target-error", kind: Kind::Str, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `block-job-set-speed`: Sets how fast a drive's job may go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockJobSetSpeed {
+    /// The drive.
+    pub device: String,
+    /// Bytes per second at most; 0 for no limit.
+    pub speed: i64,
+}
+
+impl Command for BlockJobSetSpeed {
+    const NAME: &'static str = "block-job-set-speed";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "speed", kind: Kind::Int, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `block-job-cancel`: Asks a drive's job to end early.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockJobCancel {
+    /// The drive.
+    pub device: String,
+    /// Even if it is paused; no when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
+}
+
+impl Command for BlockJobCancel {
+    const NAME: &'static str = "block-job-cancel";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "force", kind: Kind::Bool, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `block-job-pause`: Pauses a drive's job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockJobPause {
+    /// The drive.
+    pub device: String,
+}
+
+impl Command for BlockJobPause {
+    const NAME: &'static str = "block-job-pause";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `block-job-resume`: Lets a drive's paused job go on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockJobResume {
+    /// The drive.
+    pub device: String,
+}
+
+impl Command for BlockJobResume {
+    const NAME: &'static str = "block-job-resume";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `block-job-complete`: Ends a mirror that is in step, and moves the drive to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockJobComplete {
+    /// The drive.
+    pub device: String,
+}
+
+impl Command for BlockJobComplete {
+    const NAME: &'static str = "block-job-complete";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `transaction`: Does several things to drives, or none of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Transaction {
+    /// What to do, in order.
+    pub actions: Vec<TransactionAction>,
+}
+
+impl Command for Transaction {
+    const NAME: &'static str = "transaction";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "actions", kind: Kind::Any, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `blockdev-snapshot-sync`: Puts a new image on top of a drive's present one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BlockdevSnapshotSync(pub BlockdevSnapshot);
+
+impl Command for BlockdevSnapshotSync {
+    const NAME: &'static str = "blockdev-snapshot-sync";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "snapshot-file", kind: Kind::Str, optional: false },
+        Arg { name: "format", kind: Kind::Str, optional: true },
+        Arg { name: "mode", kind: Kind::Str, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `blockdev-snapshot-internal-sync`: Takes a snapshot inside a drive's image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BlockdevSnapshotInternalSync(pub BlockdevSnapshotInternal);
+
+impl Command for BlockdevSnapshotInternalSync {
+    const NAME: &'static str = "blockdev-snapshot-internal-sync";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "name", kind: Kind::Str, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `blockdev-snapshot-delete-internal-sync`: Deletes a snapshot inside a drive's image and tells what it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockdevSnapshotDeleteInternalSync {
+    /// The drive.
+    pub device: String,
+    /// The snapshot's id; this or the name must be given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl Command for BlockdevSnapshotDeleteInternalSync {
+    const NAME: &'static str = "blockdev-snapshot-delete-internal-sync";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "id", kind: Kind::Str, optional: true },
+        Arg { name: "name", kind: Kind::Str, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = SnapshotInfo;
+}
+
+/// `drive-mirror`: Starts to copy a drive and keep the copy in step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DriveMirror {
+    /// The drive.
+    pub device: String,
+    /// The file to copy to.
+    pub target: String,
+    /// Its format; the drive's when absent, or found out for an existing file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// What the copy is to hold.
+    pub sync: MirrorSyncMode,
+    /// Where the target comes from; `absolute-paths` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<NewImageMode>,
+    /// Bytes per second at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<i64>,
+    /// Bytes per bit of the dirty bitmap: a power of two, 512 to 64 MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granularity: Option<u32>,
+    /// Bytes under way at most.
+    #[serde(rename = "buf-size", skip_serializing_if = "Option::is_none")]
+    pub buf_size: Option<i64>,
+    /// When reading the drive fails; `report` when absent.
+    #[serde(rename = "on-source-error", skip_serializing_if = "Option::is_none")]
+    pub on_source_error: Option<BlockdevOnError>,
+    /// When writing the copy fails; `report` when absent.
+    #[serde(rename = "on-target-error", skip_serializing_if = "Option::is_none")]
+    pub on_target_error: Option<BlockdevOnError>,
+}
+
+impl Command for DriveMirror {
+    const NAME: &'static str = "drive-mirror";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "target", kind: Kind::Str, optional: false },
+        Arg { name: "format", kind: Kind::Str, optional: true },
+        Arg { name: "sync", kind: Kind::Str, optional: false },
+        Arg { name: "mode", kind: Kind::Str, optional: true },
+        Arg { name: "speed", kind: Kind::Int, optional: true },
+        Arg { name: "granularity", kind: Kind::Int, optional: true },
+        Arg { name: "buf-size", kind: Kind::Int, optional: true },
+        Arg { name: "on-source-error", kind: Kind::Str, optional: true },
+        Arg { name: "on-target-error", kind: Kind::Str, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `balloon`: Asks the guest to make do with less memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Balloon {
+    /// Bytes it may keep.
+    pub value: i64,
+}
+
+impl Command for Balloon {
+    const NAME: &'static str = "balloon";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "value", kind: Kind::Int, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `set_link`: Plugs or unplugs a network cable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetLink {
+    /// The card or back end.
+    pub name: String,
+    /// Whether it is plugged in.
+    pub up: bool,
+}
+
+impl Command for SetLink {
+    const NAME: &'static str = "set_link";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "name", kind: Kind::Str, optional: false },
+        Arg { name: "up", kind: Kind::Bool, optional: false },
     ];
     const OPEN: bool = false;
     type Ret = ();
@@ -2050,6 +4268,129 @@ impl Command for QueryFdsets {
     ];
     const OPEN: bool = false;
     type Ret = Vec<FdsetInfo>;
+}
+
+/// `block_passwd`: Gives an encrypted image its key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockPasswd {
+    /// The drive.
+    pub device: String,
+    /// The key.
+    pub password: String,
+}
+
+impl Command for BlockPasswd {
+    const NAME: &'static str = "block_passwd";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "password", kind: Kind::Str, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `block_set_io_throttle`: Sets the limits of a drive's requests; 0 is no limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockSetIoThrottle {
+    /// The drive.
+    pub device: String,
+    /// Bytes per second in all.
+    pub bps: i64,
+    /// Bytes read per second.
+    pub bps_rd: i64,
+    /// Bytes written per second.
+    pub bps_wr: i64,
+    /// Requests per second in all.
+    pub iops: i64,
+    /// Reads per second.
+    pub iops_rd: i64,
+    /// Writes per second.
+    pub iops_wr: i64,
+    /// Burst of bytes in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bps_max: Option<i64>,
+    /// Burst of bytes read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bps_rd_max: Option<i64>,
+    /// Burst of bytes written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bps_wr_max: Option<i64>,
+    /// Burst of requests in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iops_max: Option<i64>,
+    /// Burst of reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iops_rd_max: Option<i64>,
+    /// Burst of writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iops_wr_max: Option<i64>,
+    /// Bytes that count as one request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iops_size: Option<i64>,
+}
+
+impl Command for BlockSetIoThrottle {
+    const NAME: &'static str = "block_set_io_throttle";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "bps", kind: Kind::Int, optional: false },
+        Arg { name: "bps_rd", kind: Kind::Int, optional: false },
+        Arg { name: "bps_wr", kind: Kind::Int, optional: false },
+        Arg { name: "iops", kind: Kind::Int, optional: false },
+        Arg { name: "iops_rd", kind: Kind::Int, optional: false },
+        Arg { name: "iops_wr", kind: Kind::Int, optional: false },
+        Arg { name: "bps_max", kind: Kind::Int, optional: true },
+        Arg { name: "bps_rd_max", kind: Kind::Int, optional: true },
+        Arg { name: "bps_wr_max", kind: Kind::Int, optional: true },
+        Arg { name: "iops_max", kind: Kind::Int, optional: true },
+        Arg { name: "iops_rd_max", kind: Kind::Int, optional: true },
+        Arg { name: "iops_wr_max", kind: Kind::Int, optional: true },
+        Arg { name: "iops_size", kind: Kind::Int, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `set_password`: Sets the password of a display.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetPassword {
+    /// `vnc` or `spice`.
+    pub protocol: String,
+    /// The password; only 8 bytes of it count for VNC.
+    pub password: String,
+    /// What becomes of clients: `fail`, `disconnect` or, when absent, `keep`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connected: Option<String>,
+}
+
+impl Command for SetPassword {
+    const NAME: &'static str = "set_password";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "protocol", kind: Kind::Str, optional: false },
+        Arg { name: "password", kind: Kind::Str, optional: false },
+        Arg { name: "connected", kind: Kind::Str, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `expire_password`: Sets until when the password of a display is good.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExpirePassword {
+    /// `vnc` or `spice`.
+    pub protocol: String,
+    /// `now`, `never`, `+SECONDS` from now, or seconds since 1970.
+    pub time: String,
+}
+
+impl Command for ExpirePassword {
+    const NAME: &'static str = "expire_password";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "protocol", kind: Kind::Str, optional: false },
+        Arg { name: "time", kind: Kind::Str, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
 }
 
 /// `add_client`: Hands a connected socket, passed before by getfd, to a server of this process.
@@ -2165,6 +4506,32 @@ impl Command for QueryChardev {
     type Ret = Vec<ChardevInfo>;
 }
 
+/// `query-block`: Lists the drives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryBlock {
+}
+
+impl Command for QueryBlock {
+    const NAME: &'static str = "query-block";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = Vec<BlockInfo>;
+}
+
+/// `query-blockstats`: Asks for the drives' counters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryBlockstats {
+}
+
+impl Command for QueryBlockstats {
+    const NAME: &'static str = "query-blockstats";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = Vec<BlockStats>;
+}
+
 /// `query-cpus`: Lists the vCPUs by index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QueryCpus {
@@ -2176,6 +4543,19 @@ impl Command for QueryCpus {
     ];
     const OPEN: bool = false;
     type Ret = Vec<CpuInfo>;
+}
+
+/// `query-pci`: Lists the PCI devices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryPci {
+}
+
+impl Command for QueryPci {
+    const NAME: &'static str = "query-pci";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = Vec<PciInfo>;
 }
 
 /// `query-kvm`: Asks whether the guest runs on KVM.
@@ -2215,6 +4595,32 @@ impl Command for QueryMice {
     ];
     const OPEN: bool = false;
     type Ret = Vec<MouseInfo>;
+}
+
+/// `query-vnc`: Asks about the VNC server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryVnc {
+}
+
+impl Command for QueryVnc {
+    const NAME: &'static str = "query-vnc";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = VncInfo;
+}
+
+/// `query-spice`: Asks about the SPICE server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuerySpice {
+}
+
+impl Command for QuerySpice {
+    const NAME: &'static str = "query-spice";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = SpiceInfo;
 }
 
 /// `query-name`: Asks for the guest's name.
@@ -2258,6 +4664,87 @@ impl Command for QueryCommandLineOptions {
     ];
     const OPEN: bool = false;
     type Ret = Vec<CommandLineOptionInfo>;
+}
+
+/// `query-migrate`: Asks how the migration stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryMigrate {
+}
+
+impl Command for QueryMigrate {
+    const NAME: &'static str = "query-migrate";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = MigrationInfo;
+}
+
+/// `migrate-set-capabilities`: Switches capabilities on and off.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MigrateSetCapabilities {
+    /// Which ones, and how.
+    pub capabilities: Vec<MigrationCapabilityStatus>,
+    /// The arguments that have no field of their own.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+impl<'de> Deserialize<'de> for MigrateSetCapabilities {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut object = decode::Flat::new(deserializer)?;
+        Ok(Self {
+            capabilities: object.take("capabilities")?,
+            rest: object.rest(),
+        })
+    }
+}
+
+impl Command for MigrateSetCapabilities {
+    const NAME: &'static str = "migrate-set-capabilities";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "capabilities", kind: Kind::Any, optional: false },
+    ];
+    const OPEN: bool = true;
+    type Ret = ();
+}
+
+/// `query-migrate-capabilities`: Lists the capabilities.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryMigrateCapabilities {
+}
+
+impl Command for QueryMigrateCapabilities {
+    const NAME: &'static str = "query-migrate-capabilities";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = Vec<MigrationCapabilityStatus>;
+}
+
+/// `query-balloon`: Asks how much memory the balloon leaves the guest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryBalloon {
+}
+
+impl Command for QueryBalloon {
+    const NAME: &'static str = "query-balloon";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = BalloonInfo;
+}
+
+/// `query-block-jobs`: Lists the jobs that run on drives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryBlockJobs {
+}
+
+impl Command for QueryBlockJobs {
+    const NAME: &'static str = "query-block-jobs";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = Vec<BlockJobInfo>;
 }
 
 /// `qom-list`: Lists the properties of an object, the newest first.
@@ -2315,6 +4802,71 @@ impl Command for QomGet {
     ];
     const OPEN: bool = false;
     type Ret = Value;
+}
+
+/// `nbd-server-start`: Offers an address at which drives can be exported.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NbdServerStart {
+    /// Where to listen.
+    pub addr: SocketAddress,
+}
+
+impl Command for NbdServerStart {
+    const NAME: &'static str = "nbd-server-start";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "addr", kind: Kind::Any, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `nbd-server-add`: Exports a drive under its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NbdServerAdd {
+    /// The drive.
+    pub device: String,
+    /// Whether clients may write; no when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writable: Option<bool>,
+}
+
+impl Command for NbdServerAdd {
+    const NAME: &'static str = "nbd-server-add";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "device", kind: Kind::Str, optional: false },
+        Arg { name: "writable", kind: Kind::Bool, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `nbd-server-stop`: Ends all exports and stops listening.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NbdServerStop {
+}
+
+impl Command for NbdServerStop {
+    const NAME: &'static str = "nbd-server-stop";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `change-vnc-password`: Sets the password of the VNC display; clients stay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChangeVncPassword {
+    /// The password.
+    pub password: String,
+}
+
+impl Command for ChangeVncPassword {
+    const NAME: &'static str = "change-vnc-password";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "password", kind: Kind::Str, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
 }
 
 /// `qom-list-types`: Lists the types of objects.
@@ -2462,6 +5014,39 @@ impl Command for ChardevRemove {
     const NAME: &'static str = "chardev-remove";
     const ARGS: &'static [Arg] = &[
         Arg { name: "id", kind: Kind::Str, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `query-rx-filter`: Asks what cards receive, and lets them tell of the next change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryRxFilter {
+    /// One card; all when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl Command for QueryRxFilter {
+    const NAME: &'static str = "query-rx-filter";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "name", kind: Kind::Str, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = Vec<RxFilterInfo>;
+}
+
+/// `blockdev-add`: Makes a block device that nothing is attached to yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockdevAdd {
+    /// What it is to be.
+    pub options: BlockdevOptions,
+}
+
+impl Command for BlockdevAdd {
+    const NAME: &'static str = "blockdev-add";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "options", kind: Kind::Any, optional: false },
     ];
     const OPEN: bool = false;
     type Ret = ();
@@ -2672,6 +5257,9 @@ pub static COMMANDS: &[CommandSpec] = &[
 
 /// Commands that have types and no handler: clients are told they do not exist.
 pub static PENDING: &[&str] = &[
+    "eject",
+    "change",
+    "screendump",
     "device_add",
     "device_del",
     "send-key",
@@ -2684,20 +5272,63 @@ pub static PENDING: &[&str] = &[
     "ringbuf-read",
     "xen-save-devices-state",
     "xen-set-global-dirty-log",
+    "migrate",
+    "migrate_cancel",
+    "migrate-set-cache-size",
+    "query-migrate-cache-size",
+    "migrate_set_speed",
+    "migrate_set_downtime",
+    "client_migrate_info",
     "dump-guest-memory",
+    "netdev_add",
+    "netdev_del",
+    "block_resize",
+    "block-stream",
+    "block-commit",
+    "drive-backup",
+    "block-job-set-speed",
+    "block-job-cancel",
+    "block-job-pause",
+    "block-job-resume",
+    "block-job-complete",
+    "transaction",
+    "blockdev-snapshot-sync",
+    "blockdev-snapshot-internal-sync",
+    "blockdev-snapshot-delete-internal-sync",
+    "drive-mirror",
+    "balloon",
+    "set_link",
     "getfd",
     "closefd",
     "add-fd",
     "remove-fd",
     "query-fdsets",
+    "block_passwd",
+    "block_set_io_throttle",
+    "set_password",
+    "expire_password",
     "add_client",
     "human-monitor-command",
     "query-chardev",
+    "query-block",
+    "query-blockstats",
+    "query-pci",
     "query-mice",
+    "query-vnc",
+    "query-spice",
     "query-command-line-options",
+    "query-migrate",
+    "migrate-set-capabilities",
+    "query-migrate-capabilities",
+    "query-balloon",
+    "query-block-jobs",
     "qom-list",
     "qom-set",
     "qom-get",
+    "nbd-server-start",
+    "nbd-server-add",
+    "nbd-server-stop",
+    "change-vnc-password",
     "qom-list-types",
     "device-list-properties",
     "query-machines",
@@ -2707,6 +5338,8 @@ pub static PENDING: &[&str] = &[
     "query-tpm-types",
     "chardev-add",
     "chardev-remove",
+    "query-rx-filter",
+    "blockdev-add",
     "chardev-change",
     "chardev-send-break",
     "qom-list-properties",
@@ -2843,6 +5476,40 @@ pub enum Event {
     /// The vCPUs run (again).
     #[serde(rename = "RESUME")]
     Resume,
+    /// A VNC client connected; nothing is known of it yet.
+    #[serde(rename = "VNC_CONNECTED")]
+    VncConnected {
+        /// The server.
+        server: VncServerInfo,
+        /// The client.
+        client: VncClientInfo,
+    },
+    /// A VNC client may now use the display.
+    #[serde(rename = "VNC_INITIALIZED")]
+    VncInitialized {
+        /// The server.
+        server: VncServerInfo,
+        /// The client.
+        client: VncClientInfo,
+    },
+    /// A VNC client is gone.
+    #[serde(rename = "VNC_DISCONNECTED")]
+    VncDisconnected {
+        /// The server.
+        server: VncServerInfo,
+        /// The client.
+        client: VncClientInfo,
+    },
+    /// A guest's request to a drive failed.
+    #[serde(rename = "BLOCK_IO_ERROR")]
+    BlockIoError {
+        /// The drive.
+        device: String,
+        /// Which way it went.
+        operation: IoOperationType,
+        /// What is done about it.
+        action: BlockErrorAction,
+    },
     /// The guest set its clock.
     #[serde(rename = "RTC_CHANGE")]
     RtcChange {
@@ -2855,6 +5522,85 @@ pub enum Event {
         /// What is about to be done.
         action: WatchdogAction,
     },
+    /// A SPICE client connected.
+    #[serde(rename = "SPICE_CONNECTED")]
+    SpiceConnected {
+        /// The server.
+        server: SpiceBasicInfo,
+        /// The client.
+        client: SpiceBasicInfo,
+    },
+    /// A SPICE client's channel is in use.
+    #[serde(rename = "SPICE_INITIALIZED")]
+    SpiceInitialized {
+        /// The server.
+        server: SpiceServerInfo,
+        /// The channel.
+        client: SpiceChannel,
+    },
+    /// A SPICE client's channel is gone.
+    #[serde(rename = "SPICE_DISCONNECTED")]
+    SpiceDisconnected {
+        /// The server.
+        server: SpiceBasicInfo,
+        /// The client.
+        client: SpiceBasicInfo,
+    },
+    /// A job ended, well or with an error.
+    #[serde(rename = "BLOCK_JOB_COMPLETED")]
+    BlockJobCompleted {
+        /// The drive.
+        device: String,
+        /// How far it had to go.
+        len: i64,
+        /// How far it got.
+        offset: i64,
+        /// Bytes per second at most.
+        speed: i64,
+        /// What it does.
+        r#type: BlockJobType,
+        /// What went wrong.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// A job ended because it was asked to.
+    #[serde(rename = "BLOCK_JOB_CANCELLED")]
+    BlockJobCancelled {
+        /// The drive.
+        device: String,
+        /// How far it had to go.
+        len: i64,
+        /// How far it got.
+        offset: i64,
+        /// Bytes per second at most.
+        speed: i64,
+        /// What it does.
+        r#type: BlockJobType,
+    },
+    /// A job's request failed.
+    #[serde(rename = "BLOCK_JOB_ERROR")]
+    BlockJobError {
+        /// The drive whose job it is.
+        device: String,
+        /// `read` for the source, `write` for the target.
+        operation: IoOperationType,
+        /// What is done about it.
+        action: BlockErrorAction,
+    },
+    /// A mirror is in step and can be completed.
+    #[serde(rename = "BLOCK_JOB_READY")]
+    BlockJobReady {
+        /// The drive.
+        device: String,
+        /// How far it had to go.
+        len: i64,
+        /// How far it got.
+        offset: i64,
+        /// Bytes per second at most.
+        speed: i64,
+        /// What it does.
+        r#type: BlockJobType,
+    },
     /// A device is gone, and its id free again.
     #[serde(rename = "DEVICE_DELETED")]
     DeviceDeleted {
@@ -2862,6 +5608,24 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         device: Option<String>,
         /// Where it was in the object tree.
+        path: String,
+    },
+    /// A drive's tray opened or closed.
+    #[serde(rename = "DEVICE_TRAY_MOVED")]
+    DeviceTrayMoved {
+        /// The drive.
+        device: String,
+        /// Whether it is open now.
+        #[serde(rename = "tray-open")]
+        tray_open: bool,
+    },
+    /// The guest changed what a card receives; the next event comes after a query.
+    #[serde(rename = "NIC_RX_FILTER_CHANGED")]
+    NicRxFilterChanged {
+        /// The card's id.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Its place in the object tree.
         path: String,
     },
     /// The guest went to sleep (ACPI S3).
@@ -2873,11 +5637,32 @@ pub enum Event {
     /// The guest woke from sleep.
     #[serde(rename = "WAKEUP")]
     Wakeup,
+    /// The guest's balloon grew or shrank.
+    #[serde(rename = "BALLOON_CHANGE")]
+    BalloonChange {
+        /// Bytes of memory the guest has left.
+        actual: i64,
+    },
+    /// The SPICE clients went along with the machine.
+    #[serde(rename = "SPICE_MIGRATE_COMPLETED")]
+    SpiceMigrateCompleted,
     /// The guest reported that it cannot go on.
     #[serde(rename = "GUEST_PANICKED")]
     GuestPanicked {
         /// What is done about it.
         action: GuestPanicAction,
+    },
+    /// An image would have been damaged, and is not written any more.
+    #[serde(rename = "BLOCK_IMAGE_CORRUPTED")]
+    BlockImageCorrupted {
+        /// The drive, or nothing for a layer without a name.
+        device: String,
+        /// What was wrong.
+        msg: String,
+        /// Where in the image, in bytes.
+        offset: i64,
+        /// How many bytes.
+        size: i64,
     },
 }
 
@@ -2890,13 +5675,29 @@ impl Event {
             Self::Powerdown => "POWERDOWN",
             Self::Stop => "STOP",
             Self::Resume => "RESUME",
+            Self::VncConnected { .. } => "VNC_CONNECTED",
+            Self::VncInitialized { .. } => "VNC_INITIALIZED",
+            Self::VncDisconnected { .. } => "VNC_DISCONNECTED",
+            Self::BlockIoError { .. } => "BLOCK_IO_ERROR",
             Self::RtcChange { .. } => "RTC_CHANGE",
             Self::Watchdog { .. } => "WATCHDOG",
+            Self::SpiceConnected { .. } => "SPICE_CONNECTED",
+            Self::SpiceInitialized { .. } => "SPICE_INITIALIZED",
+            Self::SpiceDisconnected { .. } => "SPICE_DISCONNECTED",
+            Self::BlockJobCompleted { .. } => "BLOCK_JOB_COMPLETED",
+            Self::BlockJobCancelled { .. } => "BLOCK_JOB_CANCELLED",
+            Self::BlockJobError { .. } => "BLOCK_JOB_ERROR",
+            Self::BlockJobReady { .. } => "BLOCK_JOB_READY",
             Self::DeviceDeleted { .. } => "DEVICE_DELETED",
+            Self::DeviceTrayMoved { .. } => "DEVICE_TRAY_MOVED",
+            Self::NicRxFilterChanged { .. } => "NIC_RX_FILTER_CHANGED",
             Self::Suspend => "SUSPEND",
             Self::SuspendDisk => "SUSPEND_DISK",
             Self::Wakeup => "WAKEUP",
+            Self::BalloonChange { .. } => "BALLOON_CHANGE",
+            Self::SpiceMigrateCompleted => "SPICE_MIGRATE_COMPLETED",
             Self::GuestPanicked { .. } => "GUEST_PANICKED",
+            Self::BlockImageCorrupted { .. } => "BLOCK_IMAGE_CORRUPTED",
         }
     }
 
@@ -2905,6 +5706,7 @@ impl Event {
         match self {
             Self::RtcChange { .. } => Some(Duration::from_millis(1000)),
             Self::Watchdog { .. } => Some(Duration::from_millis(1000)),
+            Self::BalloonChange { .. } => Some(Duration::from_millis(1000)),
             _ => None,
         }
     }
@@ -2917,11 +5719,27 @@ pub static EVENTS: &[&str] = &[
     "POWERDOWN",
     "STOP",
     "RESUME",
+    "VNC_CONNECTED",
+    "VNC_INITIALIZED",
+    "VNC_DISCONNECTED",
+    "BLOCK_IO_ERROR",
     "RTC_CHANGE",
     "WATCHDOG",
+    "SPICE_CONNECTED",
+    "SPICE_INITIALIZED",
+    "SPICE_DISCONNECTED",
+    "BLOCK_JOB_COMPLETED",
+    "BLOCK_JOB_CANCELLED",
+    "BLOCK_JOB_ERROR",
+    "BLOCK_JOB_READY",
     "DEVICE_DELETED",
+    "DEVICE_TRAY_MOVED",
+    "NIC_RX_FILTER_CHANGED",
     "SUSPEND",
     "SUSPEND_DISK",
     "WAKEUP",
+    "BALLOON_CHANGE",
+    "SPICE_MIGRATE_COMPLETED",
     "GUEST_PANICKED",
+    "BLOCK_IMAGE_CORRUPTED",
 ];

@@ -29,7 +29,6 @@ fn the_pending_list_only_shrinks() {
 }
 
 #[test]
-#[ignore = "some have no types yet"]
 fn every_expected_command_is_implemented_or_pending() {
     assert_eq!(EXPECTED.len(), 96);
     let lacking: Vec<_> = EXPECTED
