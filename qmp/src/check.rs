@@ -54,27 +54,46 @@ pub struct Arg {
     pub optional: bool,
 }
 
-/// Looks for missing arguments and for mistyped ones, each in the table's order,
-/// then for unknown ones, in the client's order. An `open` command may be given
-/// others than the table's; whether what it takes of any type is there,
-/// [`crate::decode`] sees.
+/// Looks for missing arguments, then for unknown and mistyped ones, both in the
+/// order of QEMU's hash of their names, so that of several mistakes the same one
+/// is reported. An `open` command may be given others than the table's, misses
+/// them in the table's order, and leaves it to [`crate::decode`] to see whether
+/// what it takes of any type is there.
 ///
 /// # Errors
 /// The first missing, unknown or mistyped argument.
 pub fn check(table: &[Arg], open: bool, args: &Map<String, Value>) -> Result<(), QmpError> {
-    let mandatory = |arg: &&Arg| !(arg.optional || open && arg.kind == Kind::Any);
-    let mut missing = table.iter().filter(mandatory);
-    if let Some(arg) = missing.find(|arg| !args.contains_key(arg.name)) {
+    let missing = table.iter().filter(|arg| {
+        !(arg.optional || open && arg.kind == Kind::Any || args.contains_key(arg.name))
+    });
+    let first = missing.min_by_key(|arg| if open { 0 } else { bucket(arg.name) });
+    if let Some(arg) = first {
         return Err(QmpError::missing(arg.name));
     }
-    let accepts = |arg: &Arg| args.get(arg.name).is_none_or(|value| arg.kind.accepts(value));
-    if let Some(arg) = table.iter().find(|arg| !accepts(arg)) {
-        return Err(QmpError::invalid_type(arg.name, arg.kind.word()));
-    }
-    match args.keys().find(|name| !open && !table.iter().any(|arg| arg.name == **name)) {
-        Some(name) => Err(QmpError::invalid(name)),
+    let wrong = args.iter().filter_map(|(name, value)| {
+        let arg = table.iter().find(|arg| arg.name == name);
+        match arg {
+            Some(arg) if arg.kind.accepts(value) => None,
+            None if open => None,
+            _ => Some((name, arg)),
+        }
+    });
+    match wrong.min_by_key(|(name, _)| bucket(name)) {
+        Some((name, Some(arg))) => Err(QmpError::invalid_type(name, arg.kind.word())),
+        Some((name, None)) => Err(QmpError::invalid(name)),
         None => Ok(()),
     }
+}
+
+/// Where QEMU's hash table of 512 buckets has the name: it goes through arguments
+/// from the first bucket to the last.
+fn bucket(name: &str) -> u32 {
+    let start = 0x238F_13AF_u32.wrapping_mul(name.len() as u32);
+    let sum = name
+        .bytes()
+        .enumerate()
+        .fold(start, |sum, (index, byte)| sum.wrapping_add(u32::from(byte) << (5 * index % 24)));
+    sum.wrapping_mul(1_103_515_243).wrapping_add(12_345) % 512
 }
 
 #[cfg(test)]
@@ -118,5 +137,34 @@ mod tests {
             assert_eq!(desc(false, args), expected);
         }
         assert_eq!(desc(true, json!({"name": "", "up": true, "zz": 1})), "ok");
+    }
+
+    #[test]
+    fn names_are_gone_through_in_the_hash_s_order() {
+        // What several commands complain about first, second, ...
+        for order in [
+            "cpu filename size val",
+            "blk uri detach inc",
+            "end begin protocol paging",
+            "protocol connected password",
+            "protocol skipauth tls fdname",
+            "device format data",
+            "device size format",
+            "device target arg",
+            "backend id",
+            "path property value",
+            "name up",
+            "iops_rd device iops_wr iops bps_wr bps bps_rd",
+            "device sync target",
+        ] {
+            let buckets: Vec<_> = order.split(' ').map(bucket).collect();
+            assert!(buckets.is_sorted(), "{order}: {buckets:?}");
+        }
+        let wrong = json!({"name": "", "up": true, "zz": 1, "n": "", "f": ""});
+        let Value::Object(object) = &wrong else { panic!("an object") };
+        let first = object.keys().filter(|name| name.len() < 2 || *name == "zz");
+        let first = first.min_by_key(|name| bucket(name)).unwrap();
+        assert!(desc(false, wrong.clone()).contains(&format!("'{first}'")));
+        assert_eq!(desc(true, json!({})), "Parameter 'name' is missing");
     }
 }
