@@ -4,6 +4,7 @@
 
 use crate::check::{Arg, Kind};
 use crate::decode;
+use crate::introspect::{Entity, What};
 use crate::{Command, CommandSpec, Handle, QmpError, call};
 use serde::{Deserialize, Serialize};
 use serde::{Deserializer, de::Error as _};
@@ -1049,6 +1050,115 @@ impl QKeyCode {
             Self::MetaL => "meta_l",
             Self::MetaR => "meta_r",
             Self::Compose => "compose",
+        }
+    }
+}
+
+/// What kind of thing is described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SchemaMetaType {
+    /// A type of the protocol itself.
+    #[serde(rename = "builtin")]
+    Builtin,
+    /// Words to choose from.
+    #[serde(rename = "enum")]
+    Enum,
+    /// A list.
+    #[serde(rename = "array")]
+    Array,
+    /// Members by name.
+    #[serde(rename = "object")]
+    Object,
+    /// One of several types, told apart by how it is written.
+    #[serde(rename = "alternate")]
+    Alternate,
+    /// A command.
+    #[serde(rename = "command")]
+    Command,
+    /// An event.
+    #[serde(rename = "event")]
+    Event,
+}
+
+impl SchemaMetaType {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Builtin,
+        Self::Enum,
+        Self::Array,
+        Self::Object,
+        Self::Alternate,
+        Self::Command,
+        Self::Event,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Builtin => "builtin",
+            Self::Enum => "enum",
+            Self::Array => "array",
+            Self::Object => "object",
+            Self::Alternate => "alternate",
+            Self::Command => "command",
+            Self::Event => "event",
+        }
+    }
+}
+
+/// A type of JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum JSONType {
+    /// A string.
+    #[serde(rename = "string")]
+    String,
+    /// A number.
+    #[serde(rename = "number")]
+    Number,
+    /// A number without a fraction.
+    #[serde(rename = "int")]
+    Int,
+    /// True or false.
+    #[serde(rename = "boolean")]
+    Boolean,
+    /// Null.
+    #[serde(rename = "null")]
+    Null,
+    /// An object.
+    #[serde(rename = "object")]
+    Object,
+    /// A list.
+    #[serde(rename = "array")]
+    Array,
+    /// Any of them.
+    #[serde(rename = "value")]
+    Value,
+}
+
+impl JSONType {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::String,
+        Self::Number,
+        Self::Int,
+        Self::Boolean,
+        Self::Null,
+        Self::Object,
+        Self::Array,
+        Self::Value,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Number => "number",
+            Self::Int => "int",
+            Self::Boolean => "boolean",
+            Self::Null => "null",
+            Self::Object => "object",
+            Self::Array => "array",
+            Self::Value => "value",
         }
     }
 }
@@ -2315,6 +2425,115 @@ pub struct MouseInfo {
     pub absolute: bool,
 }
 
+/// A type of the protocol itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchemaInfoBuiltin {
+    /// How it is written.
+    #[serde(rename = "json-type")]
+    pub json_type: JSONType,
+}
+
+/// A word of an enum.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchemaInfoEnumMember {
+    /// The word.
+    pub name: String,
+}
+
+/// Words to choose from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchemaInfoEnum {
+    /// The words.
+    pub members: Vec<SchemaInfoEnumMember>,
+    /// The words once more, for older clients.
+    pub values: Vec<String>,
+}
+
+/// A list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchemaInfoArray {
+    /// What each element is.
+    #[serde(rename = "element-type")]
+    pub element_type: String,
+}
+
+/// A member of an object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchemaInfoObjectMember {
+    /// Its name.
+    pub name: String,
+    /// Here, as null, if it may be absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default: Option<Value>,
+    /// What it is.
+    pub r#type: String,
+}
+
+/// The members that an object has besides in one case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchemaInfoObjectVariant {
+    /// The value of the tag.
+    pub case: String,
+    /// An object that has them.
+    pub r#type: String,
+}
+
+/// Members by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchemaInfoObject {
+    /// The member whose value tells the case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// The cases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variants: Option<Vec<SchemaInfoObjectVariant>>,
+    /// Those that it has in every case.
+    pub members: Vec<SchemaInfoObjectMember>,
+}
+
+/// One type of an alternate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchemaInfoAlternateMember {
+    /// The type.
+    pub r#type: String,
+}
+
+/// One of several types.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchemaInfoAlternate {
+    /// The types.
+    pub members: Vec<SchemaInfoAlternateMember>,
+}
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchemaInfoCommand {
+    /// What it returns.
+    #[serde(rename = "ret-type")]
+    pub ret_type: String,
+    /// The object that its arguments form.
+    #[serde(rename = "arg-type")]
+    pub arg_type: String,
+}
+
+/// An event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchemaInfoEvent {
+    /// The object that its data are.
+    #[serde(rename = "arg-type")]
+    pub arg_type: String,
+}
+
+/// What every description has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchemaInfoBase {
+    /// Its name: a command's or event's own, a number for a type, that of the element in brackets for a list.
+    pub name: String,
+    /// What kind of thing it is.
+    #[serde(rename = "meta-type")]
+    pub meta_type: SchemaMetaType,
+}
+
 /// The guest's name, if it was given one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NameInfo {
@@ -3182,6 +3401,62 @@ pub enum KeyValue {
     /// By its name.
     #[serde(rename = "qcode")]
     Qcode(QKeyCode),
+}
+
+/// One thing of the interface.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SchemaInfo {
+    /// Its name: a command's or event's own, a number for a type, that of the element in brackets for a list.
+    pub name: String,
+    /// The member `meta-type`, and the members that follow from it.
+    #[serde(flatten)]
+    pub meta_type: SchemaInfoMetaType,
+}
+
+/// The cases of [`SchemaInfo`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "meta-type")]
+pub enum SchemaInfoMetaType {
+    /// A type of the protocol itself.
+    #[serde(rename = "builtin")]
+    Builtin(SchemaInfoBuiltin),
+    /// Words to choose from.
+    #[serde(rename = "enum")]
+    Enum(SchemaInfoEnum),
+    /// A list.
+    #[serde(rename = "array")]
+    Array(SchemaInfoArray),
+    /// Members by name.
+    #[serde(rename = "object")]
+    Object(SchemaInfoObject),
+    /// One of several types.
+    #[serde(rename = "alternate")]
+    Alternate(SchemaInfoAlternate),
+    /// A command.
+    #[serde(rename = "command")]
+    Command(SchemaInfoCommand),
+    /// An event.
+    #[serde(rename = "event")]
+    Event(SchemaInfoEvent),
+}
+
+impl<'de> Deserialize<'de> for SchemaInfo {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut object = decode::Flat::new(deserializer)?;
+        let name = object.take("name")?;
+        let case: String = object.take("meta-type")?;
+        let meta_type = match case.as_str() {
+            "builtin" => SchemaInfoMetaType::Builtin(object.finish()?),
+            "enum" => SchemaInfoMetaType::Enum(object.finish()?),
+            "array" => SchemaInfoMetaType::Array(object.finish()?),
+            "object" => SchemaInfoMetaType::Object(object.finish()?),
+            "alternate" => SchemaInfoMetaType::Alternate(object.finish()?),
+            "command" => SchemaInfoMetaType::Command(object.finish()?),
+            "event" => SchemaInfoMetaType::Event(object.finish()?),
+            _ => return Err(D::Error::custom(QmpError::invalid(&case))),
+        };
+        Ok(Self { name, meta_type })
+    }
 }
 
 /// What is at one end of a network.
@@ -5100,6 +5375,19 @@ impl Command for XPulseSaveRestore {
     type Ret = ();
 }
 
+/// `query-qmp-schema`: Describes the interface: its commands, its events and every type they use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryQmpSchema {
+}
+
+impl Command for QueryQmpSchema {
+    const NAME: &'static str = "query-qmp-schema";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = Vec<SchemaInfo>;
+}
+
 /// `qom-list-properties`: Lists the properties that objects of a type have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QomListProperties {
@@ -5230,6 +5518,7 @@ pub fn dispatch<V: Commands>(
         "query-uuid" => call::<QueryUuid, _>(vm, args),
         "query-target" => call::<QueryTarget, _>(vm, args),
         "x-pulse-save-restore" => call::<XPulseSaveRestore, _>(vm, args),
+        "query-qmp-schema" => call::<QueryQmpSchema, _>(&mut crate::own::Tables, args),
         _ => Err(QmpError::command_not_found(name)),
     }
 }
@@ -5253,6 +5542,7 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "query-uuid", args: QueryUuid::ARGS },
     CommandSpec { name: "query-target", args: QueryTarget::ARGS },
     CommandSpec { name: "x-pulse-save-restore", args: XPulseSaveRestore::ARGS },
+    CommandSpec { name: "query-qmp-schema", args: QueryQmpSchema::ARGS },
 ];
 
 /// Commands that have types and no handler: clients are told they do not exist.
@@ -5742,4 +6032,125 @@ pub static EVENTS: &[&str] = &[
     "SPICE_MIGRATE_COMPLETED",
     "GUEST_PANICKED",
     "BLOCK_IMAGE_CORRUPTED",
+];
+
+/// Commands, events and types for clients that look before they ask.
+pub(crate) static INTROSPECTION: &[Entity] = &[
+    Entity { name: "quit", kind: What::Command("0", "0") },
+    Entity { name: "stop", kind: What::Command("0", "0") },
+    Entity { name: "cont", kind: What::Command("0", "0") },
+    Entity { name: "system_wakeup", kind: What::Command("0", "0") },
+    Entity { name: "system_reset", kind: What::Command("0", "0") },
+    Entity { name: "system_powerdown", kind: What::Command("0", "0") },
+    Entity { name: "qmp_capabilities", kind: What::Command("0", "0") },
+    Entity { name: "query-version", kind: What::Command("0", "1") },
+    Entity { name: "query-commands", kind: What::Command("0", "[2]") },
+    Entity { name: "query-events", kind: What::Command("0", "[3]") },
+    Entity { name: "query-cpus", kind: What::Command("0", "[4]") },
+    Entity { name: "query-kvm", kind: What::Command("0", "5") },
+    Entity { name: "query-status", kind: What::Command("0", "6") },
+    Entity { name: "query-name", kind: What::Command("0", "7") },
+    Entity { name: "query-uuid", kind: What::Command("0", "8") },
+    Entity { name: "query-target", kind: What::Command("0", "9") },
+    Entity { name: "x-pulse-save-restore", kind: What::Command("0", "0") },
+    Entity { name: "query-qmp-schema", kind: What::Command("0", "[10]") },
+    Entity { name: "SHUTDOWN", kind: What::Event("11") },
+    Entity { name: "RESET", kind: What::Event("12") },
+    Entity { name: "POWERDOWN", kind: What::Event("0") },
+    Entity { name: "STOP", kind: What::Event("0") },
+    Entity { name: "RESUME", kind: What::Event("0") },
+    Entity { name: "VNC_CONNECTED", kind: What::Event("13") },
+    Entity { name: "VNC_INITIALIZED", kind: What::Event("14") },
+    Entity { name: "VNC_DISCONNECTED", kind: What::Event("15") },
+    Entity { name: "BLOCK_IO_ERROR", kind: What::Event("16") },
+    Entity { name: "RTC_CHANGE", kind: What::Event("17") },
+    Entity { name: "WATCHDOG", kind: What::Event("18") },
+    Entity { name: "SPICE_CONNECTED", kind: What::Event("19") },
+    Entity { name: "SPICE_INITIALIZED", kind: What::Event("20") },
+    Entity { name: "SPICE_DISCONNECTED", kind: What::Event("21") },
+    Entity { name: "BLOCK_JOB_COMPLETED", kind: What::Event("22") },
+    Entity { name: "BLOCK_JOB_CANCELLED", kind: What::Event("23") },
+    Entity { name: "BLOCK_JOB_ERROR", kind: What::Event("24") },
+    Entity { name: "BLOCK_JOB_READY", kind: What::Event("25") },
+    Entity { name: "DEVICE_DELETED", kind: What::Event("26") },
+    Entity { name: "DEVICE_TRAY_MOVED", kind: What::Event("27") },
+    Entity { name: "NIC_RX_FILTER_CHANGED", kind: What::Event("28") },
+    Entity { name: "SUSPEND", kind: What::Event("0") },
+    Entity { name: "SUSPEND_DISK", kind: What::Event("0") },
+    Entity { name: "WAKEUP", kind: What::Event("0") },
+    Entity { name: "BALLOON_CHANGE", kind: What::Event("29") },
+    Entity { name: "SPICE_MIGRATE_COMPLETED", kind: What::Event("0") },
+    Entity { name: "GUEST_PANICKED", kind: What::Event("30") },
+    Entity { name: "BLOCK_IMAGE_CORRUPTED", kind: What::Event("31") },
+    Entity { name: "0", kind: What::Object { members: &[], tag: None, cases: &[] } },
+    Entity { name: "1", kind: What::Object { members: &[("qemu", "32", false), ("package", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "2", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[2]", kind: What::Array("2") },
+    Entity { name: "3", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[3]", kind: What::Array("3") },
+    Entity { name: "4", kind: What::Object { members: &[("current", "bool", false), ("CPU", "int", false), ("pc", "int", true), ("halted", "bool", false), ("thread_id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "[4]", kind: What::Array("4") },
+    Entity { name: "5", kind: What::Object { members: &[("enabled", "bool", false), ("present", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "6", kind: What::Object { members: &[("status", "33", false), ("singlestep", "bool", false), ("running", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "7", kind: What::Object { members: &[("name", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "8", kind: What::Object { members: &[("UUID", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "9", kind: What::Object { members: &[("arch", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "10", kind: What::Object { members: &[("name", "str", false), ("meta-type", "34", false)], tag: Some("meta-type"), cases: &[("builtin", "35"), ("enum", "36"), ("array", "37"), ("object", "38"), ("alternate", "39"), ("command", "40"), ("event", "41")] } },
+    Entity { name: "[10]", kind: What::Array("10") },
+    Entity { name: "11", kind: What::Object { members: &[("guest", "bool", false), ("reason", "42", false)], tag: None, cases: &[] } },
+    Entity { name: "12", kind: What::Object { members: &[("guest", "bool", false), ("reason", "42", false)], tag: None, cases: &[] } },
+    Entity { name: "13", kind: What::Object { members: &[("server", "43", false), ("client", "44", false)], tag: None, cases: &[] } },
+    Entity { name: "14", kind: What::Object { members: &[("server", "43", false), ("client", "44", false)], tag: None, cases: &[] } },
+    Entity { name: "15", kind: What::Object { members: &[("server", "43", false), ("client", "44", false)], tag: None, cases: &[] } },
+    Entity { name: "16", kind: What::Object { members: &[("device", "str", false), ("operation", "45", false), ("action", "46", false)], tag: None, cases: &[] } },
+    Entity { name: "17", kind: What::Object { members: &[("offset", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "18", kind: What::Object { members: &[("action", "47", false)], tag: None, cases: &[] } },
+    Entity { name: "19", kind: What::Object { members: &[("server", "48", false), ("client", "48", false)], tag: None, cases: &[] } },
+    Entity { name: "20", kind: What::Object { members: &[("server", "49", false), ("client", "50", false)], tag: None, cases: &[] } },
+    Entity { name: "21", kind: What::Object { members: &[("server", "48", false), ("client", "48", false)], tag: None, cases: &[] } },
+    Entity { name: "22", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "51", false), ("error", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "23", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "51", false)], tag: None, cases: &[] } },
+    Entity { name: "24", kind: What::Object { members: &[("device", "str", false), ("operation", "45", false), ("action", "46", false)], tag: None, cases: &[] } },
+    Entity { name: "25", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "51", false)], tag: None, cases: &[] } },
+    Entity { name: "26", kind: What::Object { members: &[("device", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "27", kind: What::Object { members: &[("device", "str", false), ("tray-open", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "28", kind: What::Object { members: &[("name", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "29", kind: What::Object { members: &[("actual", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "30", kind: What::Object { members: &[("action", "52", false)], tag: None, cases: &[] } },
+    Entity { name: "31", kind: What::Object { members: &[("device", "str", false), ("msg", "str", false), ("offset", "int", false), ("size", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "32", kind: What::Object { members: &[("micro", "int", false), ("minor", "int", false), ("major", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "str", kind: What::Builtin(crate::JSONType::String) },
+    Entity { name: "bool", kind: What::Builtin(crate::JSONType::Boolean) },
+    Entity { name: "int", kind: What::Builtin(crate::JSONType::Int) },
+    Entity { name: "33", kind: What::Enum(&["debug", "inmigrate", "internal-error", "io-error", "paused", "postmigrate", "prelaunch", "finish-migrate", "restore-vm", "running", "save-vm", "shutdown", "suspended", "watchdog", "guest-panicked"]) },
+    Entity { name: "34", kind: What::Enum(&["builtin", "enum", "array", "object", "alternate", "command", "event"]) },
+    Entity { name: "35", kind: What::Object { members: &[("json-type", "53", false)], tag: None, cases: &[] } },
+    Entity { name: "36", kind: What::Object { members: &[("members", "[54]", false), ("values", "[str]", false)], tag: None, cases: &[] } },
+    Entity { name: "37", kind: What::Object { members: &[("element-type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "38", kind: What::Object { members: &[("tag", "str", true), ("variants", "[55]", true), ("members", "[56]", false)], tag: None, cases: &[] } },
+    Entity { name: "39", kind: What::Object { members: &[("members", "[57]", false)], tag: None, cases: &[] } },
+    Entity { name: "40", kind: What::Object { members: &[("ret-type", "str", false), ("arg-type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "41", kind: What::Object { members: &[("arg-type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "42", kind: What::Enum(&["none", "host-error", "host-qmp-quit", "host-qmp-system-reset", "host-signal", "host-ui", "guest-shutdown", "guest-reset", "guest-panic", "subsystem-reset", "snapshot-load"]) },
+    Entity { name: "43", kind: What::Object { members: &[("auth", "str", true), ("family", "str", false), ("service", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "44", kind: What::Object { members: &[("family", "str", false), ("service", "str", false), ("x509_dname", "str", true), ("host", "str", false), ("sasl_username", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "45", kind: What::Enum(&["read", "write"]) },
+    Entity { name: "46", kind: What::Enum(&["report", "ignore", "stop"]) },
+    Entity { name: "47", kind: What::Enum(&["reset", "shutdown", "poweroff", "pause", "debug", "none"]) },
+    Entity { name: "48", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "49", kind: What::Object { members: &[("auth", "str", true), ("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "50", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("channel-type", "int", false), ("connection-id", "int", false), ("host", "str", false), ("channel-id", "int", false), ("tls", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "51", kind: What::Enum(&["commit", "stream", "mirror", "backup"]) },
+    Entity { name: "52", kind: What::Enum(&["pause"]) },
+    Entity { name: "53", kind: What::Enum(&["string", "number", "int", "boolean", "null", "object", "array", "value"]) },
+    Entity { name: "54", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[54]", kind: What::Array("54") },
+    Entity { name: "[str]", kind: What::Array("str") },
+    Entity { name: "55", kind: What::Object { members: &[("case", "str", false), ("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[55]", kind: What::Array("55") },
+    Entity { name: "56", kind: What::Object { members: &[("name", "str", false), ("default", "any", true), ("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[56]", kind: What::Array("56") },
+    Entity { name: "57", kind: What::Object { members: &[("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[57]", kind: What::Array("57") },
+    Entity { name: "any", kind: What::Builtin(crate::JSONType::Value) },
 ];

@@ -7,6 +7,7 @@
 //! | [`monitors`] | all clients: who gets which event when |
 //! | [`event`] | timestamps and rate limits of events |
 //! | `generated` | types, commands, events and [`dispatch`], from `schema/` |
+//! | `introspect` | the interface as data, for clients |
 //! | [`check`], [`decode`] | from JSON to typed arguments |
 //!
 //! A program that is to be driven has one type that implements [`Handle`] for
@@ -28,6 +29,7 @@ pub mod event;
 pub mod fuzz;
 #[rustfmt::skip]
 mod generated;
+mod introspect;
 pub mod json;
 pub mod monitors;
 mod own;

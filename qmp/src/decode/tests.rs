@@ -199,3 +199,10 @@ fn deep_values_are_bounded_by_the_parser_only() {
     assert!(command.any.is_some());
     assert!(super::arguments::<Every>(Map::new()).is_err());
 }
+
+#[test]
+fn every_shape_can_be_described() {
+    let mut roots: Vec<_> = COMMANDS.iter().map(|spec| spec.name).collect();
+    roots.extend(EVENTS);
+    crate::introspect::tests::check(INTROSPECTION, &roots);
+}

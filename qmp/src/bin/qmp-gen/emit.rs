@@ -13,6 +13,7 @@ const HEADER: &str = "\
 
 use crate::check::{Arg, Kind};
 use crate::decode;
+use crate::introspect::{Entity, What};
 use crate::{Command, CommandSpec, Handle, QmpError, call};
 use serde::{Deserialize, Serialize};
 use serde::{Deserializer, de::Error as _};
@@ -33,6 +34,7 @@ pub(crate) fn emit(schema: &Schema) -> String {
     }
     out.dispatch();
     out.events();
+    out.out.push_str(&crate::introspect::table(schema));
     out.out
 }
 

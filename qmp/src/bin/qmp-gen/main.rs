@@ -4,6 +4,7 @@
 //! A tool for building: it reads the schema in this repository and nothing else, on one thread.
 
 mod emit;
+mod introspect;
 mod names;
 mod schema;
 

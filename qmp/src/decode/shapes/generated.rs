@@ -4,6 +4,7 @@
 
 use crate::check::{Arg, Kind};
 use crate::decode;
+use crate::introspect::{Entity, What};
 use crate::{Command, CommandSpec, Handle, QmpError, call};
 use serde::{Deserialize, Serialize};
 use serde::{Deserializer, de::Error as _};
@@ -453,4 +454,46 @@ impl Event {
 pub static EVENTS: &[&str] = &[
     "MOVED",
     "OPENED",
+];
+
+/// Commands, events and types for clients that look before they ask.
+pub(crate) static INTROSPECTION: &[Entity] = &[
+    Entity { name: "every", kind: What::Command("0", "1") },
+    Entity { name: "blockdev-add", kind: What::Command("2", "3") },
+    Entity { name: "inet", kind: What::Command("4", "[int]") },
+    Entity { name: "device_add", kind: What::Command("5", "3") },
+    Entity { name: "MOVED", kind: What::Event("4") },
+    Entity { name: "OPENED", kind: What::Event("6") },
+    Entity { name: "0", kind: What::Object { members: &[("s", "str", false), ("i", "int", false), ("b", "bool", false), ("n", "number", false), ("f", "7", false), ("u8", "int", true), ("i8", "int", true), ("i16", "int", true), ("u32", "int", true), ("i32", "int", true), ("size", "int", true), ("list", "[str]", true), ("any", "any", true), ("address", "8", true), ("image", "1", true), ("regs", "9", true)], tag: None, cases: &[] } },
+    Entity { name: "1", kind: What::Object { members: &[("name", "str", false), ("backing", "1", true), ("all", "[1]", true)], tag: None, cases: &[] } },
+    Entity { name: "2", kind: What::Object { members: &[("options", "10", false)], tag: None, cases: &[] } },
+    Entity { name: "3", kind: What::Object { members: &[], tag: None, cases: &[] } },
+    Entity { name: "4", kind: What::Object { members: &[("host", "str", false), ("port", "str", false), ("to", "int", true), ("ipv4", "bool", true)], tag: None, cases: &[] } },
+    Entity { name: "int", kind: What::Builtin(crate::JSONType::Int) },
+    Entity { name: "[int]", kind: What::Array("int") },
+    Entity { name: "5", kind: What::Object { members: &[("driver", "str", false), ("id", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "6", kind: What::Object { members: &[("device-name", "str", true), ("format", "7", false)], tag: None, cases: &[] } },
+    Entity { name: "str", kind: What::Builtin(crate::JSONType::String) },
+    Entity { name: "bool", kind: What::Builtin(crate::JSONType::Boolean) },
+    Entity { name: "number", kind: What::Builtin(crate::JSONType::Number) },
+    Entity { name: "7", kind: What::Enum(&["utf8", "base-64"]) },
+    Entity { name: "[str]", kind: What::Array("str") },
+    Entity { name: "any", kind: What::Builtin(crate::JSONType::Value) },
+    Entity { name: "8", kind: What::Object { members: &[("type", "11", false)], tag: Some("type"), cases: &[("inet", "12"), ("fd", "13"), ("number", "14"), ("none", "15")] } },
+    Entity { name: "9", kind: What::Object { members: &[("pc", "int", false), ("PC", "int", true), ("type", "str", false), ("deep", "16", false)], tag: None, cases: &[] } },
+    Entity { name: "[1]", kind: What::Array("1") },
+    Entity { name: "10", kind: What::Object { members: &[("id", "str", true), ("format", "7", true), ("driver", "17", false)], tag: Some("driver"), cases: &[("file", "18"), ("raw", "19"), ("qcow2", "20")] } },
+    Entity { name: "11", kind: What::Enum(&["inet", "fd", "number", "none"]) },
+    Entity { name: "12", kind: What::Object { members: &[("data", "4", false)], tag: None, cases: &[] } },
+    Entity { name: "13", kind: What::Object { members: &[("data", "21", false)], tag: None, cases: &[] } },
+    Entity { name: "14", kind: What::Object { members: &[("data", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "15", kind: What::Object { members: &[("data", "22", false)], tag: None, cases: &[] } },
+    Entity { name: "16", kind: What::Object { members: &[("x-y", "number", false)], tag: None, cases: &[] } },
+    Entity { name: "17", kind: What::Enum(&["file", "raw", "qcow2"]) },
+    Entity { name: "18", kind: What::Object { members: &[("filename", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "19", kind: What::Object { members: &[("file", "23", false)], tag: None, cases: &[] } },
+    Entity { name: "20", kind: What::Object { members: &[("file", "23", false), ("backing", "23", true)], tag: None, cases: &[] } },
+    Entity { name: "21", kind: What::Object { members: &[("str", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "22", kind: What::Object { members: &[], tag: None, cases: &[] } },
+    Entity { name: "23", kind: What::Alternate(&["10", "str"]) },
 ];
