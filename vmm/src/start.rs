@@ -10,6 +10,7 @@ use std::sync::Arc;
 use devices::chardev;
 use devices::isa::rtc;
 use resources::clock::Clock;
+use resources::fdset::FdSets;
 use resources::hv::fake::Fake;
 use resources::hv::kvm::KvmVm;
 use resources::iol::{self, Either, Handle, Local, Loop, Notify, race};
@@ -20,6 +21,7 @@ use time::{OffsetDateTime, UtcOffset};
 use crate::boot::BootSource;
 use crate::boot::firmware::Firmware;
 use crate::chardevs::Chardevs;
+use crate::cli::add_fd;
 use crate::cli::config::{Accel as AccelKind, Config, RtcBase, RtcClock, RtcConfig};
 use crate::cli::consoles::consoles;
 use crate::cli::daemonize::{Daemon, Forked};
@@ -56,6 +58,8 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         Some(Forked::Daemon(daemon)) => Some(daemon),
         None => None,
     };
+    add_fd::take(&config.add_fds, FdSets::global())
+        .map_err(|error| StartError(format!("-add-fd: {error}")))?;
     let _pidfile = match &config.pidfile {
         Some(path) => Some(
             Pidfile::acquire(path)

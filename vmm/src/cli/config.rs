@@ -81,6 +81,8 @@ pub struct Config {
     pub daemonize: bool,
     /// File for the process id.
     pub pidfile: Option<PathBuf>,
+    /// `-add-fd`, in order.
+    pub add_fds: Vec<Pairs>,
     /// What to log and where.
     pub log: LogConfig,
 }

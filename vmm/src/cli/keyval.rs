@@ -226,7 +226,10 @@ fn check<'a>(name: &'a str, value: &str, keys: &Keys) -> Result<&'a str, KeyvalE
             value::parse_bool(key.name, value)?;
         }
         Kind::Number => {
-            value::parse_number(key.name, value)?;
+            // Whether a sign makes sense is for the option to say.
+            value::parse_number(key.name, value).map(drop).or_else(|error| {
+                value::parse_signed(key.name, value).map_err(|_| error).map(drop)
+            })?;
         }
         Kind::Size => {
             value::parse_size(key.name, value)?;

@@ -5,6 +5,7 @@
 //! its users wrote, so that every text is bounded, checked and, in messages, free of control
 //! characters.
 
+pub mod add_fd;
 pub mod config;
 pub mod consoles;
 pub mod daemonize;
@@ -209,6 +210,7 @@ fn apply(
     value: Value,
 ) -> Result<Option<Action>, String> {
     match opt.id {
+        Id::AddFd => config.add_fds.push(value.pairs()),
         Id::Machine => return machine(config, merged, value.pairs()),
         Id::Accel => {
             let pairs = value.pairs();

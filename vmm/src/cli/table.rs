@@ -12,6 +12,7 @@ use resources::nearest::nearest;
 #[expect(missing_docs, reason = "each is the option of that name; the table says what it does")]
 pub enum Id {
     Accel,
+    AddFd,
     Append,
     Bios,
     Chardev,
@@ -302,6 +303,19 @@ pub static DEVICE: Keys =
 pub static OBJECT: Keys =
     Keys { group: "object", implied: Some("qom-type"), keys: &[], open: true, merge: false };
 
+/// Parameters of `-add-fd`.
+pub static ADD_FD: Keys = Keys {
+    group: "add-fd",
+    implied: None,
+    keys: &[
+        key("fd", Kind::Number, "the descriptor, above 2"),
+        key("set", Kind::Number, "the set's number"),
+        key("opaque", Kind::String, "a note that query-fdsets gives back"),
+    ],
+    open: false,
+    merge: false,
+};
+
 use Section::{Boot, Device, Faults, Machine, Monitor, Process};
 
 /// All options, in the order of `-help`.
@@ -393,6 +407,14 @@ pub static OPTIONS: &[Opt] = &[
     opt(Id::Display, "display", &[], Arg::Text("none"), Monitor, "no display"),
     opt(Id::Vga, "vga", &[], Arg::Text("none"), Monitor, "no display adapter"),
     opt(Id::Echr, "echr", &[], Arg::Text("N"), Monitor, "escape character of the terminal (1)"),
+    opt(
+        Id::AddFd,
+        "add-fd",
+        &[],
+        Arg::Keys("fd=FD,set=N", &ADD_FD),
+        Process,
+        "put an inherited descriptor into set N, whose file name is /dev/fdset/N",
+    ),
     opt(Id::Stopped, "S", &[], Arg::None, Process, "do not start the processors"),
     opt(Id::NoReboot, "no-reboot", &[], Arg::None, Process, "exit when the guest reboots"),
     opt(Id::NoShutdown, "no-shutdown", &[], Arg::None, Process, "stop when the guest powers off"),
