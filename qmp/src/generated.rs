@@ -5462,6 +5462,11 @@ pub trait Commands:
     Handle<SystemWakeup> +
     Handle<SystemReset> +
     Handle<SystemPowerdown> +
+    Handle<Getfd> +
+    Handle<Closefd> +
+    Handle<AddFd> +
+    Handle<RemoveFd> +
+    Handle<QueryFdsets> +
     Handle<QueryVersion> +
     Handle<QueryCpus> +
     Handle<QueryKvm> +
@@ -5481,6 +5486,11 @@ impl<T> Commands for T where
     Handle<SystemWakeup> +
     Handle<SystemReset> +
     Handle<SystemPowerdown> +
+    Handle<Getfd> +
+    Handle<Closefd> +
+    Handle<AddFd> +
+    Handle<RemoveFd> +
+    Handle<QueryFdsets> +
     Handle<QueryVersion> +
     Handle<QueryCpus> +
     Handle<QueryKvm> +
@@ -5508,6 +5518,11 @@ pub fn dispatch<V: Commands>(
         "system_wakeup" => call::<SystemWakeup, _>(vm, args),
         "system_reset" => call::<SystemReset, _>(vm, args),
         "system_powerdown" => call::<SystemPowerdown, _>(vm, args),
+        "getfd" => call::<Getfd, _>(vm, args),
+        "closefd" => call::<Closefd, _>(vm, args),
+        "add-fd" => call::<AddFd, _>(vm, args),
+        "remove-fd" => call::<RemoveFd, _>(vm, args),
+        "query-fdsets" => call::<QueryFdsets, _>(vm, args),
         "query-version" => call::<QueryVersion, _>(vm, args),
         "query-commands" => call::<QueryCommands, _>(&mut crate::own::Tables, args),
         "query-events" => call::<QueryEvents, _>(&mut crate::own::Tables, args),
@@ -5531,6 +5546,11 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "system_wakeup", args: SystemWakeup::ARGS },
     CommandSpec { name: "system_reset", args: SystemReset::ARGS },
     CommandSpec { name: "system_powerdown", args: SystemPowerdown::ARGS },
+    CommandSpec { name: "getfd", args: Getfd::ARGS },
+    CommandSpec { name: "closefd", args: Closefd::ARGS },
+    CommandSpec { name: "add-fd", args: AddFd::ARGS },
+    CommandSpec { name: "remove-fd", args: RemoveFd::ARGS },
+    CommandSpec { name: "query-fdsets", args: QueryFdsets::ARGS },
     CommandSpec { name: "qmp_capabilities", args: QmpCapabilities::ARGS },
     CommandSpec { name: "query-version", args: QueryVersion::ARGS },
     CommandSpec { name: "query-commands", args: QueryCommands::ARGS },
@@ -5588,11 +5608,6 @@ pub static PENDING: &[&str] = &[
     "drive-mirror",
     "balloon",
     "set_link",
-    "getfd",
-    "closefd",
-    "add-fd",
-    "remove-fd",
-    "query-fdsets",
     "block_passwd",
     "block_set_io_throttle",
     "set_password",

@@ -5,8 +5,12 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use qmp::QmpError;
 use qmp::monitors::MonitorId;
+use qmp::{
+    AddFd, AddfdInfo, Closefd, FdsetFdInfo, FdsetInfo, Getfd, Handle, QmpError, QueryFdsets,
+    RemoveFd,
+};
+use resources::fdset::SetInfo;
 
 use crate::vm::Vm;
 
@@ -33,6 +37,12 @@ impl NamedFds {
 }
 
 impl Vm {
+    /// The descriptor that came with the request that is carried out.
+    fn passed_fd(&mut self) -> Result<OwnedFd, QmpError> {
+        let none = || QmpError::generic("No file descriptor supplied via SCM_RIGHTS");
+        self.context.fd.take().ok_or_else(none)
+    }
+
     /// Takes out the descriptor that the client who asks has named so, for a command that uses it.
     ///
     /// # Errors
@@ -44,3 +54,65 @@ impl Vm {
         })
     }
 }
+
+impl Handle<Getfd> for Vm {
+    fn handle(&mut self, Getfd { fdname }: Getfd) -> Result<(), QmpError> {
+        let fd = self.passed_fd()?;
+        if fdname.starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(QmpError::expects("fdname", "a name not starting with a digit"));
+        }
+        if let Some(monitor) = self.context.monitor {
+            self.named_fds.put(monitor, fdname, fd);
+        }
+        Ok(())
+    }
+}
+
+impl Handle<Closefd> for Vm {
+    fn handle(&mut self, Closefd { fdname }: Closefd) -> Result<(), QmpError> {
+        let monitor = self.context.monitor;
+        match monitor.and_then(|monitor| self.named_fds.take(monitor, &fdname)) {
+            Some(_) => Ok(()),
+            None => Err(not_found(&fdname)),
+        }
+    }
+}
+
+impl Handle<AddFd> for Vm {
+    fn handle(&mut self, AddFd { fdset_id, opaque }: AddFd) -> Result<AddfdInfo, QmpError> {
+        let fd = self.passed_fd()?;
+        if fdset_id.is_some_and(|id| id < 0) {
+            return Err(QmpError::expects("fdset-id", "a non-negative value"));
+        }
+        let (fdset_id, fd) = self.fdsets.add(fdset_id, fd, opaque);
+        Ok(AddfdInfo { fd: fd.into(), fdset_id })
+    }
+}
+
+impl Handle<RemoveFd> for Vm {
+    fn handle(&mut self, RemoveFd { fd, fdset_id }: RemoveFd) -> Result<(), QmpError> {
+        match fd {
+            _ if self.fdsets.remove(fdset_id, fd) => Ok(()),
+            Some(fd) => Err(not_found(&format!("fdset-id:{fdset_id}, fd:{fd}"))),
+            None => Err(not_found(&format!("fdset-id:{fdset_id}"))),
+        }
+    }
+}
+
+impl Handle<QueryFdsets> for Vm {
+    fn handle(&mut self, _: QueryFdsets) -> Result<Vec<FdsetInfo>, QmpError> {
+        let fd = |(fd, opaque): (_, _)| FdsetFdInfo { fd: i64::from(fd), opaque };
+        let set = |set: SetInfo| FdsetInfo {
+            fds: set.fds.into_iter().map(fd).collect(),
+            fdset_id: set.id,
+        };
+        Ok(self.fdsets.list().into_iter().map(set).collect())
+    }
+}
+
+fn not_found(name: &str) -> QmpError {
+    QmpError::generic(format!("File descriptor named '{name}' not found"))
+}
+
+#[cfg(test)]
+mod tests;
