@@ -197,6 +197,11 @@ fn summary(count: &Count) -> ExitCode {
     if count.passed + count.failed.len() == 0 {
         println!("no test has such a name");
     }
+    println!(
+        "commands of the schema implemented: {} / {}",
+        qmp::implemented(),
+        qmp::EXPECTED.len()
+    );
     println!("{} passed, {} failed", count.passed, count.failed.len());
     if count.passed > 0 && count.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -19,6 +19,12 @@ pub fn version() -> String {
     )
 }
 
+/// The text of `-version -v`: also how much of QMP there is.
+pub fn version_verbose() -> String {
+    let (implemented, all) = (qmp::implemented(), qmp::EXPECTED.len());
+    format!("{}commands of the schema implemented: {implemented} / {all}\n", version())
+}
+
 /// The version of QEMU whose command line and QMP this program speaks.
 pub const INTERFACE_VERSION: &str = "1.7.50";
 

@@ -18,7 +18,7 @@ pub mod table;
 mod tests;
 
 pub use config::Config;
-pub use help::{INTERFACE_VERSION, help, version};
+pub use help::{INTERFACE_VERSION, help, version, version_verbose};
 
 use config::{Accel, Global, NameConfig};
 use keyval::Pairs;
@@ -126,6 +126,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, CliErro
                 Value::read(opt, argument)?
             }
         };
+        if opt.id == Id::Version {
+            let verbose = args.any(|word| word == "-v" || word == "--v");
+            return Ok(Action::Print(if verbose { version_verbose() } else { version() }));
+        }
         let shown = value.shown();
         match apply(&mut config, &mut merged, opt, value) {
             Ok(None) => {}
@@ -343,7 +347,8 @@ fn apply(
         Id::Pidfile => config.pidfile = Some(value.path()),
         Id::NoUserConfig => {}
         Id::Help => return Ok(Some(Action::Print(help()))),
-        Id::Version => return Ok(Some(Action::Print(version()))),
+        // Taken before it comes here, together with what stands after it.
+        Id::Version => {}
         Id::Log => {
             let text = value.text();
             if is_help(&text) {

@@ -429,7 +429,14 @@ pub static OPTIONS: &[Opt] = &[
         "accepted; there are no configuration files",
     ),
     opt(Id::Help, "help", &["h", "?"], Arg::None, Process, "this text"),
-    opt(Id::Version, "version", &[], Arg::None, Process, "version"),
+    opt(
+        Id::Version,
+        "version",
+        &[],
+        Arg::None,
+        Process,
+        "version; -v after it: also how much of QMP there is",
+    ),
     opt(Id::Log, "d", &[], Arg::Text("ITEM,..."), Faults, "what to log; 'help' lists the items"),
     opt(Id::LogFile, "D", &[], Arg::Path("FILE"), Faults, "log to FILE, not to stderr"),
     opt(

@@ -380,6 +380,15 @@ fn texts_and_lists() {
         assert_eq!(action(text), Action::Print(help()));
     }
     assert_eq!(action("-version"), Action::Print(version()));
+    for text in ["--version -v", "-version --v"] {
+        assert_eq!(action(text), Action::Print(version_verbose()));
+    }
+    let (first, count) =
+        version_verbose().split_once('\n').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert_eq!(first + "\n", version());
+    assert!(
+        count.starts_with("commands of the schema implemented: ") && count.ends_with(" / 96\n")
+    );
     assert_eq!(action("-d help"), Action::Print(log::list()));
     assert_eq!(action("-machine help"), Action::List(List::Machines));
     assert_eq!(action("-M ?"), Action::List(List::Machines));
