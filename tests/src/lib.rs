@@ -3,6 +3,7 @@
 //! [`linux`] and [`tiny`] hold the tests, [`rig`] what tests are written with, [`host`] the places
 //! they run in (this machine's KVM or a nested host), [`supply`] the files they need, [`suite`]
 //! the `cargo vmtest` command, [`demo`] the `cargo demo` one and [`mod@bench`] `cargo vmbench`.
+//! [`transcript`] has the monitor's conversations, word by word.
 //!
 //! What the rig reads (consoles, QMP, its own nested hosts) is bounded in size and in time, because
 //! a program under test may do anything. Modules that start threads or hold locks say so.
@@ -16,4 +17,5 @@ pub mod scratch;
 pub mod suite;
 pub mod supply;
 pub mod tiny;
+pub mod transcript;
 pub mod workspace;

@@ -4,12 +4,15 @@
 //! has a limit, and a failure shows the end of the conversation.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
 use super::Result;
@@ -46,19 +49,29 @@ impl Qmp {
 
     /// Connects and reads the greeting, and stays in negotiation mode.
     pub fn connect_raw(path: &Path, limit: Duration) -> Result<Self> {
-        let stream = connect(path, limit)?;
-        let mut qmp = Self {
-            stream,
-            partial: Vec::new(),
-            events: VecDeque::new(),
-            said: VecDeque::new(),
-            greeting: Value::Null,
-        };
+        let mut qmp = Self::open(path, limit)?;
         qmp.greeting = qmp.receive(Instant::now() + limit)?;
         if qmp.greeting.get("QMP").is_none() {
             return Err(qmp.failure("the first message is no greeting"));
         }
         Ok(qmp)
+    }
+
+    /// Connects and reads nothing.
+    pub fn open(path: &Path, limit: Duration) -> Result<Self> {
+        Ok(Self {
+            stream: connect(path, limit)?,
+            partial: Vec::new(),
+            events: VecDeque::new(),
+            said: VecDeque::new(),
+            greeting: Value::Null,
+        })
+    }
+
+    /// Ends the connection: nothing more can be said or heard.
+    pub fn hang_up(&self) {
+        // A peer that is gone has done it already.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
     /// The greeting's `QMP` member.
@@ -116,6 +129,22 @@ impl Qmp {
                 Err(self.failure(&format!("cannot send: {error}")))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Sends `line`, a line end, and a descriptor with them.
+    pub fn send_with_fd(&mut self, line: &str, fd: BorrowedFd) -> Result {
+        self.note(format!("-> {line} and a descriptor"));
+        let line = format!("{line}\n");
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd];
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        let data = [IoSlice::new(line.as_bytes())];
+        match sendmsg(&self.stream, &data, &mut control, SendFlags::NOSIGNAL) {
+            Ok(sent) if sent == line.len() => Ok(()),
+            Ok(_) => Err(self.failure("sent a part only")),
+            Err(error) => Err(self.failure(&format!("cannot send: {error}"))),
         }
     }
 
@@ -182,6 +211,16 @@ impl Qmp {
 
     /// The next message, or `None` at the end of the stream.
     fn read_message(&mut self, deadline: Instant) -> Result<Option<Value>> {
+        let Some(line) = self.line(deadline)? else { return Ok(None) };
+        match serde_json::from_str(&line) {
+            Ok(message) => Ok(Some(message)),
+            Err(error) => Err(self.failure(&format!("not JSON: {error}"))),
+        }
+    }
+
+    /// The next line as it is, or `None` at the end of the stream. Events that the other functions
+    /// have put aside are not in it.
+    pub fn line(&mut self, deadline: Instant) -> Result<Option<String>> {
         loop {
             if let Some(end) = self.partial.iter().position(|&b| b == b'\n') {
                 let line: Vec<u8> = self.partial.drain(..=end).collect();
@@ -190,10 +229,7 @@ impl Qmp {
                     continue;
                 }
                 self.note(format!("<- {line}"));
-                return match serde_json::from_str(&line) {
-                    Ok(message) => Ok(Some(message)),
-                    Err(error) => Err(self.failure(&format!("not JSON: {error}"))),
-                };
+                return Ok(Some(line));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -222,7 +258,8 @@ impl Qmp {
         self.said.push_back(line);
     }
 
-    fn failure(&self, what: &str) -> Box<dyn std::error::Error + Send + Sync> {
+    /// `what` with the end of the conversation.
+    pub fn failure(&self, what: &str) -> Box<dyn std::error::Error + Send + Sync> {
         let said: String = self.said.iter().map(|line| format!("    | {line}\n")).collect();
         format!("QMP: {what}; the conversation ends with\n{said}").into()
     }

@@ -15,6 +15,7 @@ mod pause;
 mod ports;
 mod smp;
 mod states;
+mod transcripts;
 
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(clients::tests());
     tests.extend(hostile::tests());
     tests.extend(cli::tests());
+    tests.extend(transcripts::tests());
     tests
 }
 

@@ -1,0 +1,52 @@
+//! Transcripts of conversations with the monitor: for every command what it answers to right and
+//! wrong arguments, for every event what it says.
+//!
+//! They are text, in `tests/transcripts/`; [`script`] says how they are written, [`run`] has the
+//! conversations, [`cover`] finds what they leave out.
+
+pub mod cover;
+pub mod pattern;
+pub mod run;
+pub mod script;
+
+use script::Script;
+
+use crate::rig::Result;
+
+/// The files, in the order in which they run.
+const FILES: &[(&str, &str)] = &[
+    ("session", include_str!("../../transcripts/session.qmp")),
+    ("identity", include_str!("../../transcripts/identity.qmp")),
+    ("life", include_str!("../../transcripts/life.qmp")),
+];
+
+/// The names of the files, without their ending.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|(name, _)| *name)
+}
+
+/// Reads the file `name`.
+pub fn script(name: &'static str) -> Result<Script> {
+    let found = FILES.iter().find(|(other, _)| *other == name);
+    let (_, text) = found.ok_or_else(|| format!("there is no transcript {name}"))?;
+    Script::parse(name, text)
+}
+
+/// Reads all files.
+pub fn all() -> Result<Vec<Script>> {
+    FILES.iter().map(|(name, text)| Script::parse(name, text)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_file_is_listed() {
+        let dir = crate::workspace::root().join("tests/transcripts");
+        let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        let files = files.filter_map(|name| name.to_str()?.strip_suffix(".qmp").map(str::to_owned));
+        let mut files: Vec<String> = files.collect();
+        let mut names: Vec<_> = super::names().collect();
+        (files.sort(), names.sort_unstable());
+        assert_eq!(files, names);
+    }
+}

@@ -1,0 +1,154 @@
+//! Has the conversation of a [`Script`] with real machines.
+//!
+//! Used from the test's own thread; holds no lock. Every wait has a limit.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::pattern::{Names, fill, matches};
+use super::script::{Line, Machine, Script, Step};
+use crate::rig::Result;
+use crate::rig::qmp::Qmp;
+use crate::rig::qtest::Qtest;
+use crate::rig::registry::Ctx;
+use crate::rig::vm::TestVm;
+use crate::scratch::Scratch;
+use crate::tiny::asm::Guest;
+
+/// How long a message may take.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Has every conversation of `script`.
+///
+/// # Errors
+/// The first line that a machine does not keep to.
+pub fn run(ctx: &Ctx, script: &Script) -> Result {
+    let mut stage: Option<Stage> = None;
+    for Line { number, step } in &script.lines {
+        let done = match step {
+            Step::Start(machine, args) => {
+                // The old machine goes first: its directory is swept.
+                let quiet = stage.take().map_or(Ok(()), Stage::finish);
+                quiet.and_then(|()| Stage::start(ctx, *machine, args)).map(|new| stage = Some(new))
+            }
+            step => match &mut stage {
+                Some(stage) => stage.step(step),
+                None => Err("no machine has been started".into()),
+            },
+        };
+        done.map_err(|error| format!("{}.qmp:{number}: {error}", script.name))?;
+    }
+    stage.map_or(Ok(()), Stage::finish)
+}
+
+/// A machine in the middle of a conversation.
+pub struct Stage {
+    vm: TestVm,
+    debug: Option<Qtest>,
+    names: Names,
+    ended: bool,
+    dir: Scratch,
+}
+
+impl Stage {
+    /// Starts a machine; `<dir>` in its arguments is its directory.
+    pub fn start(ctx: &Ctx, machine: Machine, args: &[String]) -> Result<Self> {
+        let dir = Scratch::new()?;
+        File::create(dir.join("empty"))?;
+        let socket = format!("unix:{},server=on,wait=off", dir.join("qtest").display());
+        let vm = match machine {
+            Machine::Idle => {
+                let mut guest = Guest::new()?;
+                guest.halt()?;
+                guest.vm(ctx)?
+            }
+            Machine::Qtest => ctx.vm().args(["-machine", "pc,accel=qtest", "-qtest", &socket]),
+            Machine::None => ctx.vm().args(["-machine", "none"]),
+        };
+        let names = Names::from([("dir".to_owned(), dir.display().to_string())]);
+        let args = args.iter().map(|arg| fill(arg, &names));
+        let vm = args.fold(vm, |vm, arg| vm.args([&arg])).start()?;
+        let debug = match machine {
+            Machine::Qtest => Some(Qtest::connect(&dir.join("qtest"), SOON)?),
+            _ => None,
+        };
+        Ok(Self { vm, debug, names, ended: false, dir })
+    }
+
+    /// The connection.
+    pub fn qmp(&mut self) -> &mut Qmp {
+        &mut self.vm.qmp
+    }
+
+    fn step(&mut self, step: &Step) -> Result {
+        match step {
+            Step::Start(..) => Err("a machine does not start a machine".into()),
+            Step::Send { text, with_fd } => {
+                let text = fill(text, &self.names);
+                if *with_fd {
+                    let file = File::open(self.dir.join("empty"))?;
+                    return self.vm.qmp.send_with_fd(&text, file.as_fd());
+                }
+                self.vm.qmp.send_text(&text)
+            }
+            Step::Hear(pattern) => self.hear(pattern),
+            Step::Event(name, data) => {
+                let data = data.as_ref().map(|data| format!(", \"data\": {data}"));
+                let time = "{\"seconds\": <int>, \"microseconds\": <int>}";
+                let data = data.unwrap_or_default();
+                self.hear(&format!("{{\"timestamp\": {time}, \"event\": \"{name}\"{data}}}"))
+            }
+            Step::End => match self.vm.qmp.line(Instant::now() + SOON)? {
+                None => {
+                    self.ended = true;
+                    Ok(())
+                }
+                Some(line) => Err(format!("the connection does not end: {line}").into()),
+            },
+            Step::Connect => {
+                self.vm.qmp.hang_up();
+                self.vm.qmp = Qmp::open(&self.vm.qmp_path, SOON)?;
+                Ok(())
+            }
+            Step::Debug(say, expected) => {
+                let debug = self.debug.as_mut().ok_or("only a qtest machine has a debug port")?;
+                let answer = debug.command(&fill(say, &self.names))?;
+                match expected {
+                    Some(expected) if !matches(expected, &answer, &mut self.names) => {
+                        Err(format!("{say} is answered {answer:?}, not {expected:?}").into())
+                    }
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, pattern: &str) -> Result {
+        let line = self.vm.qmp.line(Instant::now() + SOON)?;
+        let line = line.ok_or_else(|| self.vm.qmp.failure("the connection was closed"))?;
+        if matches(pattern, &line, &mut self.names) {
+            return Ok(());
+        }
+        let pattern = fill(pattern, &self.names);
+        Err(self.vm.qmp.failure(&format!("\n    is  {line}\n    not {pattern}")))
+    }
+
+    /// Fails if the machine has anything to say that was not waited for.
+    fn finish(mut self) -> Result {
+        if self.ended {
+            return Ok(());
+        }
+        // A question of our own comes after all that is on its way.
+        self.vm.qmp.send_text(&json!({ "execute": "query-commands" }).to_string())?;
+        let line = self.vm.qmp.line(Instant::now() + SOON)?.unwrap_or_default();
+        let last: Value = serde_json::from_str(&line)?;
+        let negotiating = last["error"]["class"] == "CommandNotFound";
+        if last.get("return").is_some() || negotiating {
+            return Ok(());
+        }
+        Err(self.vm.qmp.failure("there is more than the transcript has"))
+    }
+}
