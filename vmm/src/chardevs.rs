@@ -22,6 +22,8 @@ pub struct Chardevs {
     io: Handle,
     mailbox: Arc<Mailbox>,
     escape: Option<u8>,
+    /// Those that are to have a human monitor besides (`mon:`).
+    monitored: Vec<String>,
 }
 
 /// Why there is no such chardev.
@@ -79,7 +81,13 @@ impl Chardevs {
     /// None yet. They live on the loop `io`; `escape` is the key that begins a command on one that
     /// is shared, where the user can also ask `mailbox` for the end.
     pub fn new(io: Handle, mailbox: &Arc<Mailbox>, escape: Option<u8>) -> Chardevs {
-        Chardevs { all: BTreeMap::new(), io, mailbox: mailbox.clone(), escape }
+        Chardevs {
+            all: BTreeMap::new(),
+            io,
+            mailbox: mailbox.clone(),
+            escape,
+            monitored: Vec::new(),
+        }
     }
 
     /// The loop that they live on, unless said otherwise.
@@ -149,9 +157,22 @@ impl Chardevs {
             chardev::Device::New { backend, monitor } => {
                 self.open(label, backend, monitor, on)
                     .map_err(named(|| format!("{option} {text}")))?;
+                if monitor {
+                    self.monitored.push(label.to_owned());
+                }
                 self.front(label).map(Some)
             }
         }
+    }
+
+    /// The chardevs of human monitors that share theirs with something else (`mon:stdio`), each
+    /// once.
+    ///
+    /// # Errors
+    /// One is shared by too many.
+    pub fn take_monitored(&mut self) -> Result<Vec<Arc<Chardev>>, ChardevError> {
+        let labels = std::mem::take(&mut self.monitored);
+        labels.iter().map(|label| self.front(label)).collect()
     }
 
     /// A chardev by id, for one more front end.

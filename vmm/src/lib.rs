@@ -11,6 +11,7 @@
 //! | [`boot`] | kernels and firmware |
 //! | [`cmd`] | QMP commands |
 //! | [`monitor`] | QMP clients |
+//! | [`hmp`] | the human monitor |
 //! | [`chardevs`] | character devices by id |
 //! | [`plug`] | devices by name |
 //! | [`qtest`] | the debug port |
@@ -21,6 +22,7 @@ pub mod chardevs;
 pub mod cli;
 pub mod cmd;
 pub mod cpu;
+pub mod hmp;
 pub mod machine;
 pub mod mailbox;
 pub mod memory;

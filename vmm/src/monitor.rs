@@ -1,7 +1,8 @@
 //! Monitors: QMP sessions on character devices.
 //!
-//! A [`Port`] queues what comes in on a chardev and wakes the main loop. [`Monitors`] is the main thread's side: it feeds the sessions, has the
-//! machine carry out requests and sends what they answer.
+//! A [`Port`] queues what comes in on a chardev and wakes the main loop. [`Monitors`] is the main
+//! thread's side: it feeds the sessions, has the machine carry out requests and sends what they
+//! answer. Human monitors have their own part of it, [`Fronts`].
 //!
 //! A hostile client can send anything and read nothing: input is taken a few KiB at a time and
 //! only while the session wants it, and a session whose output grows past its limit is closed.
@@ -9,11 +10,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use devices::chardev::Chardev;
+use devices::chardev::{CharError, Chardev};
 use qmp::VersionInfo;
 use qmp::monitors::MonitorId;
 use resources::iol::Notify;
 
+use crate::hmp::front::Fronts;
 use crate::vm::Vm;
 
 pub(crate) mod port;
@@ -25,6 +27,7 @@ pub struct Monitors {
     sessions: qmp::monitors::Monitors,
     all: Vec<Monitor>,
     version: VersionInfo,
+    human: Fronts,
 }
 
 struct Monitor {
@@ -36,7 +39,12 @@ struct Monitor {
 impl Monitors {
     /// No monitor yet.
     pub fn new(version: VersionInfo) -> Monitors {
-        Monitors { sessions: qmp::monitors::Monitors::new(), all: Vec::new(), version }
+        Monitors {
+            sessions: qmp::monitors::Monitors::new(),
+            all: Vec::new(),
+            version,
+            human: Fronts::default(),
+        }
     }
 
     /// Makes a monitor on a chardev; `notify` wakes the main loop.
@@ -48,12 +56,21 @@ impl Monitors {
         chardev: &Arc<Chardev>,
         pretty: bool,
         notify: &Notify,
-    ) -> Result<(), devices::chardev::CharError> {
+    ) -> Result<(), CharError> {
         let port = Port::new(notify);
         chardev.attach(port.clone())?;
         let id = self.sessions.add(pretty);
         self.all.push(Monitor { id, port, chardev: chardev.clone() });
         Ok(())
+    }
+
+    /// Makes a human monitor on a chardev.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_human(&mut self, chardev: &Arc<Chardev>, notify: &Notify) -> Result<(), CharError> {
+        // One without a client: its number is what matters.
+        self.human.add(self.sessions.add(false), chardev, notify)
     }
 
     /// Greets clients that have come while the machine is still being made; what they ask waits.
@@ -70,6 +87,11 @@ impl Monitors {
     pub fn serve(&mut self, vm: &mut Vm) {
         let now = Instant::now();
         self.sessions.deliver(vm, now);
+        self.human.serve(vm, |vm| {
+            self.sessions.deliver(vm, now);
+            vm.service();
+            self.sessions.deliver(vm, now);
+        });
         for monitor in &self.all {
             // What a client asked for before it closed its side is carried out.
             run_requests(&mut self.sessions, monitor.id, vm, now);
@@ -106,6 +128,7 @@ impl Monitors {
             monitor.send(&mut self.sessions);
             monitor.chardev.close();
         }
+        self.human.finish();
     }
 }
 
@@ -130,6 +153,7 @@ impl Monitor {
             Input::Closed => sessions.disconnect(self.id),
             Input::Data(bytes) => sessions.feed(self.id, &bytes, None),
             Input::Fd(fd) => sessions.feed(self.id, &[], Some(fd)),
+            Input::Focus(_) => {}
         }
     }
 

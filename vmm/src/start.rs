@@ -23,7 +23,7 @@ use crate::boot::firmware::Firmware;
 use crate::chardevs::Chardevs;
 use crate::cli::add_fd;
 use crate::cli::config::{Accel as AccelKind, Config, RtcBase, RtcClock, RtcConfig};
-use crate::cli::consoles::consoles;
+use crate::cli::consoles::{Consoles, consoles};
 use crate::cli::daemonize::{Daemon, Forked};
 use crate::cli::pidfile::Pidfile;
 use crate::cpu::model::{CpuModel, CpuSpec};
@@ -92,8 +92,10 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         Some(key) => Some(key),
     };
     let mut chardevs = Chardevs::new(io, &mailbox, escape);
-    let (board, vcpus) = build(config, &mut chardevs, &mailbox, rtc)?;
-    let mut monitors = add_monitors(config, &mut chardevs, &main_loop.handle(), &notify)?;
+    let consoles = consoles(config, std::io::stdin().is_terminal());
+    let (board, vcpus) = build(config, &consoles, &mut chardevs, &mailbox, rtc)?;
+    let on = main_loop.handle();
+    let mut monitors = add_monitors(config, &consoles.monitors, &mut chardevs, &on, &notify)?;
     drive_clock(&board.clock, chardevs.io());
     let policy = Policy {
         no_reboot: config.no_reboot,
@@ -123,9 +125,11 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     Ok(status)
 }
 
-/// Makes the monitors of `-qmp`, on the loop `on`, and of `-mon`.
+/// Makes the monitors of `-qmp`, those on the devices `human`, and those of `-mon`, on the loop
+/// `on`.
 fn add_monitors(
     config: &Config,
+    human: &[String],
     chardevs: &mut Chardevs,
     on: &Handle,
     notify: &Notify,
@@ -137,28 +141,30 @@ fn add_monitors(
             monitors.add(&chardev, false, notify).map_err(plain)?;
         }
     }
+    for (index, text) in human.iter().enumerate() {
+        let label = format!("compat_monitor{}", config.qmp.len() + index);
+        let device = chardevs.device(("-monitor", text), &label, false, on);
+        if let Some(chardev) = device.map_err(plain)? {
+            monitors.add_human(&chardev, notify).map_err(plain)?;
+        }
+    }
+    for chardev in chardevs.take_monitored().map_err(plain)? {
+        monitors.add_human(&chardev, notify).map_err(plain)?;
+    }
     for pairs in &config.mons {
         let id = pairs.get("chardev").unwrap_or_default();
-        match pairs.get("mode") {
-            Some("control") => {}
-            None | Some("readline") => return Err(StartError(NO_HUMAN_MONITOR.to_owned())),
-            Some(other) => {
-                return Err(StartError(format!("-mon: unknown monitor mode \"{other}\"")));
-            }
-        }
         let device = format!("chardev:{id}");
         if let Some(chardev) = chardevs.device(("-mon", &device), id, true, on).map_err(plain)? {
             let pretty = pairs.switch("pretty") == Some(true);
-            monitors.add(&chardev, pretty, notify).map_err(plain)?;
+            match pairs.get("mode") {
+                Some("control") => monitors.add(&chardev, pretty, notify),
+                _ => monitors.add_human(&chardev, notify),
+            }
+            .map_err(plain)?;
         }
-    }
-    if !config.monitors.is_empty() {
-        return Err(StartError(NO_HUMAN_MONITOR.to_owned()));
     }
     Ok(monitors)
 }
-
-const NO_HUMAN_MONITOR: &str = "there is no human monitor: use -qmp, or -mon with mode=control";
 
 /// Serves the debug port on the device `text`.
 fn debug_port(text: &str, board: &Board, chardevs: &mut Chardevs) -> Result<(), StartError> {
@@ -246,11 +252,11 @@ fn drive_clock(clock: &Arc<Clock>, io: &Handle) {
 /// Everything the options name, put together.
 fn build(
     config: &Config,
+    consoles: &Consoles,
     chardevs: &mut Chardevs,
     mailbox: &Arc<Mailbox>,
     rtc: (rtc::Source, i64),
 ) -> Result<(Board, Vec<VcpuHandle>), StartError> {
-    let consoles = consoles(config, std::io::stdin().is_terminal());
     for pairs in config.chardevs.iter().chain(&consoles.chardevs) {
         chardevs.add(pairs).map_err(plain)?;
     }

@@ -63,6 +63,8 @@ pub struct Vm {
     pub named_fds: NamedFds,
     /// Descriptors that are opened by a file name.
     pub fdsets: FdSets,
+    /// How human monitors showed memory and numbers last.
+    pub last_format: crate::hmp::LastFormat,
     mailbox: Arc<Mailbox>,
     state: RunState,
     /// Whether the parts (vCPUs, clock, devices) run: in state `running`, but for moments.
@@ -109,6 +111,7 @@ impl Vm {
             context: Context::default(),
             named_fds: NamedFds::default(),
             fdsets: FdSets::global().clone(),
+            last_format: crate::hmp::LastFormat::default(),
             mailbox,
             state: RunState::Prelaunch,
             active: false,

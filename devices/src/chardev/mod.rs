@@ -58,6 +58,10 @@ pub enum CharEvent {
     Closed,
     /// The peer sent a break.
     Break,
+    /// On a shared chardev: what is typed comes here from now on.
+    MuxIn,
+    /// On a shared chardev: what is typed goes to another front end from now on.
+    MuxOut,
 }
 
 /// The one front end of a chardev.

@@ -8,6 +8,7 @@ use super::keyval::did_you_mean;
 use resources::fdset;
 use resources::nearest::nearest;
 use rustix::fs::{Mode, OFlags};
+use std::cell::RefCell;
 use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -92,9 +93,27 @@ pub fn list() -> String {
     text
 }
 
+thread_local! {
+    /// What is told while somebody listens.
+    static HEARD: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs `work`; what it tells the user on this thread is returned instead, a line feed after each.
+pub fn listen<T>(work: impl FnOnce() -> T) -> (T, String) {
+    let before = HEARD.replace(Some(String::new()));
+    let done = work();
+    (done, HEARD.replace(before).unwrap_or_default())
+}
+
 /// Says something to the user on standard error. Nothing happens if that takes nothing: who
 /// listened may be gone, and a pipe that standard output shares may be full.
 pub fn tell(text: impl fmt::Display) {
+    let heard = HEARD.with_borrow_mut(|heard| {
+        heard.as_mut().map(|heard| heard.push_str(&format!("{text}\n"))).is_some()
+    });
+    if heard {
+        return;
+    }
     let line = format!("vmm: {text}\n");
     if cfg!(test) {
         // Kept with the output of the test.

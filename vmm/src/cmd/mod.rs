@@ -5,6 +5,7 @@
 //! client's.
 
 pub mod fd;
+mod hmp;
 mod query;
 mod run;
 

@@ -34,6 +34,8 @@ pub(crate) enum Input {
     Opened,
     /// The peer is gone; what it sent before is still to be dealt with.
     Closed,
+    /// On a shared chardev: whether what is typed comes here from now on.
+    Focus(bool),
     /// Bytes.
     Data(Vec<u8>),
     /// A descriptor, before the bytes it came with.
@@ -95,6 +97,8 @@ impl CharFrontend for Port {
         match event {
             CharEvent::Opened => self.put(Input::Opened),
             CharEvent::Closed => self.put(Input::Closed),
+            CharEvent::MuxIn => self.put(Input::Focus(true)),
+            CharEvent::MuxOut => self.put(Input::Focus(false)),
             CharEvent::Break => {}
         }
     }

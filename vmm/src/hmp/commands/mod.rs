@@ -1,0 +1,25 @@
+//! The commands, in files by subject. Each has its rows for the table, and for that of `info`.
+//!
+//! Handlers are thin: what they do is done where the QMP command does it. The order of groups does
+//! not matter; names are unique, which a test checks.
+
+mod help;
+mod identity;
+mod memory;
+mod run;
+
+use super::table::{Action, Row, Rows};
+
+/// All commands.
+pub(super) const COMMANDS: Rows = &[&[INFO_ROW], help::ROWS, memory::ROWS, run::ROWS];
+
+/// The commands of `info`.
+pub(super) const INFO: Rows = &[help::INFO, identity::INFO, run::INFO];
+
+const INFO_ROW: Row = Row {
+    names: &["info"],
+    args: &[],
+    params: "[subcommand]",
+    help: "show the state of a part of the machine",
+    action: Action::Sub(INFO),
+};

@@ -1,0 +1,93 @@
+//! What runs, stops, resets and ends the machine.
+
+use qmp::{
+    Cont, Handle, QmpError, QueryCpus, QueryStatus, Quit, RunState, Stop, SystemPowerdown,
+    SystemReset, SystemWakeup,
+};
+
+use crate::hmp::Call;
+use crate::hmp::parse::{Args, Kind, arg, opt};
+use crate::hmp::table::{Row, bare, row};
+
+pub(super) const ROWS: &[Row] = &[
+    bare(&["quit", "q"], "end the process", |call, _| call.vm.handle(Quit {})),
+    bare(&["stop"], "stop the guest", |call, _| call.vm.handle(Stop {})),
+    bare(&["c", "cont"], "let the guest go on", |call, _| call.vm.handle(Cont {})),
+    bare(&["system_reset"], "reset the machine", |call, _| call.vm.handle(SystemReset {})),
+    bare(&["system_powerdown"], "press the power button", |call, _| {
+        call.vm.handle(SystemPowerdown {})
+    }),
+    bare(&["system_wakeup"], "wake the guest from suspend", |call, _| {
+        call.vm.handle(SystemWakeup {})
+    }),
+    row(
+        &["singlestep"],
+        &[opt("option", Kind::Word)],
+        "[on|off]",
+        "run one instruction at a time (not under a hypervisor)",
+        singlestep,
+    ),
+    row(
+        &["boot_set"],
+        &[arg("bootdevice", Kind::Word)],
+        "bootdevice",
+        "set the boot order",
+        boot_set,
+    ),
+    row(&["cpu"], &[arg("index", Kind::Int)], "index", "choose the processor to look at", cpu),
+];
+
+pub(super) const INFO: &[Row] = &[
+    bare(&["status"], "show whether the guest runs", status),
+    bare(&["cpus"], "show the processors", cpus),
+];
+
+fn singlestep(_: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
+    match args.opt_text("option") {
+        Some("off") => Ok(()),
+        None | Some("on") => {
+            Err(QmpError::generic("single-stepping is not supported under a hypervisor"))
+        }
+        Some(other) => Err(QmpError::generic(format!("unexpected option {other}"))),
+    }
+}
+
+fn boot_set(_: &mut Call<'_>, _: &Args) -> Result<(), QmpError> {
+    Err(QmpError::generic("no function defined to set boot device list for this architecture"))
+}
+
+fn cpu(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
+    match usize::try_from(args.number("index")) {
+        Ok(index) if index < call.vm.vcpus.len() => {
+            call.monitor.cpu = index;
+            Ok(())
+        }
+        _ => Err(QmpError::generic("invalid CPU index")),
+    }
+}
+
+fn status(call: &mut Call<'_>, _: &Args) -> Result<(), QmpError> {
+    let info = call.vm.handle(QueryStatus {})?;
+    let step = if info.singlestep { " (single step mode)" } else { "" };
+    call.line(match (info.running, info.status) {
+        (true, _) => format!("VM status: running{step}"),
+        (false, RunState::Paused) => format!("VM status: paused{step}"),
+        (false, state) => format!("VM status: paused{step} ({})", state.as_str()),
+    });
+    Ok(())
+}
+
+fn cpus(call: &mut Call<'_>, _: &Args) -> Result<(), QmpError> {
+    for cpu in call.vm.handle(QueryCpus {})? {
+        let current = usize::try_from(cpu.cpu) == Ok(call.monitor.cpu);
+        let star = if current { '*' } else { ' ' };
+        let pc = cpu.pc.unwrap_or_default();
+        let halted = if cpu.halted { " (halted)" } else { "" };
+        let thread = cpu.thread_id;
+        call.line(format_args!(
+            "{star} CPU #{}: pc={pc:#018x}{halted} thread_id={thread}",
+            cpu.cpu
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! Human monitors on character devices: a prompt, and what is typed at it.
+//!
+//! A [`Port`] queues what comes in on the chardev's loop; the rest is on the main thread. A hostile
+//! client can send anything and read nothing: while it leaves [`OUTPUT_PAUSE`] bytes unread nothing
+//! of it is looked at, so that what waits for it is bounded by that and one command's output.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use devices::chardev::{CharError, Chardev};
+use qmp::monitors::MonitorId;
+use resources::iol::Notify;
+
+use super::editor::{Editor, Typed};
+use super::{Monitor, complete, run, with_returns};
+use crate::cli::INTERFACE_VERSION;
+use crate::monitor::port::{Input, Port};
+use crate::vm::Vm;
+
+/// How many bytes may be unread by the client before no key of it is taken.
+const OUTPUT_PAUSE: usize = 64 << 10;
+
+/// The human monitors.
+#[derive(Default)]
+pub struct Fronts(Vec<Front>);
+
+struct Front {
+    id: MonitorId,
+    port: Arc<Port>,
+    chardev: Arc<Chardev>,
+    monitor: Monitor,
+    editor: Editor,
+    /// What has been taken from the port but not looked at.
+    input: VecDeque<Input>,
+    output: Vec<u8>,
+    /// The descriptor that the client has sent last, for the command that wants one.
+    fd: Option<OwnedFd>,
+    /// What is typed comes here. On a chardev that is shared, it may go elsewhere.
+    in_focus: bool,
+}
+
+impl Fronts {
+    /// Makes a monitor on a chardev; `notify` wakes the main loop.
+    ///
+    /// # Errors
+    /// When the chardev already has a front end.
+    pub fn add(
+        &mut self,
+        id: MonitorId,
+        chardev: &Arc<Chardev>,
+        notify: &Notify,
+    ) -> Result<(), CharError> {
+        let port = Port::new(notify);
+        chardev.attach(port.clone())?;
+        self.0.push(Front {
+            id,
+            port,
+            chardev: chardev.clone(),
+            monitor: Monitor::default(),
+            editor: Editor::default(),
+            input: VecDeque::new(),
+            output: Vec::new(),
+            fd: None,
+            in_focus: true,
+        });
+        Ok(())
+    }
+
+    /// Deals with what was typed, until the machine ends. `after` is called after each command.
+    pub fn serve(&mut self, vm: &mut Vm, mut after: impl FnMut(&mut Vm)) {
+        for front in &mut self.0 {
+            front.serve(vm, &mut after);
+        }
+    }
+
+    /// Sends what is left as far as clients take it at once; the process is about to end.
+    pub fn finish(&mut self) {
+        for front in &mut self.0 {
+            front.send();
+            front.chardev.close();
+        }
+    }
+}
+
+impl Front {
+    fn serve(&mut self, vm: &mut Vm, after: &mut impl FnMut(&mut Vm)) {
+        self.input.extend(self.port.take());
+        if self.input.iter().any(|input| matches!(input, Input::Opened)) {
+            // What is left was for the client before.
+            self.output.clear();
+        }
+        loop {
+            self.send();
+            if self.output.len() >= OUTPUT_PAUSE || vm.exit_status().is_some() {
+                break;
+            }
+            match self.input.pop_front() {
+                Some(input) => self.take(input, vm, after),
+                None => break,
+            }
+        }
+        if self.port.taken(self.input.is_empty() && self.output.len() < OUTPUT_PAUSE) {
+            self.chardev.accept_input();
+        }
+    }
+
+    fn take(&mut self, input: Input, vm: &mut Vm, after: &mut impl FnMut(&mut Vm)) {
+        match input {
+            Input::Opened => {
+                self.editor = Editor::default();
+                self.fd = None;
+                self.output.clear();
+                let banner =
+                    format!("QEMU {INTERFACE_VERSION} monitor - type 'help' for more information");
+                self.output.extend_from_slice(banner.as_bytes());
+                self.output.extend_from_slice(b"\r\n");
+                if self.in_focus {
+                    self.editor.show(&mut self.output);
+                }
+            }
+            Input::Closed => {}
+            Input::Focus(in_focus) => {
+                if std::mem::replace(&mut self.in_focus, in_focus) != in_focus {
+                    self.editor = Editor::default();
+                    if in_focus {
+                        self.editor.show(&mut self.output);
+                    } else {
+                        self.chardev.write(b"\r\n");
+                    }
+                }
+            }
+            Input::Fd(fd) => self.fd = Some(fd),
+            Input::Data(bytes) => {
+                for (index, byte) in bytes.iter().enumerate() {
+                    if self.key(*byte, vm, after)
+                        && (self.output.len() >= OUTPUT_PAUSE || vm.exit_status().is_some())
+                    {
+                        let rest = bytes.get(index.saturating_add(1)..).unwrap_or_default();
+                        self.input.push_front(Input::Data(rest.to_vec()));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a byte. Whether it made a command run, or words be looked for.
+    fn key(&mut self, byte: u8, vm: &mut Vm, after: &mut impl FnMut(&mut Vm)) -> bool {
+        match self.editor.key(byte, &self.monitor.history, &mut self.output) {
+            Typed::Nothing => false,
+            Typed::Complete => {
+                let (typed, words) = complete::words(vm, &self.editor.before_cursor());
+                self.editor.complete(typed, &words, &mut self.output);
+                true
+            }
+            Typed::Line(line) => {
+                self.monitor.history.add(&line);
+                vm.context.monitor = Some(self.id);
+                vm.context.fd = self.fd.take();
+                let text = run(vm, &mut self.monitor, &line);
+                vm.context.monitor = None;
+                self.fd = vm.context.fd.take();
+                self.output.extend_from_slice(with_returns(&text).as_bytes());
+                after(vm);
+                if vm.exit_status().is_none() {
+                    self.editor.show(&mut self.output);
+                }
+                true
+            }
+        }
+    }
+
+    /// Sends as much as the client takes. Out of focus nothing is shown.
+    fn send(&mut self) {
+        while self.in_focus && !self.output.is_empty() {
+            let taken = self.chardev.write(&self.output);
+            if taken == 0 {
+                break;
+            }
+            self.output.drain(..taken.min(self.output.len()));
+        }
+        if self.output.is_empty() && self.output.capacity() > OUTPUT_PAUSE {
+            self.output = Vec::new();
+        }
+    }
+}

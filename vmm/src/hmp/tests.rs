@@ -1,0 +1,255 @@
+//! Command lines against a machine on the fake hypervisor.
+
+use qmp::{Handle, HumanMonitorCommand, RunState};
+use resources::hv::fake::Fake;
+use resources::iol::Notify;
+
+use super::table::{Action, Rows};
+use super::*;
+use crate::machine::{Accel, Board};
+use crate::mailbox::Mailbox;
+use crate::vm::Policy;
+
+fn machine() -> Vm {
+    let board = Board::new(Accel::Qtest(Fake::unrecorded()));
+    let policy = Policy { name: Some("guest".to_owned()), ..Policy::default() };
+    Vm::new(board, Vec::new(), Mailbox::new(Notify::new()), policy)
+}
+
+/// What a line prints in a monitor of its own.
+fn say(vm: &mut Vm, line: &str) -> String {
+    run(vm, &mut Monitor::default(), line)
+}
+
+#[track_caller]
+fn check(vm: &mut Vm, cases: &[(&str, &str)]) {
+    for (line, expected) in cases {
+        assert_eq!(say(vm, line), *expected, "{line}");
+    }
+}
+
+#[test]
+fn what_is_no_command() {
+    check(
+        &mut machine(),
+        &[
+            ("", ""),
+            ("   ", ""),
+            ("foo", "unknown command: 'foo'\n"),
+            (" foo bar", "unknown command: ' foo'\n"),
+            ("info foo", "unknown command: 'info foo'\n"),
+            ("info  foo x", "unknown command: 'info  foo'\n"),
+            ("/x", "unknown command: ''\n"),
+            ("stop now", "stop: extraneous characters at the end of line\n"),
+            ("info status x", "status: extraneous characters at the end of line\n"),
+            ("cpu", "unexpected end of expression\n"),
+            ("cpu 0x100000000", "'cpu' has failed: integer is for 32-bit values\n"),
+        ],
+    );
+}
+
+#[test]
+fn names_are_unique_and_lines_of_help_short() {
+    fn check(rows: Rows) {
+        let names = table::names(rows);
+        let mut unique = names.clone();
+        unique.dedup();
+        assert_eq!(names, unique);
+        for row in rows.iter().copied().flatten() {
+            assert!(row.help("").len() <= 100, "{}", row.help(""));
+            assert!(!row.help.is_empty() && !row.help.ends_with('.'));
+            if let Action::Sub(sub) = row.action {
+                check(sub);
+            }
+        }
+    }
+    check(commands::COMMANDS);
+}
+
+#[test]
+fn help() {
+    let mut vm = machine();
+    let all = say(&mut vm, "help");
+    assert_eq!(all, say(&mut vm, "?"));
+    let first_name = |line: &str| line.split(['|', ' ']).next().map(str::to_owned);
+    assert!(all.lines().map(first_name).is_sorted(), "{all}");
+    assert!(all.contains("\nquit|q  -- end the process\n"), "{all}");
+    let info = say(&mut vm, "info");
+    assert!(info.contains("\ninfo status  -- show whether the guest runs\n"), "{info}");
+    assert_eq!(info, say(&mut vm, "help info"));
+    assert!(say(&mut vm, "help log").contains("\nguest_errors "));
+    check(
+        &mut vm,
+        &[
+            ("help cpu", "cpu index -- choose the processor to look at\n"),
+            ("help q", "quit|q  -- end the process\n"),
+            ("help info kvm", "info kvm  -- show whether KVM is used\n"),
+            ("help nothing", ""),
+        ],
+    );
+}
+
+#[test]
+fn status() {
+    let mut vm = machine();
+    check(
+        &mut vm,
+        &[
+            ("info status", "VM status: paused (prelaunch)\n"),
+            ("cont", ""),
+            ("info status", "VM status: running\n"),
+            ("stop", ""),
+            ("info status", "VM status: paused\n"),
+            ("c", ""),
+        ],
+    );
+    vm.stop(RunState::InternalError);
+    check(
+        &mut vm,
+        &[
+            ("info status", "VM status: paused (internal-error)\n"),
+            ("cont", "Resetting the Virtual Machine is required\n"),
+            ("system_reset", ""),
+            ("system_wakeup", ""),
+            ("system_powerdown", ""),
+            ("quit", ""),
+        ],
+    );
+    vm.service();
+    assert_eq!(vm.exit_status(), Some(0));
+}
+
+#[test]
+fn identity() {
+    check(
+        &mut machine(),
+        &[
+            ("info name", "guest\n"),
+            ("info uuid", "00000000-0000-0000-0000-000000000000\n"),
+            ("info version", concat!("1.7.50 (vmm ", env!("CARGO_PKG_VERSION"), ")\n")),
+        ],
+    );
+    let mut vm = machine();
+    vm.policy.name = None;
+    assert_eq!(say(&mut vm, "info name"), "");
+    assert!(say(&mut vm, "info kvm").starts_with("kvm support: "));
+}
+
+#[test]
+fn processors() {
+    check(
+        &mut machine(),
+        &[
+            ("info cpus", ""),
+            ("cpu 0", "invalid CPU index\n"),
+            ("print $pc", "no CPU defined\n"),
+            ("print $nothing", "unknown register\n"),
+            ("singlestep", "single-stepping is not supported under a hypervisor\n"),
+            ("singlestep off", ""),
+            ("singlestep maybe", "unexpected option maybe\n"),
+        ],
+    );
+}
+
+#[test]
+fn numbers() {
+    check(
+        &mut machine(),
+        &[
+            ("p 0x10", "0x10\n"),
+            ("print/d 1+1", "2\n"),
+            ("p 3", "3\n"),
+            ("p/u -1", "18446744073709551615\n"),
+            ("p/o 8", "010\n"),
+            ("p/x 0", "0\n"),
+            ("p/x -1", "0xffffffffffffffff\n"),
+            ("p/c 'a'", "'a'\n"),
+            ("p/c 10", "'\\n'\n"),
+            ("p/c 0", "'\\x00'\n"),
+            ("p/c 39", "'\\''\n"),
+            ("p/z 1", "invalid char in format: 'z'\n"),
+            ("p 1/0", "division by zero\n"),
+        ],
+    );
+}
+
+#[test]
+fn ports() {
+    check(
+        &mut machine(),
+        &[
+            ("i/b 0x70", "portb[0x0070] = 0xff\n"),
+            ("i/h 0x70.3", "portw[0x0071] = 0xffff\n"),
+            ("i/w 0x10070", "portl[0x0070] = 0xffffffff\n"),
+            ("o/b 0x80 1", ""),
+            ("sum 0 4", "08670\n"),
+        ],
+    );
+}
+
+#[test]
+fn each_line_over_qmp_has_a_monitor_of_its_own() {
+    let mut vm = machine();
+    let mut ask = |line: &str, cpu_index| {
+        vm.handle(HumanMonitorCommand { command_line: line.to_owned(), cpu_index })
+    };
+    assert_eq!(ask("info name", None).unwrap(), "guest\r\n");
+    assert_eq!(ask("stop", None).unwrap(), "");
+    assert_eq!(ask("nothing", None).unwrap(), "unknown command: 'nothing'\r\n");
+    assert_eq!(ask("info history", None).unwrap(), "");
+    for index in [-1, 0, 99] {
+        let error = ask("info name", Some(index)).unwrap_err();
+        assert_eq!(error.desc, "Parameter 'cpu-index' expects a CPU number");
+    }
+}
+
+#[test]
+fn what_the_machine_tells_lands_in_the_answer() {
+    let (number, told) = log::listen(|| {
+        log::tell("outer");
+        assert_eq!(log::listen(|| log::tell("inner")).1, "inner\n");
+        log::tell(1);
+        7
+    });
+    assert_eq!((number, told.as_str()), (7, "outer\n1\n"));
+}
+
+#[test]
+fn output_is_bounded() {
+    let mut vm = machine();
+    let mut monitor = Monitor::default();
+    let mut call = Call { vm: &mut vm, monitor: &mut monitor, out: String::new() };
+    for _ in 0..3 {
+        call.print(&"\u{e9}x".repeat(MAX_OUTPUT / 4));
+    }
+    assert!(call.out.len() <= MAX_OUTPUT && call.out.len() > MAX_OUTPUT - 2);
+}
+
+#[test]
+fn tab_finds_words() {
+    let vm = machine();
+    let words = |typed: &str| complete::words(&vm, typed);
+    assert_eq!(words("system_r"), (8, vec!["system_reset".to_owned()]));
+    assert_eq!(words("info sta"), (3, vec!["status".to_owned()]));
+    assert_eq!(words("help system_w"), (8, vec!["system_wakeup".to_owned()]));
+    assert_eq!(words("nothing x"), (1, vec![]));
+    assert_eq!(words("stop x"), (1, vec![]));
+    assert_eq!(words("").1.len(), table::names(commands::COMMANDS).len());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_do_harm(bytes: Vec<u8>) {
+        fuzz(&bytes);
+    }
+
+    #[test]
+    fn no_line_does_harm(
+        command in proptest::sample::select(table::names(commands::COMMANDS)),
+        rest in "[ /][-/a-z0-9$+ .\"]{0,20}",
+    ) {
+        // Each number is a place or an amount, so small ones find more.
+        let line = format!("{command}{rest}");
+        say(&mut machine(), &line);
+    }
+}
