@@ -46,7 +46,8 @@ mod tests {
         let files = files.filter_map(|name| name.to_str()?.strip_suffix(".qmp").map(str::to_owned));
         let mut files: Vec<String> = files.collect();
         let mut names: Vec<_> = super::names().collect();
-        (files.sort(), names.sort_unstable());
+        files.sort();
+        names.sort_unstable();
         assert_eq!(files, names);
     }
 }
