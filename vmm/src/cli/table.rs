@@ -127,6 +127,19 @@ pub struct Opt {
     pub help: &'static str,
 }
 
+impl Opt {
+    /// The parameters that it has, also when it has a form of its own to write them.
+    pub fn keys(&self) -> Option<&'static Keys> {
+        match self.arg {
+            Arg::Keys(_, keys) => Some(keys),
+            Arg::Path(_) | Arg::Text(_) | Arg::None => match self.id {
+                Id::Global => Some(&GLOBAL),
+                _ => None,
+            },
+        }
+    }
+}
+
 /// Finds an option by its name or alias, without dashes.
 pub fn find(name: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|opt| opt.name == name || opt.aliases.contains(&name))
@@ -140,6 +153,46 @@ pub fn suggest(name: &str) -> Option<&'static str> {
     }
     let names = OPTIONS.iter().flat_map(|opt| std::iter::once(&opt.name).chain(opt.aliases));
     nearest(name, names.copied())
+}
+
+/// The order in which QEMU registers its groups of parameters; others come after.
+const GROUP_ORDER: &[&str] = &[
+    "chardev",
+    "device",
+    "netdev",
+    "net",
+    "rtc",
+    "global",
+    "mon",
+    "trace",
+    "option-rom",
+    "machine",
+    "smp-opts",
+    "boot-opts",
+    "sandbox",
+    "add-fd",
+    "object",
+    "tpmdev",
+    "realtime",
+    "msg",
+    "acpi",
+    "smbios",
+    "drive",
+];
+
+/// The groups of parameters that options have, in QEMU's order of registration.
+pub fn groups() -> Vec<&'static Keys> {
+    let mut groups: Vec<&Keys> = OPTIONS.iter().filter_map(Opt::keys).collect();
+    let place = |name: &str| GROUP_ORDER.iter().position(|other| *other == name);
+    groups.sort_by_key(|keys| place(keys.group).unwrap_or(GROUP_ORDER.len()));
+    // Options that share a group stand side by side now.
+    groups.dedup_by_key(|keys| keys.group);
+    groups
+}
+
+/// The parameters of a group.
+pub fn group(name: &str) -> Option<&'static Keys> {
+    OPTIONS.iter().filter_map(Opt::keys).find(|keys| keys.group == name)
 }
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
@@ -298,6 +351,19 @@ pub static MON: Keys = Keys {
 /// Parameters of `-device`: each driver has its own.
 pub static DEVICE: Keys =
     Keys { group: "device", implied: Some("driver"), keys: &[], open: true, merge: false };
+
+/// What `-global` sets, as configuration files have it.
+pub static GLOBAL: Keys = Keys {
+    group: "global",
+    implied: None,
+    keys: &[
+        key("driver", Kind::String, "driver of the devices"),
+        key("property", Kind::String, "their property"),
+        key("value", Kind::String, "its value"),
+    ],
+    open: false,
+    merge: false,
+};
 
 /// Parameters of `-object`: each type has its own.
 pub static OBJECT: Keys =
@@ -469,6 +535,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn groups_have_the_order_of_qemu() {
+        let names: Vec<_> = groups().iter().map(|keys| keys.group).collect();
+        let places: Vec<_> =
+            GROUP_ORDER.iter().filter_map(|name| names.iter().position(|n| n == name)).collect();
+        assert!(places.len() > 5 && places.is_sorted(), "{names:?}");
+        assert!(names.iter().all(|name| group(name).is_some_and(|keys| keys.group == *name)));
+        assert!(group("nonsense").is_none());
     }
 
     #[test]
