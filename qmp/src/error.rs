@@ -61,6 +61,11 @@ impl QmpError {
         Self::generic(format!("Parameter '{name}' expects {what}"))
     }
 
+    /// A member of a request of the wrong JSON type.
+    pub fn member_expects(name: &str, what: &str) -> Self {
+        Self::generic(format!("QMP input object member '{name}' expects '{what}'"))
+    }
+
     /// A member that the object does not have.
     pub fn unexpected_member(name: &str) -> Self {
         Self::generic(format!("QMP input object member '{name}' is unexpected"))

@@ -168,7 +168,7 @@ impl Monitors {
         self.deliver(host, now);
         if let Some(session) = self.session(id) {
             if let Some(fd) = fd {
-                session.push_fd(fd);
+                session.untake_fd(fd);
             }
             session.reply(request.id, result);
         }

@@ -16,8 +16,9 @@
 
 use crate::event::Raised;
 use crate::json::{self, Parser};
-use crate::{Command, ErrorClass, QmpCapabilities, QmpError, VersionInfo, check};
+use crate::{Command, ErrorClass, QmpCapabilities, QmpError, VersionInfo, check, decode};
 use serde_json::{Map, Value};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 /// How many bytes may be unread by the client before no request of it is taken.
@@ -41,7 +42,10 @@ pub struct Session {
     /// Bytes of events added since `output` was last empty.
     events: usize,
     overrun: bool,
-    fd: Option<OwnedFd>,
+    /// Descriptors that came with the latest message that had some, the first one first.
+    fds: VecDeque<OwnedFd>,
+    /// Bytes came after the last descriptor: the next one begins another message.
+    fds_ended: bool,
 }
 
 /// A command that a client wants run.
@@ -67,7 +71,8 @@ impl Session {
             output: Buffer::default(),
             events: 0,
             overrun: false,
-            fd: None,
+            fds: VecDeque::new(),
+            fds_ended: false,
         };
         session.say(&serde_json::json!({"QMP": {"version": version, "capabilities": []}}));
         session
@@ -76,8 +81,18 @@ impl Session {
     /// Takes what the client sent, cut anywhere.
     pub fn feed(&mut self, bytes: &[u8]) {
         if !self.overrun {
+            self.fds_ended |= !bytes.is_empty();
             self.input.add(bytes);
         }
+    }
+
+    /// Takes a descriptor that came with the bytes that are fed next. It waits for the command
+    /// that wants it; those that came with earlier bytes are closed.
+    pub fn push_fd(&mut self, fd: OwnedFd) {
+        if std::mem::take(&mut self.fds_ended) {
+            self.fds.clear();
+        }
+        self.fds.push_back(fd);
     }
 
     /// Whether it is time to read from the client: everything it sent before
@@ -112,7 +127,7 @@ impl Session {
     /// Before the client has asked for capabilities it may do nothing else.
     fn negotiate(&mut self, request: Request) {
         let result = if request.name == QmpCapabilities::NAME {
-            check::check(QmpCapabilities::ARGS, QmpCapabilities::OPEN, &request.arguments)
+            enable(request.arguments)
         } else {
             Err(QmpError::command_not_found(&request.name))
         };
@@ -181,40 +196,62 @@ impl Session {
         self.overrun
     }
 
-    /// A descriptor came with the bytes that are fed next. It waits for the
-    /// command that wants it; one that waited before is closed.
-    pub fn push_fd(&mut self, fd: OwnedFd) {
-        self.fd = Some(fd);
+    /// Takes the first descriptor that waits.
+    pub fn take_fd(&mut self) -> Option<OwnedFd> {
+        self.fds.pop_front()
     }
 
-    /// The descriptor that waits.
-    pub fn take_fd(&mut self) -> Option<OwnedFd> {
-        self.fd.take()
+    /// Puts one back that was not wanted.
+    pub fn untake_fd(&mut self, fd: OwnedFd) {
+        self.fds.push_front(fd);
+    }
+}
+
+/// Looks at the arguments of `qmp_capabilities`.
+fn enable(arguments: Map<String, Value>) -> Result<(), QmpError> {
+    check::check(QmpCapabilities::ARGS, QmpCapabilities::OPEN, &arguments)?;
+    match decode::arguments(arguments)? {
+        QmpCapabilities { enable: Some(names) } if !names.is_empty() => {
+            Err(QmpError::generic(format!("Capability {} not available", names.join(", "))))
+        }
+        QmpCapabilities { .. } => Ok(()),
     }
 }
 
 impl Request {
-    /// Looks at a message as a whole. None of these errors carries an id.
+    /// Looks at a message as a whole. None of these errors carries an id; of several mistakes the
+    /// first in the order of QEMU's hash of the members' names is told.
     fn from_message(message: Value) -> Result<Self, QmpError> {
-        let expects = |name: &str, what: &str| {
-            QmpError::generic(format!("QMP input object member '{name}' expects '{what}'"))
-        };
-        let Value::Object(mut members) = message else {
+        let Value::Object(members) = message else {
             return Err(QmpError::generic("Expected 'object' in QMP input"));
         };
-        let name = match members.shift_remove("execute") {
-            Some(Value::String(name)) => Some(name),
-            Some(_) => return Err(expects("execute", "string")),
-            None => None,
-        };
-        let arguments = match members.shift_remove("arguments") {
-            Some(Value::Object(arguments)) => arguments,
-            Some(_) => return Err(expects("arguments", "object")),
-            None => Map::new(),
-        };
-        let id = members.shift_remove("id");
-        if let Some(name) = members.keys().next() {
-            return Err(QmpError::unexpected_member(name));
+        let (mut name, mut arguments, mut id) = (None, Map::new(), None);
+        let mut wrong: Option<(u32, QmpError)> = None;
+        for (member, value) in members {
+            let error = match (member.as_str(), value) {
+                ("execute", Value::String(text)) => {
+                    name = Some(text);
+                    continue;
+                }
+                ("arguments", Value::Object(object)) => {
+                    arguments = object;
+                    continue;
+                }
+                ("id", value) => {
+                    id = Some(value);
+                    continue;
+                }
+                ("execute", _) => QmpError::member_expects(&member, "string"),
+                ("arguments", _) => QmpError::member_expects(&member, "object"),
+                _ => QmpError::unexpected_member(&member),
+            };
+            let place = check::bucket(&member);
+            if wrong.as_ref().is_none_or(|(first, _)| place < *first) {
+                wrong = Some((place, error));
+            }
+        }
+        if let Some((_, error)) = wrong {
+            return Err(error);
         }
         let name = name.ok_or_else(|| QmpError::generic("Expected 'execute' in QMP input"))?;
         Ok(Self { name, arguments, id })

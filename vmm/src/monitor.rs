@@ -7,12 +7,14 @@
 //! A hostile client can send anything and read nothing: input is taken a few KiB at a time and
 //! only while the session wants it, and a session whose output grows past its limit is closed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use devices::chardev::{CharError, Chardev};
 use qmp::VersionInfo;
 use qmp::monitors::MonitorId;
+use resources::fdset::FdSets;
 use resources::iol::Notify;
 
 use crate::hmp::front::Fronts;
@@ -28,12 +30,16 @@ pub struct Monitors {
     all: Vec<Monitor>,
     version: VersionInfo,
     human: Fronts,
+    fdsets: FdSets,
 }
 
 struct Monitor {
     id: MonitorId,
     port: Arc<Port>,
     chardev: Arc<Chardev>,
+    /// What came in and waits for the client to read what was said before.
+    waiting: VecDeque<Input>,
+    has_client: bool,
 }
 
 impl Monitors {
@@ -44,6 +50,7 @@ impl Monitors {
             all: Vec::new(),
             version,
             human: Fronts::default(),
+            fdsets: FdSets::global().clone(),
         }
     }
 
@@ -60,7 +67,9 @@ impl Monitors {
         let port = Port::new(notify);
         chardev.attach(port.clone())?;
         let id = self.sessions.add(pretty);
-        self.all.push(Monitor { id, port, chardev: chardev.clone() });
+        let chardev = chardev.clone();
+        let waiting = VecDeque::new();
+        self.all.push(Monitor { id, port, chardev, waiting, has_client: false });
         Ok(())
     }
 
@@ -75,9 +84,9 @@ impl Monitors {
 
     /// Greets clients that have come while the machine is still being made; what they ask waits.
     pub fn greet(&mut self) {
-        for monitor in &self.all {
+        for monitor in &mut self.all {
             if monitor.port.take_opened() {
-                self.sessions.connect(monitor.id, &self.version);
+                monitor.take_input(Input::Opened, &mut self.sessions, &self.version, &self.fdsets);
                 monitor.send(&mut self.sessions);
             }
         }
@@ -92,12 +101,17 @@ impl Monitors {
             vm.service();
             self.sessions.deliver(vm, now);
         });
-        for monitor in &self.all {
-            // What a client asked for before it closed its side is carried out.
-            run_requests(&mut self.sessions, monitor.id, vm, now);
-            for input in monitor.port.take() {
-                monitor.take_input(input, &mut self.sessions, &self.version);
+        for monitor in &mut self.all {
+            monitor.waiting.extend(monitor.port.take());
+            loop {
                 run_requests(&mut self.sessions, monitor.id, vm, now);
+                monitor.send(&mut self.sessions);
+                // What came later, a descriptor or the end, is for later: a client first reads.
+                if self.sessions.session(monitor.id).is_some_and(|session| !session.wants_input()) {
+                    break;
+                }
+                let Some(input) = monitor.waiting.pop_front() else { break };
+                monitor.take_input(input, &mut self.sessions, &self.version, &self.fdsets);
             }
         }
         for monitor in &self.all {
@@ -109,8 +123,10 @@ impl Monitors {
             }
         }
         for monitor in &self.all {
-            let wants = self.sessions.wants_input(monitor.id);
-            if monitor.port.taken(wants) {
+            monitor.port.set_unsent(!self.sessions.output(monitor.id).is_empty());
+            if !monitor.waiting.is_empty() {
+                monitor.port.pause();
+            } else if monitor.port.taken(self.sessions.wants_input(monitor.id)) {
                 monitor.chardev.accept_input();
             }
         }
@@ -143,14 +159,25 @@ fn run_requests(sessions: &mut qmp::monitors::Monitors, id: MonitorId, vm: &mut 
 
 impl Monitor {
     fn take_input(
-        &self,
+        &mut self,
         input: Input,
         sessions: &mut qmp::monitors::Monitors,
         version: &VersionInfo,
+        fdsets: &FdSets,
     ) {
         match input {
-            Input::Opened => sessions.connect(self.id, version),
-            Input::Closed => sessions.disconnect(self.id),
+            Input::Opened => {
+                sessions.connect(self.id, version);
+                if !std::mem::replace(&mut self.has_client, true) {
+                    fdsets.client_came();
+                }
+            }
+            Input::Closed => {
+                sessions.disconnect(self.id);
+                if std::mem::take(&mut self.has_client) {
+                    fdsets.client_left();
+                }
+            }
             Input::Data(bytes) => sessions.feed(self.id, &bytes, None),
             Input::Fd(fd) => sessions.feed(self.id, &[], Some(fd)),
             Input::Focus(_) => {}
@@ -197,11 +224,14 @@ mod tests {
         port.event(CharEvent::Opened);
         port.receive(br#"{"execute":"qmp_capabilities"}{"execute":"quit"}"#);
         port.event(CharEvent::Closed);
-        for _ in 0..2 * MAX_FDS {
+        assert!(port.owes_output());
+        for _ in 0..MAX_FDS {
+            assert!(port.can_receive() > 0);
             port.receive_fd(std::fs::File::open("/dev/null").unwrap().into());
         }
-        assert_eq!(port.inbox.lock().len(), 3 + MAX_FDS);
+        assert_eq!(port.can_receive(), 0);
         monitors.serve(&mut vm);
         assert_eq!(vm.exit_status(), Some(0));
+        assert!(!port.owes_output());
     }
 }

@@ -82,6 +82,12 @@ pub trait CharFrontend: Send + Sync {
         let _ = event;
     }
 
+    /// Whether what was received is still to be answered. A peer that has ended what it sends
+    /// but may still read is kept until it is not; then call [`Chardev::accept_input`].
+    fn owes_output(&self) -> bool {
+        false
+    }
+
     /// There is room for output again after a [`Chardev::write`] that took less
     /// than it was given. May also come without need.
     fn writable(&self) {}

@@ -272,6 +272,10 @@ impl CharFrontend for Input {
         }
     }
 
+    fn owes_output(&self) -> bool {
+        self.0.upgrade().is_some_and(|mux| mux.ports().iter().any(|port| port.owes_output()))
+    }
+
     fn writable(&self) {
         let Some(mux) = self.0.upgrade() else { return };
         for port in mux.ports() {

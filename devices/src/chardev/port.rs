@@ -232,6 +232,11 @@ impl Port {
         self.frontend().map_or(0, |frontend| frontend.can_receive())
     }
 
+    /// Whether the front end has still to answer.
+    pub(super) fn owes_output(&self) -> bool {
+        self.frontend().is_some_and(|frontend| frontend.owes_output())
+    }
+
     /// Delivers input, at most what `room` said just before.
     pub(super) fn deliver(&self, data: &[u8]) {
         if !data.is_empty()

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use resources::iol::{Either, Local, Watch, race};
 
@@ -74,7 +75,7 @@ async fn receive(
         // Nothing is awaited between the question for room and the delivery.
         let chunk = buf.get_mut(..room).unwrap_or_default();
         match read(input.get(), chunk) {
-            Ok(0) => return Ok(()),
+            Ok(0) => return answered(local, port, give_up).await,
             Ok(count) => {
                 port.deliver(chunk.get(..count).unwrap_or_default());
                 local.yield_now().await;
@@ -84,6 +85,22 @@ async fn receive(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Waits at the end of the input until the front end has answered it: the peer may have closed
+/// but one direction. One that is gone takes no output, which counts as answered. One that does
+/// not read has a second when another wants its place.
+async fn answered(local: &Local, port: &Port, give_up: impl AsyncFn()) -> io::Result<()> {
+    while port.owes_output() {
+        let abandoned = async {
+            give_up().await;
+            local.sleep(Duration::from_secs(1)).await;
+        };
+        if !port.wait_for_room(abandoned).await {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Calls the front end whenever output that was full has room.

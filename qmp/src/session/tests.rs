@@ -65,8 +65,8 @@ fn negotiation() {
         ("{'execute': 'query-status'}", not_found("query-status")),
         ("{'execute': 'nonsense'}", not_found("nonsense")),
         (
-            "{'execute': 'qmp_capabilities', 'arguments': {'enable': []}}",
-            generic("Invalid parameter 'enable'"),
+            "{'execute': 'qmp_capabilities', 'arguments': {'a': []}}",
+            generic("Invalid parameter 'a'"),
         ),
         ("{'execute': 'qmp_capabilities', 'arguments': {}}", r#"{"return": {}}"#.into()),
     ] {
@@ -202,13 +202,62 @@ fn events_that_are_read_do_not() {
 }
 
 #[test]
-fn one_descriptor_waits() {
+fn descriptors_of_one_message_wait() {
+    use std::os::fd::AsRawFd;
     let mut session = session(true);
     let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-    session.push_fd(fd());
-    session.push_fd(fd());
-    assert!(session.take_fd().is_some());
+    let [a, b, c] = [fd(), fd(), fd()];
+    let [first, second, third] = [&a, &b, &c].map(AsRawFd::as_raw_fd);
+    session.push_fd(a);
+    session.push_fd(b);
+    session.feed(b" ");
+    let taken = session.take_fd().unwrap();
+    assert_eq!(taken.as_raw_fd(), first);
+    session.untake_fd(taken);
+    assert_eq!(session.take_fd().unwrap().as_raw_fd(), first);
+    session.feed(b" ");
+    assert_eq!(session.take_fd().unwrap().as_raw_fd(), second);
     assert!(session.take_fd().is_none());
+    session.push_fd(fd());
+    session.feed(b" ");
+    session.push_fd(c);
+    assert_eq!(session.take_fd().unwrap().as_raw_fd(), third);
+    assert!(session.take_fd().is_none());
+}
+
+#[test]
+fn capabilities_can_be_asked_for_but_none_is_there() {
+    for (arguments, desc) in [
+        ("{'enable': ['oob']}", "Capability oob not available"),
+        ("{'enable': ['oob', 'x']}", "Capability oob, x not available"),
+        ("{'enable': 'oob'}", "Invalid parameter type for 'enable', expected: list"),
+        ("{'enable': [1]}", "Invalid parameter type for 'null', expected: string"),
+        ("{'disable': []}", "Invalid parameter 'disable'"),
+    ] {
+        let mut session = session(false);
+        let text = format!("{{'execute': 'qmp_capabilities', 'arguments': {arguments}}}");
+        assert_eq!(answers(&mut session, &text), [generic(desc)]);
+        // Nothing has changed.
+        assert_eq!(answers(&mut session, "{'execute': 'stop'}"), [not_found("stop")]);
+        let text = "{'execute': 'qmp_capabilities', 'arguments': {'enable': []}}";
+        assert_eq!(answers(&mut session, text), [r#"{"return": {}}"#]);
+    }
+}
+
+#[test]
+fn the_first_mistake_in_the_order_of_the_hash_is_told() {
+    let mut session = session(true);
+    for (text, desc) in [
+        ("{'arguments': 1, 'execute': 1}", "QMP input object member 'execute' expects 'string'"),
+        ("{'x': 1, 'arguments': 1}", "QMP input object member 'x' is unexpected"),
+        ("{'foo': 1, 'exec-oob': 'stop'}", "QMP input object member 'exec-oob' is unexpected"),
+        (
+            "{'execute': 'stop', 'exec-oob': 'stop'}",
+            "QMP input object member 'exec-oob' is unexpected",
+        ),
+    ] {
+        assert_eq!(answers(&mut session, text), [generic(desc)], "{text}");
+    }
 }
 
 #[test]

@@ -40,7 +40,10 @@ impl Vm {
     /// The descriptor that came with the request that is carried out.
     fn passed_fd(&mut self) -> Result<OwnedFd, QmpError> {
         let none = || QmpError::generic("No file descriptor supplied via SCM_RIGHTS");
-        self.context.fd.take().ok_or_else(none)
+        let fd = self.context.fd.take().ok_or_else(none)?;
+        // Whoever uses it says what it is to be; until then it is as any other file.
+        let _ = rustix::io::ioctl_fionbio(&fd, false);
+        Ok(fd)
     }
 
     /// Takes out the descriptor that the client who asks has named so, for a command that uses it.

@@ -100,6 +100,7 @@ impl Front {
                 None => break,
             }
         }
+        self.port.set_unsent(!self.output.is_empty() || !self.input.is_empty());
         if self.port.taken(self.input.is_empty() && self.output.len() < OUTPUT_PAUSE) {
             self.chardev.accept_input();
         }
@@ -108,6 +109,7 @@ impl Front {
     fn take(&mut self, input: Input, vm: &mut Vm, after: &mut impl FnMut(&mut Vm)) {
         match input {
             Input::Opened => {
+                vm.fdsets.client_came();
                 self.editor = Editor::default();
                 self.fd = None;
                 self.output.clear();
@@ -119,7 +121,7 @@ impl Front {
                     self.editor.show(&mut self.output);
                 }
             }
-            Input::Closed => {}
+            Input::Closed => vm.fdsets.client_left(),
             Input::Focus(in_focus) => {
                 if std::mem::replace(&mut self.in_focus, in_focus) != in_focus {
                     self.editor = Editor::default();

@@ -15,8 +15,9 @@ use resources::iol::Notify;
 /// Bytes of input that wait for the main loop at most.
 const INBOX: usize = 16 << 10;
 
-/// Descriptors that wait for the main loop at most; further ones are closed. A request takes one.
-pub(super) const MAX_FDS: usize = 16;
+/// Descriptors that wait for the main loop at most, but for those that came with the bytes read
+/// last. A request takes one.
+pub(super) const MAX_FDS: usize = 64;
 
 /// The front end of a monitor's chardev.
 pub(crate) struct Port {
@@ -25,6 +26,10 @@ pub(crate) struct Port {
     /// Descriptors that have come since the main loop last looked.
     fds: AtomicUsize,
     wants_input: AtomicBool,
+    /// Something came in that has not been dealt with.
+    answering: AtomicBool,
+    /// The peer has not taken all output.
+    unsent: AtomicBool,
     notify: Notify,
 }
 
@@ -50,6 +55,8 @@ impl Port {
             waiting: 0.into(),
             fds: 0.into(),
             wants_input: AtomicBool::new(true),
+            answering: AtomicBool::new(false),
+            unsent: AtomicBool::new(false),
             notify: notify.clone(),
         })
     }
@@ -71,18 +78,39 @@ impl Port {
     pub(crate) fn taken(&self, wants: bool) -> bool {
         let wanted = self.wants_input.swap(wants, Ordering::AcqRel);
         let emptied = self.waiting.swap(0, Ordering::AcqRel) > 0;
-        wants && (!wanted || emptied)
+        let inbox = self.inbox.lock();
+        let answered = inbox.is_empty() && self.answering.swap(false, Ordering::AcqRel);
+        drop(inbox);
+        wants && (!wanted || emptied) || answered && !self.owes_output()
+    }
+
+    /// Some input that was taken waits for the client to read: no more of it for now.
+    pub(super) fn pause(&self) {
+        self.wants_input.store(false, Ordering::Release);
+    }
+
+    /// Whether output is left that the peer does not take. To be told before
+    /// [`taken`](Self::taken) is called.
+    pub(crate) fn set_unsent(&self, unsent: bool) {
+        if self.unsent.swap(unsent, Ordering::AcqRel) && !unsent {
+            // `taken` is to tell the chardev.
+            self.answering.store(true, Ordering::Release);
+        }
     }
 
     fn put(&self, input: Input) {
-        self.inbox.lock().push_back(input);
+        let mut inbox = self.inbox.lock();
+        self.answering.store(true, Ordering::Release);
+        inbox.push_back(input);
+        drop(inbox);
         self.notify.notify();
     }
 }
 
 impl CharFrontend for Port {
     fn can_receive(&self) -> usize {
-        if !self.wants_input.load(Ordering::Acquire) {
+        let fds = self.fds.load(Ordering::Acquire);
+        if fds >= MAX_FDS || !self.wants_input.load(Ordering::Acquire) {
             return 0;
         }
         INBOX.saturating_sub(self.waiting.load(Ordering::Acquire))
@@ -103,13 +131,16 @@ impl CharFrontend for Port {
         }
     }
 
+    fn owes_output(&self) -> bool {
+        self.answering.load(Ordering::Acquire) || self.unsent.load(Ordering::Acquire)
+    }
+
     fn writable(&self) {
         self.notify.notify();
     }
 
     fn receive_fd(&self, fd: OwnedFd) {
-        if self.fds.fetch_add(1, Ordering::AcqRel) < MAX_FDS {
-            self.put(Input::Fd(fd));
-        }
+        self.fds.fetch_add(1, Ordering::AcqRel);
+        self.put(Input::Fd(fd));
     }
 }
