@@ -47,18 +47,6 @@ impl Peer {
         let (Self::Vmm(path) | Self::Qemu(path)) = self;
         path
     }
-
-    fn command(&self) -> Command {
-        match self {
-            Self::Vmm(path) => Command::new(path),
-            Self::Qemu(path) => {
-                let mut command = Command::new(path);
-                command.args(["-no-user-config", "-accel", "kvm", "-machine", "graphics=off"]);
-                command.args(["-cpu", "host", "-vga", "none", "-net", "none"]);
-                command
-            }
-        }
-    }
 }
 
 /// The Debian kernels the tests boot.
@@ -111,6 +99,9 @@ pub struct VmBuilder {
     append: String,
     kernel: Option<(PathBuf, PathBuf)>,
     com1: Com1,
+    has_guest: bool,
+    /// QEMU's; ours always has the machine's KVM.
+    accel: &'static str,
     args: Vec<String>,
 }
 
@@ -126,6 +117,8 @@ impl VmBuilder {
             append: LEAN.to_owned(),
             kernel: None,
             com1: Com1::Stdio,
+            has_guest: true,
+            accel: "kvm",
             args: Vec::new(),
         }
     }
@@ -171,6 +164,18 @@ impl VmBuilder {
         self
     }
 
+    /// Machine `none`: neither processors nor memory.
+    pub fn without_guest(mut self) -> Self {
+        self.has_guest = false;
+        self.args(["-machine", "none"])
+    }
+
+    /// Lets QEMU emulate the processors: its use of KVM needs more than any KVM has.
+    pub fn emulated(mut self) -> Self {
+        self.accel = "tcg";
+        self
+    }
+
     /// Leaves COM1 to the test's own arguments; the console then is the process's stdin and stdout.
     pub fn without_serial(mut self) -> Self {
         self.com1 = Com1::Elsewhere;
@@ -185,8 +190,19 @@ impl VmBuilder {
 
     /// The command without its pipes, for callers that start it by themselves.
     pub fn command(&self) -> Command {
-        let mut command = self.peer.command();
-        command.args(["-m", &self.memory, "-smp", &self.cpus.to_string()]);
+        let mut command = Command::new(self.peer.path());
+        if let Peer::Qemu(_) = self.peer {
+            command.args(["-no-user-config", "-accel", self.accel]);
+        }
+        if let (Peer::Qemu(_), true) = (&self.peer, self.has_guest) {
+            command.args(["-machine", "graphics=off", "-vga", "none", "-net", "none"]);
+            if self.accel == "kvm" {
+                command.args(["-cpu", "host"]);
+            }
+        }
+        if self.has_guest {
+            command.args(["-m", &self.memory, "-smp", &self.cpus.to_string()]);
+        }
         if let Some((kernel, initrd)) = &self.kernel {
             command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
             command.arg("-append").arg(&self.append);

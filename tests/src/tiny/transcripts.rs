@@ -1,13 +1,18 @@
 //! The monitor's conversations, word by word: see [`transcript`].
 
+use std::path::Path;
+
 use qmp::COMMANDS;
 use serde_json::{Value, json};
 
+use crate::host::image::QEMU;
 use crate::rig::Result;
 use crate::rig::registry::{Ctx, Test};
+use crate::rig::vm::Peer;
+use crate::supply::apt;
 use crate::transcript::run::{self, Stage};
 use crate::transcript::script::Machine;
-use crate::transcript::{self, cover};
+use crate::transcript::{self, cover, differ};
 
 pub(super) fn tests() -> Vec<Test> {
     let mut tests: Vec<_> = transcript::names()
@@ -17,7 +22,17 @@ pub(super) fn tests() -> Vec<Test> {
         })
         .collect();
     tests.push(Test::tiny("transcript::leaves_nothing_out", 60, leaves_nothing_out));
+    tests.push(Test::tiny("transcript::as_qemu_has_it", 300, as_qemu_has_it));
     tests
+}
+
+/// What a machine says is what QEMU says, but for what is written down.
+fn as_qemu_has_it(ctx: &Ctx) -> Result {
+    if !Path::new(QEMU).exists() {
+        apt::install_tools()?;
+    }
+    let theirs = Ctx::new(Peer::Qemu(QEMU.into()), &ctx.guests)?;
+    differ::run(ctx, &theirs, &transcript::all()?)
 }
 
 /// Every command that a machine says it has and every event has its transcripts.

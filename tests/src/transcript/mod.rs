@@ -2,9 +2,12 @@
 //! wrong arguments, for every event what it says.
 //!
 //! They are text, in `tests/transcripts/`; [`script`] says how they are written, [`run`] has the
-//! conversations, [`cover`] finds what they leave out.
+//! conversations, [`cover`] finds what they leave out, and [`differ`] has them with QEMU as well
+//! and [compares](mod@compare).
 
+pub mod compare;
 pub mod cover;
+pub mod differ;
 pub mod pattern;
 pub mod run;
 pub mod script;

@@ -2,7 +2,8 @@
 //!
 //! `<int>` stands for an integer, `<num>` for a number, `<str>` for what can stand between quotes,
 //! `<any>` for anything. `<NAME=int>` also gives what it stood for a name, and `<NAME>` later stands
-//! for just that. Any other text in angle brackets stands for itself. Any thread; no lock.
+//! for just that, in the same pattern too. Any other text in angle brackets stands for itself.
+//! Any thread; no lock.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,12 @@ pub type Names = BTreeMap<String, String>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
-    Hole { kind: Hole, name: Option<String> },
+    Hole {
+        kind: Hole,
+        name: Option<String>,
+    },
+    /// What the hole of this name met.
+    Again(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,13 +81,19 @@ fn parse(pattern: &str) -> Vec<Piece> {
     while let Some((before, after)) = rest.split_once('<') {
         text.push_str(before);
         let word = after.split_once('>').map(|(word, rest)| (word.split_once('='), word, rest));
-        let hole = word.and_then(|(named, word, rest)| match named {
-            Some((name, kind)) => Some((Hole::from_word(kind)?, Some(name.to_owned()), rest)),
-            None => Some((Hole::from_word(word)?, None, rest)),
+        let piece = word.and_then(|(named, word, rest)| {
+            let piece = match named {
+                Some((name, kind)) => {
+                    Piece::Hole { kind: Hole::from_word(kind)?, name: Some(name.to_owned()) }
+                }
+                None if has_name(&pieces, word) => Piece::Again(word.to_owned()),
+                None => Piece::Hole { kind: Hole::from_word(word)?, name: None },
+            };
+            Some((piece, rest))
         });
-        if let Some((kind, name, after)) = hole {
+        if let Some((piece, after)) = piece {
             pieces.push(Piece::Text(std::mem::take(&mut text)));
-            pieces.push(Piece::Hole { kind, name });
+            pieces.push(piece);
             rest = after;
         } else {
             text.push('<');
@@ -93,6 +105,12 @@ fn parse(pattern: &str) -> Vec<Piece> {
     pieces
 }
 
+fn has_name(pieces: &[Piece], wanted: &str) -> bool {
+    let named =
+        |piece: &Piece| matches!(piece, Piece::Hole { name: Some(name), .. } if name == wanted);
+    pieces.iter().any(named)
+}
+
 /// Whether all of `text` is what `pieces` expect; tries the longest for each hole first.
 fn from(pieces: &[Piece], text: &str, met: &mut Vec<(String, String)>) -> bool {
     match pieces.split_first() {
@@ -100,14 +118,24 @@ fn from(pieces: &[Piece], text: &str, met: &mut Vec<(String, String)>) -> bool {
         Some((Piece::Text(literal), rest)) => {
             text.strip_prefix(literal.as_str()).is_some_and(|text| from(rest, text, met))
         }
+        Some((Piece::Again(name), rest)) => {
+            let before = met.iter().find(|(other, _)| other == name).map(|(_, text)| text.clone());
+            let after = before.and_then(|before| text.strip_prefix(before.as_str()));
+            after.is_some_and(|text| from(rest, text, met))
+        }
         Some((Piece::Hole { kind, name }, rest)) => {
             let ends = (0..=text.len()).rev().filter(|&end| text.is_char_boundary(end));
             for end in ends {
                 let (inside, after) = text.split_at(end);
-                if kind.accepts(inside) && from(rest, after, met) {
-                    met.extend(name.clone().map(|name| (name, inside.to_owned())));
+                if !kind.accepts(inside) {
+                    continue;
+                }
+                let before = met.len();
+                met.extend(name.clone().map(|name| (name, inside.to_owned())));
+                if from(rest, after, met) {
                     return true;
                 }
+                met.truncate(before);
             }
             false
         }
@@ -134,6 +162,8 @@ mod tests {
             ("child<pc>", "child<pc>", true),
             ("child<pc>", "child<q>", false),
             ("<int>, <int>", "1, 2", true),
+            ("'<x=any>' | no '<x>'", "'a' | no 'a'", true),
+            ("'<x=any>' | no '<x>'", "'a' | no 'b'", false),
         ] {
             assert_eq!(matches(pattern, text, &mut Names::new()), expected, "{pattern} {text}");
         }

@@ -35,7 +35,7 @@ pub fn run(ctx: &Ctx, script: &Script) -> Result {
                 quiet.and_then(|()| Stage::start(ctx, *machine, args)).map(|new| stage = Some(new))
             }
             step => match &mut stage {
-                Some(stage) => stage.step(step),
+                Some(stage) => stage.step(step).map(drop),
                 None => Err("no machine has been started".into()),
             },
         };
@@ -66,9 +66,10 @@ impl Stage {
                 guest.vm(ctx)?
             }
             Machine::Qtest => ctx.vm().args(["-machine", "pc,accel=qtest", "-qtest", &socket]),
-            Machine::None => ctx.vm().args(["-machine", "none"]),
+            Machine::None => ctx.vm().without_guest(),
         };
         let names = Names::from([("dir".to_owned(), dir.display().to_string())]);
+        let vm = vm.emulated();
         let args = args.iter().map(|arg| fill(arg, &names));
         let vm = args.fold(vm, |vm, arg| vm.args([&arg])).start()?;
         let debug = match machine {
@@ -83,35 +84,35 @@ impl Stage {
         &mut self.vm.qmp
     }
 
-    fn step(&mut self, step: &Step) -> Result {
+    /// Takes the names of what the pattern expects from `message`, if it is that.
+    pub fn learn(&mut self, pattern: &str, message: &Value) {
+        matches(pattern, &wire(message), &mut self.names);
+    }
+
+    /// Takes a step; what was heard in it.
+    pub fn step(&mut self, step: &Step) -> Result<Option<String>> {
         match step {
             Step::Start(..) => Err("a machine does not start a machine".into()),
-            Step::Send { text, with_fd } => {
-                let text = fill(text, &self.names);
-                if *with_fd {
-                    let file = File::open(self.dir.join("empty"))?;
-                    return self.vm.qmp.send_with_fd(&text, file.as_fd());
-                }
-                self.vm.qmp.send_text(&text)
-            }
-            Step::Hear(pattern) => self.hear(pattern),
+            Step::Send { text, with_fd } => self.send(text, *with_fd).map(|()| None),
+            Step::Hear(pattern) => self.hear(pattern).map(Some),
             Step::Event(name, data) => {
                 let data = data.as_ref().map(|data| format!(", \"data\": {data}"));
                 let time = "{\"seconds\": <int>, \"microseconds\": <int>}";
                 let data = data.unwrap_or_default();
-                self.hear(&format!("{{\"timestamp\": {time}, \"event\": \"{name}\"{data}}}"))
+                let event = format!("{{\"timestamp\": {time}, \"event\": \"{name}\"{data}}}");
+                self.hear(&event).map(Some)
             }
             Step::End => match self.vm.qmp.line(Instant::now() + SOON)? {
                 None => {
                     self.ended = true;
-                    Ok(())
+                    Ok(None)
                 }
                 Some(line) => Err(format!("the connection does not end: {line}").into()),
             },
             Step::Connect => {
                 self.vm.qmp.hang_up();
                 self.vm.qmp = Qmp::open(&self.vm.qmp_path, SOON)?;
-                Ok(())
+                Ok(None)
             }
             Step::Debug(say, expected) => {
                 let debug = self.debug.as_mut().ok_or("only a qtest machine has a debug port")?;
@@ -120,24 +121,34 @@ impl Stage {
                     Some(expected) if !matches(expected, &answer, &mut self.names) => {
                         Err(format!("{say} is answered {answer:?}, not {expected:?}").into())
                     }
-                    _ => Ok(()),
+                    _ => Ok(None),
                 }
             }
         }
     }
 
-    fn hear(&mut self, pattern: &str) -> Result {
+    fn send(&mut self, text: &str, with_fd: bool) -> Result {
+        let text = fill(text, &self.names);
+        if !with_fd {
+            return self.vm.qmp.send_text(&text);
+        }
+        let file = File::open(self.dir.join("empty"))?;
+        self.vm.qmp.send_with_fd(&text, file.as_fd())
+    }
+
+    /// Hears the next line, which must be the pattern's.
+    fn hear(&mut self, pattern: &str) -> Result<String> {
         let line = self.vm.qmp.line(Instant::now() + SOON)?;
         let line = line.ok_or_else(|| self.vm.qmp.failure("the connection was closed"))?;
         if matches(pattern, &line, &mut self.names) {
-            return Ok(());
+            return Ok(line);
         }
         let pattern = fill(pattern, &self.names);
         Err(self.vm.qmp.failure(&format!("\n    is  {line}\n    not {pattern}")))
     }
 
     /// Fails if the machine has anything to say that was not waited for.
-    fn finish(mut self) -> Result {
+    pub fn finish(mut self) -> Result {
         if self.ended {
             return Ok(());
         }
@@ -150,5 +161,20 @@ impl Stage {
             return Ok(());
         }
         Err(self.vm.qmp.failure("there is more than the transcript has"))
+    }
+}
+
+/// The message as peers write it: a blank after each comma and colon.
+fn wire(message: &Value) -> String {
+    match message {
+        Value::Object(members) => {
+            let members =
+                members.iter().map(|(name, value)| format!("{}: {}", json!(name), wire(value)));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
+        }
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(wire).collect::<Vec<_>>().join(", "))
+        }
+        plain => plain.to_string(),
     }
 }
