@@ -14,6 +14,7 @@
 //! | [`hmp`] | the human monitor |
 //! | [`chardevs`] | character devices by id |
 //! | [`plug`] | devices by name |
+//! | [`privileges`] | `-chroot` and `-runas` |
 //! | [`qtest`] | the debug port |
 //! | [`mailbox`] | what devices, vCPUs and signals ask of the main thread |
 
@@ -28,6 +29,7 @@ pub mod mailbox;
 pub mod memory;
 pub mod monitor;
 pub mod plug;
+pub mod privileges;
 pub mod qtest;
 pub mod runstate;
 pub mod signals;

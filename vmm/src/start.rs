@@ -35,6 +35,7 @@ use crate::mailbox::Mailbox;
 use crate::memory;
 use crate::monitor::Monitors;
 use crate::plug;
+use crate::privileges::Privileges;
 use crate::qtest::{self, Qtest};
 use crate::signals;
 use crate::vm::{Policy, Vm};
@@ -53,6 +54,9 @@ fn plain(error: impl std::fmt::Display) -> StartError {
 /// # Errors
 /// When it cannot start.
 pub fn run(config: &Config) -> Result<u8, StartError> {
+    crate::cli::log::set_timestamps(config.timestamps);
+    crate::cli::write_files(&config.write_configs).map_err(StartError)?;
+    let privileges = Privileges::find(config).map_err(StartError)?;
     let daemon = match config.daemonize.then(Daemon::fork).transpose().map_err(plain)? {
         Some(Forked::Parent(status)) => return Ok(status),
         Some(Forked::Daemon(daemon)) => Some(daemon),
@@ -110,9 +114,11 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     if let Some(text) = &config.qtest {
         debug_port(text, &vm.board, &mut chardevs)?;
     }
-    if let Some(daemon) = daemon {
-        daemon.ready().map_err(plain)?;
+    match daemon {
+        Some(daemon) => daemon.ready(|| privileges.give_up()),
+        None => privileges.give_up(),
     }
+    .map_err(plain)?;
     signals::main_loop_runs();
     if !config.stopped {
         vm.start();

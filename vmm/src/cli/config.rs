@@ -85,6 +85,14 @@ pub struct Config {
     pub add_fds: Vec<Pairs>,
     /// What to log and where.
     pub log: LogConfig,
+    /// Configuration files to write, and their text; `-` is standard output.
+    pub write_configs: Vec<(PathBuf, String)>,
+    /// The directory that becomes the root when everything is set up.
+    pub chroot: Option<PathBuf>,
+    /// The user to become when everything is set up.
+    pub run_as: Option<String>,
+    /// Whether messages begin with the time.
+    pub timestamps: bool,
 }
 
 /// The most `-serial` devices: COM1 to COM4.
@@ -342,27 +350,38 @@ pub struct Global {
 }
 
 impl Global {
-    /// Parses `DRIVER.PROPERTY=VALUE`, names of up to 63 bytes.
+    /// Takes the parameters of the group.
     ///
     /// # Errors
-    /// `can't parse: "TEXT"`.
-    pub(super) fn parse(text: &str) -> Result<Global, String> {
-        let parts = text.split_once('.').and_then(|(driver, rest)| {
-            let (property, value) = rest.split_once('=')?;
-            Some((driver, property, value))
-        });
-        match parts {
-            Some((driver, property, value))
-                if (1..64).contains(&driver.len()) && (1..64).contains(&property.len()) =>
-            {
-                Ok(Global {
-                    driver: driver.to_owned(),
-                    property: property.to_owned(),
-                    value: value.to_owned(),
-                })
-            }
-            _ => Err(format!("can't parse: \"{text}\"")),
+    /// `Parameter 'NAME' is missing`.
+    pub(super) fn from_pairs(pairs: &Pairs) -> Result<Global, String> {
+        let get = |name: &str| {
+            let value = pairs.get(name).filter(|value| name == "value" || !value.is_empty());
+            value.map(str::to_owned).ok_or_else(|| format!("Parameter '{name}' is missing"))
+        };
+        Ok(Global { driver: get("driver")?, property: get("property")?, value: get("value")? })
+    }
+}
+
+/// Parses `DRIVER.PROPERTY=VALUE`, names of up to 63 bytes; or the same as parameters.
+///
+/// # Errors
+/// `can't parse: "TEXT"`, or what is wrong with a parameter.
+pub(super) fn parse_global(text: &str) -> Result<Pairs, String> {
+    if text.starts_with("driver=") {
+        return super::keyval::parse(text, &super::table::GLOBAL).map_err(|e| e.to_string());
+    }
+    let parts = text.split_once('.').and_then(|(driver, rest)| {
+        let (property, value) = rest.split_once('=')?;
+        Some((driver, property, value))
+    });
+    match parts {
+        Some((driver, property, value))
+            if (1..64).contains(&driver.len()) && (1..64).contains(&property.len()) =>
+        {
+            Ok(Pairs::from_iter([("driver", driver), ("property", property), ("value", value)]))
         }
+        _ => Err(format!("can't parse: \"{text}\"")),
     }
 }
 

@@ -56,13 +56,17 @@ impl Daemon {
     /// To be called when everything is set up, just before the main loop: from then on messages on
     /// standard error are lost and relative paths begin at the root.
     ///
+    /// `last` is done before, while its error is still seen, and may take the whole file system
+    /// away.
+    ///
     /// # Errors
-    /// What the kernel refuses.
-    pub fn ready(mut self) -> io::Result<()> {
-        rustix::process::chdir("/")?;
+    /// What the kernel refuses, or what `last` says.
+    pub fn ready(mut self, last: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let null = retry_on_intr(|| {
             rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         })?;
+        last()?;
+        rustix::process::chdir("/")?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;

@@ -189,7 +189,7 @@ pub fn parse(text: &str, keys: &Keys) -> Result<Pairs, KeyvalError> {
             (name, value.to_owned())
         };
         first = false;
-        let key = check(key, &value, keys)?;
+        let key = checked(key, &value, keys)?;
         pairs.push(key, value);
     }
     Ok(pairs)
@@ -207,7 +207,10 @@ fn bare<'a>(name: &'a str, keys: &Keys) -> (&'a str, &'static str) {
 }
 
 /// Checks a value against its parameter; returns the parameter's name as the table spells it.
-fn check<'a>(name: &'a str, value: &str, keys: &Keys) -> Result<&'a str, KeyvalError> {
+///
+/// # Errors
+/// There is no such parameter, or it does not take the value.
+pub(super) fn checked<'a>(name: &'a str, value: &str, keys: &Keys) -> Result<&'a str, KeyvalError> {
     if name == "id" {
         value::check_identifier(name, value)?;
     }

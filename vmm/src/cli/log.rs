@@ -13,6 +13,7 @@ use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
@@ -114,13 +115,32 @@ pub fn tell(text: impl fmt::Display) {
     if heard {
         return;
     }
-    let line = format!("vmm: {text}\n");
+    let line = format!("{}vmm: {text}\n", time());
     if cfg!(test) {
         // Kept with the output of the test.
         eprint!("{line}");
     } else {
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
+}
+
+/// Whether messages on standard error begin with the time.
+static TIMESTAMPS: AtomicBool = AtomicBool::new(false);
+
+/// Has messages on standard error begin with the time, or not (`-msg timestamp`).
+pub fn set_timestamps(on: bool) {
+    TIMESTAMPS.store(on, Ordering::Relaxed);
+}
+
+/// What stands before a message on standard error.
+fn time() -> String {
+    let mut text = String::new();
+    if TIMESTAMPS.load(Ordering::Relaxed)
+        && SystemTime.format_time(&mut Writer::new(&mut text)).is_ok()
+    {
+        text.push(' ');
+    }
+    text
 }
 
 /// Starts logging. Until then nothing is written.
@@ -203,7 +223,7 @@ where
             SystemTime.format_time(&mut writer)?;
             write!(writer, " {level} {}: ", metadata.target())?;
         } else {
-            write!(writer, "vmm: {level}: ")?;
+            write!(writer, "{}vmm: {level}: ", time())?;
         }
         context.field_format().format_fields(writer.by_ref(), event)?;
         writeln!(writer)

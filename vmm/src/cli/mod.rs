@@ -1,7 +1,8 @@
 //! The command line: QEMU's options, turned into a [`Config`].
 //!
-//! [`parse`] is a pure function of the arguments; nothing is opened, made or printed. It runs on
-//! the main thread before there is any other. Arguments may come from a program that passes on what
+//! [`parse`] is a pure function of the arguments and of the files that `-readconfig` names; nothing
+//! else is opened, and nothing made or printed. It runs on the main thread before there is any
+//! other. Arguments may come from a program that passes on what
 //! its users wrote, so that every text is bounded, checked and, in messages, free of control
 //! characters.
 
@@ -9,7 +10,9 @@ pub mod add_fd;
 pub mod config;
 pub mod consoles;
 pub mod daemonize;
+mod given;
 mod help;
+mod inifile;
 pub mod keyval;
 pub mod log;
 pub mod pidfile;
@@ -18,9 +21,11 @@ pub mod table;
 mod tests;
 
 pub use config::Config;
+pub use given::write_files;
 pub use help::{INTERFACE_VERSION, help, version, version_verbose};
 
 use config::{Accel, Global, NameConfig};
+use given::{Entry, Given};
 use keyval::Pairs;
 use resources::nearest::nearest;
 use resources::value;
@@ -68,8 +73,13 @@ impl CliError {
 
     /// A message on an option and its argument.
     fn at(opt: &Opt, argument: Option<&str>, message: impl std::fmt::Display) -> Self {
+        CliError::new(format!("{}: {message}", CliError::place(opt, argument)))
+    }
+
+    /// How a message names an option and its argument.
+    fn place(opt: &Opt, argument: Option<&str>) -> String {
         let argument = argument.map(|text| format!(" {}", shortened(text))).unwrap_or_default();
-        CliError::new(format!("-{}{argument}: {message}", opt.name))
+        format!("-{}{argument}", opt.name)
     }
 }
 
@@ -91,15 +101,23 @@ fn printable(text: &str) -> String {
 
 /// Parses the arguments, without the program's name.
 ///
-/// Options are taken in order; the first one that asks for a list or a text ends the parsing, as
-/// does the first one that is wrong. Checks that concern several options come at the end.
+/// Options are first looked at each by itself, in order: the first that is wrong ends it, as do
+/// `-help` and `-version`. Then they are taken in order: the first that asks for a list ends it, as
+/// does the first that does not fit. Checks that concern several options come at the end.
 ///
 /// # Errors
 /// A message that names the option, its argument and, if there is one near, the valid word.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, CliError> {
+    parse_with(args, &given::read_file)
+}
+
+/// [`parse`] with another way to read files.
+fn parse_with(
+    args: impl IntoIterator<Item = OsString>,
+    read: given::ReadFile<'_>,
+) -> Result<Action, CliError> {
     let mut args = args.into_iter();
-    let mut config = Config::default();
-    let mut merged = Merged::default();
+    let mut given = Given::default();
     while let Some(word) = args.next() {
         let word = word.to_string_lossy();
         let Some(name) = word.strip_prefix('-').filter(|name| !name.is_empty()) else {
@@ -126,15 +144,22 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, CliErro
                 Value::read(opt, argument)?
             }
         };
-        if opt.id == Id::Version {
-            let verbose = args.any(|word| word == "-v" || word == "--v");
-            return Ok(Action::Print(if verbose { version_verbose() } else { version() }));
+        match opt.id {
+            Id::Help => return Ok(Action::Print(help())),
+            Id::Version => {
+                let verbose = args.any(|word| word == "-v" || word == "--v");
+                return Ok(Action::Print(if verbose { version_verbose() } else { version() }));
+            }
+            _ => given.add(opt, value, read)?,
         }
-        let shown = value.shown();
+    }
+    let mut config = Config { write_configs: given.files, ..Config::default() };
+    let mut merged = Merged::default();
+    for Entry { opt, value, place } in given.entries {
         match apply(&mut config, &mut merged, opt, value) {
             Ok(None) => {}
             Ok(Some(action)) => return Ok(action),
-            Err(message) => return Err(CliError::at(opt, shown.as_deref(), message)),
+            Err(message) => return Err(CliError::new(format!("{place}: {message}"))),
         }
     }
     config.machine_options = merged.machine;
@@ -269,7 +294,7 @@ fn apply(
             config.serial_given |= driver == "isa-serial";
             config.devices.push(pairs);
         }
-        Id::Global => config.globals.push(Global::parse(&value.text())?),
+        Id::Global => config.globals.push(Global::from_pairs(&value.pairs())?),
         Id::Object => {
             let pairs = value.pairs();
             match pairs.get("qom-type") {
@@ -289,9 +314,6 @@ fn apply(
             };
             if pairs.get("backend").unwrap_or_default().is_empty() {
                 return Err(format!("chardev: \"{id}\" missing backend"));
-            }
-            if config.chardevs.iter().any(|other| other.id() == Some(id)) {
-                return Err(format!("Duplicate ID '{id}' for chardev"));
             }
             config.chardevs.push(pairs);
         }
@@ -345,10 +367,26 @@ fn apply(
         Id::NoShutdown => config.no_shutdown = true,
         Id::Daemonize => config.daemonize = true,
         Id::Pidfile => config.pidfile = Some(value.path()),
+        Id::Chroot => config.chroot = Some(value.path()),
+        Id::RunAs => config.run_as = Some(value.text()),
+        Id::Sandbox => {
+            if value.pairs().switch("enable") == Some(true) {
+                return Err(
+                    "sandboxing request but seccomp is not compiled into this build".to_owned()
+                );
+            }
+        }
+        Id::Trace => {
+            return Err("there are no trace events; -d and -D tell what goes on".to_owned());
+        }
+        Id::Msg => {
+            if let Some(on) = value.pairs().switch("timestamp") {
+                config.timestamps = on;
+            }
+        }
         Id::NoUserConfig => {}
-        Id::Help => return Ok(Some(Action::Print(help()))),
-        // Taken before it comes here, together with what stands after it.
-        Id::Version => {}
+        // Taken before they come here.
+        Id::Help | Id::Version | Id::Set | Id::ReadConfig | Id::WriteConfig => {}
         Id::Log => {
             let text = value.text();
             if is_help(&text) {
@@ -434,10 +472,12 @@ fn check(config: &Config) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Parses what a fuzzer made up: arguments with a zero byte between them.
+/// Parses what a fuzzer made up: arguments with a zero byte between them. A configuration file
+/// holds its own name, so that there is something in it.
 pub fn fuzz(data: &[u8]) {
     let args = data.split(|b| *b == 0).map(|arg| OsString::from_vec(arg.to_vec()));
-    if let Ok(Action::Run(config)) = parse(args) {
+    let read = |path: &std::path::Path| Ok(path.to_string_lossy().into_owned());
+    if let Ok(Action::Run(config)) = parse_with(args, &read) {
         consoles::consoles(&config, true);
         consoles::consoles(&config, false);
     }

@@ -16,6 +16,7 @@ pub enum Id {
     Append,
     Bios,
     Chardev,
+    Chroot,
     Cpu,
     Daemonize,
     Debugcon,
@@ -30,11 +31,12 @@ pub enum Id {
     Log,
     LogFile,
     Machine,
-    Memory,
     MemPath,
     MemPrealloc,
+    Memory,
     Mon,
     Monitor,
+    Msg,
     Name,
     Net,
     Nic,
@@ -47,13 +49,19 @@ pub enum Id {
     Pidfile,
     Qmp,
     Qtest,
+    ReadConfig,
     Rtc,
+    RunAs,
+    Sandbox,
     Serial,
+    Set,
     Smp,
     Stopped,
+    Trace,
     Uuid,
     Version,
     Vga,
+    WriteConfig,
 }
 
 /// What stands after an option; the text is its name in `-help`.
@@ -352,6 +360,36 @@ pub static MON: Keys = Keys {
 pub static DEVICE: Keys =
     Keys { group: "device", implied: Some("driver"), keys: &[], open: true, merge: false };
 
+/// Parameters of `-sandbox`.
+pub static SANDBOX: Keys = Keys {
+    group: "sandbox",
+    implied: Some("enable"),
+    keys: &[key("enable", Kind::Boolean, "filter system calls; only 'off' is there")],
+    open: false,
+    merge: false,
+};
+
+/// Parameters of `-trace`.
+pub static TRACE: Keys = Keys {
+    group: "trace",
+    implied: None,
+    keys: &[
+        key("events", Kind::String, "file with the names of events"),
+        key("file", Kind::String, "file for what they tell"),
+    ],
+    open: false,
+    merge: false,
+};
+
+/// Parameters of `-msg`.
+pub static MSG: Keys = Keys {
+    group: "msg",
+    implied: None,
+    keys: &[key("timestamp", Kind::Boolean, "begin messages with the time (off)")],
+    open: false,
+    merge: true,
+};
+
 /// What `-global` sets, as configuration files have it.
 pub static GLOBAL: Keys = Keys {
     group: "global",
@@ -487,12 +525,47 @@ pub static OPTIONS: &[Opt] = &[
     opt(Id::Daemonize, "daemonize", &[], Arg::None, Process, "go to the background when ready"),
     opt(Id::Pidfile, "pidfile", &[], Arg::Path("FILE"), Process, "file for the process id"),
     opt(
+        Id::RunAs,
+        "runas",
+        &[],
+        Arg::Text("USER"),
+        Process,
+        "become USER, a name or UID:GID, when everything is set up",
+    ),
+    opt(Id::Chroot, "chroot", &[], Arg::Path("DIR"), Process, "make DIR the root, before -runas"),
+    opt(Id::Sandbox, "sandbox", &[], Arg::Keys("on|off", &SANDBOX), Process, "system calls"),
+    opt(
+        Id::ReadConfig,
+        "readconfig",
+        &[],
+        Arg::Path("FILE"),
+        Process,
+        "options with parameters from FILE: [GROUP \"ID\"] and lines of KEY = \"VALUE\"",
+    ),
+    opt(
+        Id::WriteConfig,
+        "writeconfig",
+        &[],
+        Arg::Path("FILE"),
+        Process,
+        "what was given so far to FILE, or to stdout if it is '-'",
+    ),
+    opt(
+        Id::Set,
+        "set",
+        &[],
+        Arg::Text("GROUP.ID.KEY=VALUE"),
+        Process,
+        "a parameter of what was given before with that id",
+    ),
+    opt(Id::Msg, "msg", &[], Arg::Keys("", &MSG), Process, "form of messages"),
+    opt(
         Id::NoUserConfig,
         "no-user-config",
         &["nodefconfig"],
         Arg::None,
         Process,
-        "accepted; there are no configuration files",
+        "accepted; only -readconfig reads configuration files",
     ),
     opt(Id::Help, "help", &["h", "?"], Arg::None, Process, "this text"),
     opt(
@@ -504,6 +577,7 @@ pub static OPTIONS: &[Opt] = &[
         "version; -v after it: also how much of QMP there is",
     ),
     opt(Id::Log, "d", &[], Arg::Text("ITEM,..."), Faults, "what to log; 'help' lists the items"),
+    opt(Id::Trace, "trace", &[], Arg::Keys("", &TRACE), Faults, "refused: no trace events"),
     opt(Id::LogFile, "D", &[], Arg::Path("FILE"), Faults, "log to FILE, not to stderr"),
     opt(
         Id::Qtest,

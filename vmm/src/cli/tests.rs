@@ -328,6 +328,12 @@ fn devices_objects_and_globals() {
     assert_eq!(error("-device id=a"), "-device id=a: Parameter 'driver' is missing");
     assert_eq!(error("-object rng"), "-object rng: Parameter 'id' is missing");
     assert_eq!(error("-object id=a"), "-object id=a: Parameter 'qom-type' is missing");
+    let same = super::tests::config("-global driver=isa-serial,property=index,value=1=2");
+    assert_eq!(&same.globals[0], global);
+    assert_eq!(
+        error("-global driver=a,value=b"),
+        "-global driver=a,value=b: Parameter 'property' is missing"
+    );
     for wrong in ["a", "a.b", "a=b", ".b=c", "a.=c"] {
         assert_eq!(
             error(&format!("-global {wrong}")),
@@ -374,6 +380,137 @@ fn process_options() {
     }
 }
 
+/// Parses with one configuration file, `/f`, of this text.
+fn with_file(text: &str, options: &str) -> Result<Config, String> {
+    let read = |path: &Path| {
+        assert_eq!(path, Path::new("/f"));
+        Ok(text.to_owned())
+    };
+    match parse_with(options.split_whitespace().map(OsString::from), &read) {
+        Ok(Action::Run(config)) => Ok(*config),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[test]
+fn a_configuration_file_is_as_good_as_options() {
+    let text = "[machine]\n type = \"pc\"\n kernel = \"k\"\n[smp-opts]\n cpus = \"2\"\n\
+                [chardev \"a\"]\n backend = \"null\"\n[device \"d\"]\n driver = \"isa-serial\"\n \
+                chardev = \"a\"\n[global]\n driver = \"x\"\n property = \"y\"\n value = \"\"\n";
+    let options = "-machine pc,kernel=k -smp 2 -chardev null,id=a \
+                   -device isa-serial,id=d,chardev=a -global x.y=";
+    let read = with_file(text, "-readconfig /f").unwrap();
+    let mut given = config(options);
+    // The id stands first in a file.
+    for (list, place) in [(&mut given.chardevs, 1), (&mut given.devices, 1)] {
+        let mut pairs: Vec<_> = list[0].iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let id = pairs.remove(place);
+        pairs.insert(0, id);
+        list[0] = Pairs::from_iter(pairs);
+    }
+    assert_eq!(read, given);
+
+    assert_eq!(
+        with_file("[machine]\nusb = \"x\"", "-readconfig /f").unwrap_err(),
+        "/f:2: Parameter 'usb' expects 'on' or 'off'"
+    );
+    assert_eq!(
+        with_file("\n[chardev \"a\"]", "-readconfig /f").unwrap_err(),
+        "/f:2: chardev: \"a\" missing backend"
+    );
+    assert_eq!(
+        with_file("[chardev \"a\"]\nbackend=\"null\"", "-chardev pty,id=a -readconfig /f")
+            .unwrap_err(),
+        "/f:1: Duplicate ID 'a' for chardev"
+    );
+    assert!(
+        error("-readconfig /nonexistent").starts_with("read config /nonexistent: No such file")
+    );
+}
+
+#[test]
+fn what_was_given_is_written_as_a_configuration_file() {
+    let given = config(
+        "-smp 2 -M pc -smp cores=2 -chardev socket,id=a,path=x,,y,server -kernel k -append r \
+         -global x.y=z -rtc base=utc -writeconfig /w -device isa-serial,chardev=a -writeconfig -",
+    );
+    let [(first, text), (second, more)] = &given.write_configs[..] else { panic!() };
+    assert_eq!((first.as_path(), second.as_path()), (Path::new("/w"), Path::new("-")));
+    assert_eq!(
+        text,
+        "# qemu config file\n\n[chardev \"a\"]\n  backend = \"socket\"\n  path = \"x,y\"\n  \
+         server = \"on\"\n\n[rtc]\n  base = \"utc\"\n\n[global]\n  driver = \"x\"\n  \
+         property = \"y\"\n  value = \"z\"\n\n[machine]\n  type = \"pc\"\n  kernel = \"k\"\n  \
+         append = \"r\"\n\n[smp-opts]\n  cpus = \"2\"\n  cores = \"2\"\n\n"
+    );
+    // Read back, it is the same machine.
+    let read = with_file(more, "-readconfig /f").unwrap();
+    assert_eq!(read.smp, given.smp);
+    assert_eq!(read.kernel, given.kernel);
+    assert_eq!(read.globals, given.globals);
+    assert_eq!(read.devices, given.devices);
+    assert_eq!(
+        run(&["-append", "a\"b", "-writeconfig", "/w"]).unwrap_err().to_string(),
+        "-writeconfig /w: the value of 'append' cannot stand in a configuration file"
+    );
+}
+
+#[test]
+fn a_parameter_can_be_set_afterwards() {
+    let config = config(
+        "-device isa-serial,id=a,index=1 -chardev null,id=a -set device.a.index=2 \
+         -set chardev.a.mux=on",
+    );
+    assert_eq!(config.devices[0].get("index"), Some("2"));
+    assert_eq!(config.chardevs[0].switch("mux"), Some(true));
+    for (text, expected) in [
+        ("device.a", "can't parse: \"device.a\""),
+        ("device.a=1", "can't parse: \"device.a=1\""),
+        ("device..x=1", "can't parse: \"device..x=1\""),
+        ("device.a.id=b", "can't parse: \"device.a.id=b\""),
+        ("devic.a.x=1", "There is no option group 'devic'"),
+        ("device.b.x=1", "there is no device \"b\" defined"),
+        ("chardev.a.mux=x", "Parameter 'mux' expects 'on' or 'off'"),
+        ("chardev.a.mx=x", "Invalid parameter 'mx' (did you mean 'mux'?)"),
+    ] {
+        assert_eq!(
+            error(&format!("-chardev null,id=a -device isa-serial,id=a -set {text}")),
+            format!("-set {text}: {expected}")
+        );
+    }
+}
+
+#[test]
+fn an_id_is_used_once_in_a_group() {
+    for (options, group) in [
+        ("-device isa-serial,id=a -device isa-debugcon,id=a", "device"),
+        ("-object memory-backend-ram,id=a,size=1M -object memory-backend-ram,id=a", "object"),
+        ("-mon chardev=x,id=a -mon chardev=y,id=a", "mon"),
+    ] {
+        assert!(error(options).ends_with(&format!(": Duplicate ID 'a' for {group}")), "{options}");
+    }
+    assert_eq!(config("-device isa-serial,id=a -chardev null,id=a").devices.len(), 1);
+}
+
+#[test]
+fn options_of_the_process() {
+    let config = config("-chroot /d -runas nobody -msg timestamp -sandbox off");
+    assert_eq!(config.chroot.as_deref(), Some(Path::new("/d")));
+    assert_eq!(config.run_as.as_deref(), Some("nobody"));
+    assert!(config.timestamps);
+    assert!(!super::tests::config("-msg timestamp -msg timestamp=off").timestamps);
+    assert_eq!(
+        error("-sandbox on"),
+        "-sandbox on: sandboxing request but seccomp is not compiled into this build"
+    );
+    assert_eq!(error("-sandbox maybe"), "-sandbox maybe: Parameter 'enable' expects 'on' or 'off'");
+    assert_eq!(
+        error("-trace events=x"),
+        "-trace events=x: there are no trace events; -d and -D tell what goes on"
+    );
+}
+
 #[test]
 fn texts_and_lists() {
     for text in ["-help", "--help", "-h", "-?", "-S -h"] {
@@ -408,6 +545,7 @@ fn the_seeds_of_the_fuzzer_run() {
         b"-machine\0pc,accel=qtest,nousb\0-rtc\0base=2006-06-17T16:01:21",
         b"-chardev\0socket,id=a,path=a,,b,nowait\0-device\0x,a=b",
         b"-name\0\xff\0",
+        b"-readconfig\0[device \"a\"]\ndriver = \"x\"\0-set\0device.a.x=y\0-writeconfig\0-",
         b"",
     ] {
         fuzz(seed);
