@@ -1,12 +1,13 @@
 //! The character devices of a machine, by id.
 //!
-//! Main thread. The options are the user's; what comes over a chardev is its front end's matter.
+//! Main thread. The options are the user's or a client's; what comes over a chardev is its front
+//! end's matter. A client can make as many as [`MOST`].
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use devices::chardev::{self, Backend, CharError, Chardev, Mux};
+use devices::chardev::{self, Backend, CharError, Chardev, Mux, Patience};
 use devices::class::FindChardev;
 use qmp::ShutdownCause;
 use resources::iol::Handle;
@@ -16,14 +17,29 @@ use crate::cli::keyval::Pairs;
 use crate::mailbox::Mailbox;
 use crate::signals;
 
-/// The character devices of a machine.
+/// The most character devices.
+const MOST: usize = 4096;
+
+/// How long the end of the process may wait for peers to take what was written to them.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The character devices of a machine; by default none, and no loop for any.
+#[derive(Default)]
 pub struct Chardevs {
-    all: BTreeMap<String, Entry>,
+    /// In the order they were made.
+    all: Vec<(String, Entry)>,
+    home: Option<Home>,
+    /// Standard input and output are not ours to use.
+    pub no_stdio: bool,
+    /// Labels of device strings that share their chardev with a human monitor (`mon:`).
+    monitored: Vec<String>,
+}
+
+/// What they need of the process.
+struct Home {
     io: Handle,
     mailbox: Arc<Mailbox>,
     escape: Option<u8>,
-    /// Those that are to have a human monitor besides (`mon:`).
-    monitored: Vec<String>,
 }
 
 /// Why there is no such chardev.
@@ -51,6 +67,15 @@ pub enum ChardevError {
         /// The one that was probably meant.
         nearest: Option<String>,
     },
+    /// One that is to be shared is not there, or is one that is shared itself.
+    #[error("mux: base chardev {0} not found")]
+    NoBase(String),
+    /// It has a front end.
+    #[error("Chardev '{0}' is busy")]
+    Busy(String),
+    /// There is no loop to serve it, or there are too many.
+    #[error("no more character devices can be made")]
+    TooMany,
 }
 
 /// A chardev, or one that several front ends share.
@@ -67,6 +92,20 @@ impl Entry {
             Entry::Shared(mux) => mux.slot(),
         }
     }
+
+    fn filename(&self) -> String {
+        match self {
+            Entry::Plain(chardev) => chardev.filename(),
+            Entry::Shared(mux) => mux.filename().to_owned(),
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        match self {
+            Entry::Plain(chardev) => chardev.is_used(),
+            Entry::Shared(mux) => mux.users() > 0,
+        }
+    }
 }
 
 /// Adds the option to what the host says.
@@ -81,18 +120,20 @@ impl Chardevs {
     /// None yet. They live on the loop `io`; `escape` is the key that begins a command on one that
     /// is shared, where the user can also ask `mailbox` for the end.
     pub fn new(io: Handle, mailbox: &Arc<Mailbox>, escape: Option<u8>) -> Chardevs {
-        Chardevs {
-            all: BTreeMap::new(),
-            io,
-            mailbox: mailbox.clone(),
-            escape,
-            monitored: Vec::new(),
-        }
+        let home = Home { io, mailbox: mailbox.clone(), escape };
+        Chardevs { home: Some(home), ..Chardevs::default() }
     }
 
     /// The loop that they live on, unless said otherwise.
-    pub fn io(&self) -> &Handle {
-        &self.io
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn io(&self) -> Result<Handle, ChardevError> {
+        Ok(self.home()?.io.clone())
+    }
+
+    fn home(&self) -> Result<&Home, ChardevError> {
+        self.home.as_ref().ok_or(ChardevError::TooMany)
     }
 
     /// Makes what `-chardev` asks for.
@@ -101,41 +142,72 @@ impl Chardevs {
     /// An option is wrong, or the host refuses what the back end needs.
     pub fn add(&mut self, pairs: &Pairs) -> Result<(), ChardevError> {
         let options = chardev::parse_options(pairs.iter())?;
-        let on = self.io.clone();
-        self.open(&options.id, options.backend, options.mux, &on)
+        let on = self.io()?;
+        self.open((&options.id, options.backend, options.mux), &on, Patience::Endless)
             .map_err(named(|| format!("-chardev {}", options.id)))
+    }
+
+    /// Makes one while the machine runs. Nothing is waited for: a server's first client and a
+    /// connection that takes long come later.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn hot_add(&mut self, id: &str, backend: Backend) -> Result<(), ChardevError> {
+        let on = self.io()?;
+        self.open((id, backend, false), &on, Patience::Brief)
     }
 
     fn open(
         &mut self,
-        label: &str,
-        backend: Backend,
-        shared: bool,
+        (id, backend, shared): (&str, Backend, bool),
         on: &Handle,
+        patience: Patience,
     ) -> Result<(), ChardevError> {
-        if self.all.contains_key(label) {
+        if self.find(id).is_some() {
+            return Err(ChardevError::Duplicate(id.to_owned()));
+        }
+        if self.all.len() >= MOST {
+            return Err(ChardevError::TooMany);
+        }
+        if let Backend::Mux(base) = backend {
+            let Some(Entry::Plain(base)) = self.find(&base).cloned() else {
+                return Err(ChardevError::NoBase(base));
+            };
+            return self.share(base, id, "mux");
+        }
+        if matches!(backend, Backend::Stdio(_)) && self.no_stdio {
+            let text = "cannot use stdio with -daemonize";
+            return Err(CharError::Create(text.to_owned()).into());
+        }
+        let label = if shared { &format!("{id}-base") } else { id };
+        if shared && self.find(label).is_some() {
             return Err(ChardevError::Duplicate(label.to_owned()));
         }
-        let pty = matches!(backend, Backend::Pty(_));
-        let base = Chardev::open(label, backend, on)?;
-        if pty {
-            let filename = base.filename();
-            let path = filename.strip_prefix("pty:").unwrap_or(&filename);
+        let base = Chardev::open_with(label, backend, on, patience)?;
+        if let Some(path) = base.filename().strip_prefix("pty:") {
             let text = format!("char device redirected to {path} (label {label})\n");
             let _ = std::io::stderr().write_all(text.as_bytes());
         }
-        let entry = if shared {
-            let mailbox = self.mailbox.clone();
-            let quit = move || {
-                if !signals::end_start() {
-                    mailbox.ask(|mail| mail.quit = Some(ShutdownCause::HostUi));
-                }
-            };
-            Entry::Shared(Mux::new(base, on, self.escape, quit)?)
-        } else {
-            Entry::Plain(base)
+        self.all.push((label.to_owned(), Entry::Plain(base.clone())));
+        if shared {
+            let filename = base.filename();
+            return self.share(base, id, &filename);
+        }
+        Ok(())
+    }
+
+    /// Makes `id` share `base` between several front ends.
+    fn share(&mut self, base: Arc<Chardev>, id: &str, filename: &str) -> Result<(), ChardevError> {
+        let Home { mailbox, escape, .. } = self.home()?;
+        let mailbox = mailbox.clone();
+        let quit = move || {
+            if !signals::end_start() {
+                mailbox.ask(|mail| mail.quit = Some(ShutdownCause::HostUi));
+            }
         };
-        self.all.insert(label.to_owned(), entry);
+        let on = base.home();
+        let mux = Mux::new((id, filename), base, &on, *escape, quit)?;
+        self.all.push((id.to_owned(), Entry::Shared(mux)));
         Ok(())
     }
 
@@ -155,7 +227,7 @@ impl Chardevs {
             chardev::Device::None => Ok(None),
             chardev::Device::Chardev(id) => self.front(&id).map(Some),
             chardev::Device::New { backend, monitor } => {
-                self.open(label, backend, monitor, on)
+                self.open((label, backend, monitor), on, Patience::Endless)
                     .map_err(named(|| format!("{option} {text}")))?;
                 if monitor {
                     self.monitored.push(label.to_owned());
@@ -175,29 +247,81 @@ impl Chardevs {
         labels.iter().map(|label| self.front(label)).collect()
     }
 
+    fn find(&self, id: &str) -> Option<&Entry> {
+        self.all.iter().find(|(other, _)| other == id).map(|(_, entry)| entry)
+    }
+
     /// A chardev by id, for one more front end.
-    fn front(&self, id: &str) -> Result<Arc<Chardev>, ChardevError> {
-        match self.all.get(id) {
+    ///
+    /// # Errors
+    /// There is none of that id, or no more front ends fit on it.
+    pub fn front(&self, id: &str) -> Result<Arc<Chardev>, ChardevError> {
+        match self.find(id) {
             Some(entry) => Ok(entry.front()?),
-            None => {
-                let nearest = nearest(id, self.all.keys().map(String::as_str)).map(str::to_owned);
-                Err(ChardevError::Unknown { id: id.to_owned(), nearest })
-            }
+            None => Err(self.unknown(id)),
         }
+    }
+
+    fn unknown(&self, id: &str) -> ChardevError {
+        let nearest = nearest(id, self.all.iter().map(|(id, _)| id.as_str())).map(str::to_owned);
+        ChardevError::Unknown { id: id.to_owned(), nearest }
+    }
+
+    /// A chardev by id that is not a shared one, to look at and to act on; `Err` says whether
+    /// there is a shared one.
+    pub fn plain(&self, id: &str) -> Result<&Arc<Chardev>, bool> {
+        match self.find(id) {
+            Some(Entry::Plain(chardev)) => Ok(chardev),
+            other => Err(other.is_some()),
+        }
+    }
+
+    /// Has those who share one told of a break.
+    pub fn break_shared(&self, id: &str) {
+        if let Some(Entry::Shared(mux)) = self.find(id) {
+            mux.base().send_break();
+        }
+    }
+
+    /// Removes one, which hangs up on its peer.
+    ///
+    /// # Errors
+    /// There is none of that id, or it is in use.
+    pub fn remove(&mut self, id: &str) -> Result<(), ChardevError> {
+        let Some(at) = self.all.iter().position(|(other, _)| other == id) else {
+            return Err(self.unknown(id));
+        };
+        if self.all[at].1.is_used() {
+            return Err(ChardevError::Busy(id.to_owned()));
+        }
+        // Those who found it, but do not use it, have one that does nothing.
+        match self.all.remove(at).1 {
+            Entry::Plain(chardev) => chardev.close(),
+            Entry::Shared(mux) => mux.base().detach(),
+        }
+        Ok(())
+    }
+
+    /// Id and connection of each, the newest first.
+    pub fn list(&self) -> impl Iterator<Item = (&str, String)> {
+        self.all.iter().rev().map(|(id, entry)| (id.as_str(), entry.filename()))
     }
 
     /// Finds those that are there now, for devices.
     pub fn finder(&self) -> FindChardev {
         let all = self.all.clone();
-        Box::new(move |id| all.get(id).map(Entry::front))
+        Box::new(move |id| {
+            all.iter().find(|(other, _)| other == id).map(|(_, entry)| entry.front())
+        })
     }
 
-    /// Closes them all, after what was written to them.
+    /// Closes them all. Peers have a moment to take what was written to them.
     pub fn close(&self) {
-        for entry in self.all.values() {
-            match entry {
-                Entry::Plain(chardev) => chardev.close(),
-                Entry::Shared(mux) => mux.base().close(),
+        let deadline = Instant::now() + LAST_WORDS;
+        for (_, entry) in &self.all {
+            if let Entry::Plain(chardev) = entry {
+                chardev.flush(deadline);
+                chardev.close();
             }
         }
     }

@@ -96,23 +96,25 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         Some(key) => Some(key),
     };
     let mut chardevs = Chardevs::new(io, &mailbox, escape);
+    chardevs.no_stdio = config.daemonize;
     let consoles = consoles(config, std::io::stdin().is_terminal());
     let (board, vcpus) = build(config, &consoles, &mut chardevs, &mailbox, rtc)?;
     let on = main_loop.handle();
     let mut monitors = add_monitors(config, &consoles.monitors, &mut chardevs, &on, &notify)?;
-    drive_clock(&board.clock, chardevs.io());
+    drive_clock(&board.clock, &chardevs.io().map_err(plain)?);
     let policy = Policy {
         no_reboot: config.no_reboot,
         no_shutdown: config.no_shutdown,
         name: config.name.guest.clone(),
         uuid: config.uuid.unwrap_or_default(),
     };
-    let vm = Vm::new(board, vcpus, mailbox.clone(), policy);
+    let mut vm = Vm::new(board, vcpus, mailbox.clone(), policy);
+    vm.chardevs = chardevs;
     let local = main_loop.local().clone();
     let mut vm =
         main_loop.run(first_reset(&local, vm, !config.stopped, (&mut monitors, &notify)))?;
     if let Some(text) = &config.qtest {
-        debug_port(text, &vm.board, &mut chardevs)?;
+        debug_port(text, &mut vm)?;
     }
     match daemon {
         Some(daemon) => daemon.ready(|| privileges.give_up()),
@@ -124,6 +126,8 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         vm.start();
     }
     let status = main_loop.run(serve(&local, &mut vm, &mut monitors, &notify));
+    // Devices leave what they have not sent yet to their chardevs.
+    let chardevs = std::mem::take(&mut vm.chardevs);
     drop(vm);
     chardevs.close();
     drop(chardevs);
@@ -173,9 +177,10 @@ fn add_monitors(
 }
 
 /// Serves the debug port on the device `text`.
-fn debug_port(text: &str, board: &Board, chardevs: &mut Chardevs) -> Result<(), StartError> {
+fn debug_port(text: &str, vm: &mut Vm) -> Result<(), StartError> {
+    let (board, chardevs) = (&vm.board, &mut vm.chardevs);
     let Accel::Qtest(fake) = &board.accel else { return Ok(()) };
-    let io = chardevs.io().clone();
+    let io = chardevs.io().map_err(plain)?;
     if let Some(chardev) = chardevs.device(("-qtest", text), "qtest", true, &io).map_err(plain)? {
         let (memory, ports) = (board.memory.clone(), board.ports.clone());
         let engine = Qtest::new(memory, ports, board.clock.clone(), fake.clone());
@@ -266,7 +271,7 @@ fn build(
     for pairs in config.chardevs.iter().chain(&consoles.chardevs) {
         chardevs.add(pairs).map_err(plain)?;
     }
-    let io = chardevs.io().clone();
+    let io = chardevs.io().map_err(plain)?;
     let mut serials = Vec::new();
     for (index, text) in consoles.serials.iter().enumerate() {
         let label = format!("serial{index}");

@@ -22,6 +22,7 @@ use resources::request::WakeReason;
 use resources::state::{Blob, StateError, invalid};
 
 use crate::boot::Contents;
+use crate::chardevs::Chardevs;
 use crate::cli::log::tell;
 use crate::cmd::fd::NamedFds;
 use crate::cpu::setup;
@@ -61,6 +62,8 @@ pub struct Vm {
     pub context: Context,
     /// Descriptors that clients have handed over under a name.
     pub named_fds: NamedFds,
+    /// The character devices.
+    pub chardevs: Chardevs,
     /// Descriptors that are opened by a file name.
     pub fdsets: FdSets,
     /// How human monitors showed memory and numbers last.
@@ -110,6 +113,7 @@ impl Vm {
             policy,
             context: Context::default(),
             named_fds: NamedFds::default(),
+            chardevs: Chardevs::default(),
             fdsets: FdSets::global().clone(),
             last_format: crate::hmp::LastFormat::default(),
             mailbox,

@@ -4,15 +4,14 @@
 //! files cannot be waited for and block on a slow disk. What is in the input file is bytes to a
 //! front end.
 
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 
-use super::CharError;
 use super::port::Port;
 use super::stream::{self, FdSink};
+use super::{CharError, open_path};
 
 /// Options of the file back end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,9 +27,8 @@ pub struct File {
 impl File {
     pub(super) fn open(self, port: &Arc<Port>) -> Result<(), CharError> {
         let how = if self.append { OFlags::APPEND } else { OFlags::TRUNC };
-        let output = open(&self.path, OFlags::WRONLY | OFlags::CREATE | how)?;
-        let input = self.input.map(|path| open(&path, OFlags::RDONLY)).transpose()?;
-        port.set_filename("file".to_owned());
+        let output = open_path(port, &self.path, OFlags::WRONLY | OFlags::CREATE | how)?;
+        let input = self.input.map(|path| open_path(port, &path, OFlags::RDONLY)).transpose()?;
         port.opened(Box::new(FdSink(output.clone())));
         port.spawn(move |local, port| async move {
             let Ok(output) = local.watch(output) else { return };
@@ -44,14 +42,5 @@ impl File {
             match stream::send(&port, &output).await {}
         });
         Ok(())
-    }
-}
-
-/// Opens without waiting for a peer, which a FIFO would do.
-fn open(path: &Path, flags: OFlags) -> Result<Arc<OwnedFd>, CharError> {
-    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    match rustix::fs::open(path, flags, Mode::from_raw_mode(0o666)) {
-        Ok(fd) => Ok(Arc::new(fd)),
-        Err(error) => Err(CharError::open(format!("Could not open '{}'", path.display()), error)),
     }
 }

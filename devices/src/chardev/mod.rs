@@ -6,12 +6,14 @@
 //! | the side a front end sees: [`Chardev`], [`CharFrontend`] | here |
 //! | the side a back end sees: connected or not, input, back-pressure | `port.rs` |
 //! | reading and writing a descriptor for a port | `stream.rs` |
-//! | the back ends, one file each | `null.rs` `file.rs` `stdio.rs` `pty.rs` `socket.rs` |
+//! | the back ends, one file each | `null.rs` `file.rs` `pipe.rs` `stdio.rs` `console.rs` `pty.rs` `tty.rs` `parallel.rs` `socket.rs` `udp.rs` `ring.rs` `mouse.rs` `vc.rs` |
+//! | addresses: listening, connecting, names | `address.rs` |
 //! | one back end shared by up to four front ends | `mux.rs` |
 //! | device strings and `-chardev` options | `parse.rs` |
 //!
 //! A new back end is one file with its options and an `open`, one variant of
-//! [`Backend`], and one row in `parse.rs`.
+//! [`Backend`], and one row in `parse.rs`. What it can do besides moving bytes
+//! is a variant of `Extra`.
 //!
 //! Thread: a chardev lives on one I/O loop; its front end is called on that
 //! thread. `write` works from any thread and never blocks. Lock: each port has
@@ -20,34 +22,60 @@
 //! only while the front end has room, what it does not take makes `write`
 //! return less, and nothing is stored here on its behalf.
 
+mod address;
+mod console;
 mod file;
+mod ioctls;
+mod line;
+mod mouse;
 mod mux;
 mod null;
+mod parallel;
 mod parse;
+mod pipe;
 mod port;
 mod pty;
+mod ring;
 mod socket;
 pub mod stdio;
 mod stream;
 mod telnet;
 #[cfg(test)]
 mod tests;
+mod tty;
+mod udp;
+mod vc;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
-use resources::iol;
+use resources::{fdset, iol};
+use rustix::fs::{Mode, OFlags};
 
+pub use address::{Address, Given, Inet};
+pub use console::Console;
 pub use file::File;
+pub use line::{Control, Line, ModemLines, Parity};
+pub use mouse::{Mouse, MouseMove, Msmouse};
 pub use mux::{ESCAPE, Mux};
 pub use null::Null;
-pub use parse::{Device, Options, parse_device, parse_options};
+pub use parallel::Parallel;
+pub use parse::{Device, Options, backends, parse_device, parse_options};
+pub use pipe::Pipe;
+pub use port::Patience;
 pub use pty::Pty;
-pub use socket::{Address, Inet, Socket};
+pub use ring::{Ring, Ringbuf};
+pub use socket::Socket;
 pub use stdio::Stdio;
+pub use tty::Tty;
+pub use udp::Udp;
+pub use vc::{Screen, Vc};
 
 use port::Port;
+use socket::Clients;
 
 /// Something that happened to a chardev, other than input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,12 +134,31 @@ pub enum Backend {
     Null(Null),
     /// A file takes the output.
     File(File),
-    /// Standard input and output, a terminal perhaps.
-    Stdio(Stdio),
-    /// A new pseudo-terminal.
-    Pty(Pty),
+    /// A serial line of the host.
+    Serial(Tty),
+    /// A parallel port of the host.
+    Parallel(Parallel),
+    /// One or two named pipes.
+    Pipe(Pipe),
     /// A Unix or TCP socket, listening or connecting.
     Socket(Socket),
+    /// UDP: each write is a datagram.
+    Udp(Udp),
+    /// A new pseudo-terminal.
+    Pty(Pty),
+    /// Another chardev, by its id, which it shares between several front ends.
+    /// Not opened here: see [`Mux`].
+    Mux(String),
+    /// The host's mouse, as a serial mouse.
+    Msmouse(Msmouse),
+    /// Standard input and output, a terminal perhaps.
+    Stdio(Stdio),
+    /// Standard output only.
+    Console(Console),
+    /// A text screen.
+    Vc(Vc),
+    /// The latest output, kept in memory.
+    Ringbuf(Ringbuf),
 }
 
 impl Backend {
@@ -120,21 +167,49 @@ impl Backend {
         match self {
             Backend::Null(_) => "null",
             Backend::File(_) => "file",
-            Backend::Stdio(_) => "stdio",
-            Backend::Pty(_) => "pty",
+            Backend::Serial(_) => "serial",
+            Backend::Parallel(_) => "parallel",
+            Backend::Pipe(_) => "pipe",
             Backend::Socket(_) => "socket",
+            Backend::Udp(_) => "udp",
+            Backend::Pty(_) => "pty",
+            Backend::Mux(_) => "mux",
+            Backend::Msmouse(_) => "msmouse",
+            Backend::Stdio(_) => "stdio",
+            Backend::Console(_) => "console",
+            Backend::Vc(_) => "vc",
+            Backend::Ringbuf(ring) => ring.kind(),
         }
     }
 
-    fn open(self, port: &Arc<Port>) -> Result<(), CharError> {
+    fn open(self, port: &Arc<Port>, patience: Patience) -> Result<(), CharError> {
+        // Those with an address have more to say.
+        port.set_filename(self.kind().to_owned());
         match self {
             Backend::Null(options) => options.open(port),
             Backend::File(options) => options.open(port),
-            Backend::Stdio(options) => options.open(port),
+            Backend::Serial(options) => options.open(port),
+            Backend::Parallel(options) => options.open(port),
+            Backend::Pipe(options) => options.open(port),
+            Backend::Socket(options) => options.open(port, patience),
+            Backend::Udp(options) => options.open(port, patience),
             Backend::Pty(options) => options.open(port),
-            Backend::Socket(options) => options.open(port),
+            Backend::Mux(_) => Err(CharError::Create("it shares another chardev".to_owned())),
+            Backend::Msmouse(options) => options.open(port),
+            Backend::Stdio(options) => options.open(port),
+            Backend::Console(options) => options.open(port),
+            Backend::Vc(options) => options.open(port),
+            Backend::Ringbuf(options) => options.open(port),
         }
     }
+}
+
+/// What a kind of back end can do besides moving bytes.
+enum Extra {
+    Ring(Arc<Ring>),
+    Clients(Arc<Clients>),
+    Mouse(Arc<Mouse>),
+    Screen(Arc<Screen>),
 }
 
 /// Why a chardev cannot be opened or used.
@@ -149,11 +224,33 @@ pub enum CharError {
     /// The host refused what the back end needs.
     #[error("{0}")]
     Open(String),
+    /// The host refused what the back end needs, of a kind for which QMP knows no reason but
+    /// `Failed to create chardev`.
+    #[error("{0}")]
+    Create(String),
 }
 
 impl CharError {
     fn open(what: impl std::fmt::Display, error: impl Into<io::Error>) -> CharError {
         CharError::Open(format!("{what}: {}", reason(&error.into())))
+    }
+
+    fn create(what: impl std::fmt::Display, error: impl Into<io::Error>) -> CharError {
+        CharError::Create(format!("{what}: {}", reason(&error.into())))
+    }
+}
+
+/// Opens a file or device without waiting for a peer, which a FIFO would do.
+/// One of a set of descriptors is in use until the chardev is closed.
+fn open_path(port: &Port, path: &Path, flags: OFlags) -> Result<Arc<OwnedFd>, CharError> {
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match fdset::open(path, flags, Mode::from_raw_mode(0o666)) {
+        Ok(file) => {
+            let (fd, lease) = file.into_parts();
+            port.leases.lock().extend(lease);
+            Ok(Arc::new(fd))
+        }
+        Err(error) => Err(CharError::open(format!("Could not open '{}'", path.display()), error)),
     }
 }
 
@@ -172,8 +269,9 @@ pub struct Chardev {
 }
 
 impl Chardev {
-    /// Opens a back end on the loop `on`. A socket that is to wait for its
-    /// first client blocks the calling thread until one comes.
+    /// Opens a back end on the loop `on`, while nothing runs yet: a socket that
+    /// is to wait for its first client blocks the calling thread until one
+    /// comes, and so does one that connects.
     ///
     /// # Errors
     /// [`CharError::Open`] with the text management software expects, such as
@@ -183,8 +281,21 @@ impl Chardev {
         backend: Backend,
         on: &iol::Handle,
     ) -> Result<Arc<Chardev>, CharError> {
+        Chardev::open_with(label, backend, on, Patience::Endless)
+    }
+
+    /// As [`open`](Self::open), blocking no longer than `patience` allows.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(
+        label: &str,
+        backend: Backend,
+        on: &iol::Handle,
+        patience: Patience,
+    ) -> Result<Arc<Chardev>, CharError> {
         let chardev = Arc::new(Chardev { port: Port::new(label, on) });
-        backend.open(&chardev.port)?;
+        backend.open(&chardev.port, patience)?;
         Ok(chardev)
     }
 
@@ -194,6 +305,64 @@ impl Chardev {
     /// discarded.
     pub fn write(&self, data: &[u8]) -> usize {
         self.port.write(data)
+    }
+
+    /// As [`write`](Self::write), for a front end that cannot keep what is not
+    /// taken: up to 64 KiB are kept for it. Returns how many bytes were taken
+    /// or kept; the rest is lost.
+    pub fn push(&self, data: &[u8]) -> usize {
+        self.port.push(data)
+    }
+
+    /// Waits for what [`push`](Self::push) kept to be on its way, until
+    /// `deadline` at most. Works on any thread, also when the loop does not run.
+    pub fn flush(&self, deadline: Instant) {
+        self.port.flush(deadline);
+    }
+
+    /// Sets the parameters of the line, sends a break or moves the modem's
+    /// lines; without such a line nothing happens.
+    pub fn control(&self, control: Control) {
+        self.port.control(control);
+    }
+
+    /// The state of the modem's lines, if there are some.
+    pub fn modem_lines(&self) -> Option<ModemLines> {
+        self.port.modem_lines()
+    }
+
+    /// The memory of a ring buffer.
+    pub fn ring(&self) -> Option<&Arc<Ring>> {
+        match self.port.extra.get()? {
+            Extra::Ring(ring) => Some(ring),
+            _ => None,
+        }
+    }
+
+    /// The way to move a serial mouse.
+    pub fn mouse(&self) -> Option<&Arc<Mouse>> {
+        match self.port.extra.get()? {
+            Extra::Mouse(mouse) => Some(mouse),
+            _ => None,
+        }
+    }
+
+    /// What a text screen shows.
+    pub fn screen(&self) -> Option<&Arc<Screen>> {
+        match self.port.extra.get()? {
+            Extra::Screen(screen) => Some(screen),
+            _ => None,
+        }
+    }
+
+    /// Gives a listening socket a client that is connected already. False, and
+    /// the descriptor is closed, if this is none, it has a client, or `fd` is
+    /// no socket.
+    pub fn add_client(&self, fd: OwnedFd) -> bool {
+        match self.port.extra.get() {
+            Some(Extra::Clients(clients)) => clients.offer(fd),
+            _ => false,
+        }
     }
 
     /// Makes `frontend` the one user of this chardev. If a peer is connected,
@@ -216,6 +385,12 @@ impl Chardev {
         self.port.is_attached()
     }
 
+    /// Has the front end told of a break, as if the peer had sent one.
+    pub fn send_break(&self) {
+        let port = self.port.clone();
+        self.port.on.post(move |_| port.deliver_event(CharEvent::Break));
+    }
+
     /// Cuts the connection to the peer there is now, if it is a socket's; the
     /// chardev stays for the next one.
     pub fn hang_up(&self) {
@@ -225,6 +400,11 @@ impl Chardev {
     /// The front end has room for input again. Any thread.
     pub fn accept_input(&self) {
         self.port.input.notify();
+    }
+
+    /// The loop it lives on.
+    pub fn home(&self) -> iol::Handle {
+        self.port.on.clone()
     }
 
     /// The name it was opened with.

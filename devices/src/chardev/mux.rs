@@ -7,18 +7,21 @@
 //! has no room for yet, so that commands typed after it still work.
 //!
 //! Input and commands run on the chardev's loop; output comes from any thread. Lock: one leaf mutex
-//! around slots and focus, not held while a front end runs. Who types can send anything: at most 4
-//! KiB are kept for each slot, and the escape key's commands include quitting.
+//! around slots and focus, not held while a front end runs; one around the time stamps of the
+//! output, taken within a slot's output lock and outside the shared chardev's. Who types can send
+//! anything: at most 4 KiB are kept for each slot, and the escape key's commands include quitting.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use resources::iol;
 
 use super::port::{Port, Sink};
-use super::{CharError, CharEvent, CharFrontend, Chardev};
+use super::{CharError, CharEvent, CharFrontend, Chardev, Control, ModemLines};
 
 /// The usual escape key, Ctrl-A.
 pub const ESCAPE: u8 = 1;
@@ -30,16 +33,19 @@ const KEPT: usize = 4096;
 
 /// The sharing of one chardev.
 pub struct Mux {
+    label: String,
+    filename: String,
     base: Arc<Chardev>,
     on: iol::Handle,
     escape: Option<u8>,
     quit: Box<dyn Fn() + Send + Sync>,
+    stamps: Arc<Mutex<Stamps>>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    slots: Vec<Slot>,
+    slots: [Option<Slot>; MAX_SLOTS],
     focus: usize,
     /// The shared chardev has a peer.
     open: bool,
@@ -53,23 +59,27 @@ struct Slot {
 }
 
 impl Mux {
-    /// Shares `base`, which lives on the loop `on`. `escape` begins a command,
-    /// no key if `None`; `quit` is called, on the loop's thread, when one asks
-    /// for the end.
+    /// Shares `base`, which lives on the loop `on`; `label` and `filename` are
+    /// what its slots are called. `escape` begins a command, no key if `None`;
+    /// `quit` is called, on the loop's thread, when one asks for the end.
     ///
     /// # Errors
     /// [`CharError::InUse`] when `base` has a front end.
     pub fn new(
+        (label, filename): (&str, &str),
         base: Arc<Chardev>,
         on: &iol::Handle,
         escape: Option<u8>,
         quit: impl Fn() + Send + Sync + 'static,
     ) -> Result<Arc<Mux>, CharError> {
         let mux = Arc::new(Mux {
+            label: label.to_owned(),
+            filename: filename.to_owned(),
             base,
             on: on.clone(),
             escape,
             quit: Box::new(quit),
+            stamps: Arc::default(),
             state: Mutex::default(),
         });
         mux.base.attach(Arc::new(Input(Arc::downgrade(&mux))))?;
@@ -77,27 +87,34 @@ impl Mux {
     }
 
     /// A chardev for one more front end. The first one made is in focus. It
-    /// goes on working for as long as the mux is there.
+    /// goes on working for as long as the mux is there, and makes place for
+    /// another when it is dropped.
     ///
     /// # Errors
     /// [`CharError::Open`] when there are four already.
     pub fn slot(self: &Arc<Self>) -> Result<Arc<Chardev>, CharError> {
-        let label = self.base.label();
+        let label = &self.label;
         let port = Port::new(label, &self.on);
-        port.set_filename(self.base.filename());
-        // At once: what is written before the loop has its turn is not lost.
-        port.set_sink(Box::new(Output(self.base.clone())));
+        port.set_filename(self.filename.clone());
         let (index, open) = {
             let mut state = self.state.lock();
-            let index = state.slots.len();
-            if index >= MAX_SLOTS {
+            let Some(index) = state.slots.iter().position(Option::is_none) else {
                 return Err(CharError::Open(format!(
                     "chardev '{label}' has {MAX_SLOTS} front ends already"
                 )));
+            };
+            if let Some(slot) = state.slots.get_mut(index) {
+                *slot = Some(Slot { port: port.clone(), kept: VecDeque::new() });
             }
-            state.slots.push(Slot { port: port.clone(), kept: VecDeque::new() });
             (index, state.open)
         };
+        // At once: what is written before the loop has its turn is not lost.
+        port.set_sink(Box::new(Output {
+            base: self.base.clone(),
+            stamps: self.stamps.clone(),
+            slot: (Arc::downgrade(self), index),
+        }));
+        port.set_focus(index == self.focus());
         if open {
             port.input_begins();
         }
@@ -112,17 +129,27 @@ impl Mux {
         Ok(Arc::new(Chardev { port }))
     }
 
+    /// How many front ends there are.
+    pub fn users(&self) -> usize {
+        self.ports().iter().filter(|port| port.is_attached()).count()
+    }
+
+    /// What it is connected to, as query-chardev tells.
+    pub fn filename(&self) -> &str {
+        &self.filename
+    }
+
     /// What is shared.
     pub fn base(&self) -> &Arc<Chardev> {
         &self.base
     }
 
     fn port(&self, index: usize) -> Option<Arc<Port>> {
-        self.state.lock().slots.get(index).map(|slot| slot.port.clone())
+        self.state.lock().slots.get(index)?.as_ref().map(|slot| slot.port.clone())
     }
 
     fn ports(&self) -> Vec<Arc<Port>> {
-        self.state.lock().slots.iter().map(|slot| slot.port.clone()).collect()
+        self.state.lock().slots.iter().flatten().map(|slot| slot.port.clone()).collect()
     }
 
     fn focus(&self) -> usize {
@@ -137,7 +164,7 @@ impl Mux {
             let room = port.room();
             let data: Vec<u8> = {
                 let mut state = self.state.lock();
-                let Some(slot) = state.slots.get_mut(index) else { return };
+                let Some(Some(slot)) = state.slots.get_mut(index) else { return };
                 let count = room.min(slot.kept.len());
                 slot.kept.drain(..count).collect()
             };
@@ -168,7 +195,7 @@ impl Mux {
     fn keep(&self, byte: u8) {
         let mut state = self.state.lock();
         let focus = state.focus;
-        if let Some(slot) = state.slots.get_mut(focus) {
+        if let Some(Some(slot)) = state.slots.get_mut(focus) {
             slot.kept.push_back(byte);
         }
     }
@@ -189,12 +216,44 @@ impl Mux {
                     port.deliver_break();
                 }
             }
-            b'c' => {
-                let mut state = self.state.lock();
-                let next = state.focus.saturating_add(1);
-                state.focus = if next < state.slots.len() { next } else { 0 };
-            }
+            b'c' => self.cycle(),
+            b't' => self.stamps.lock().toggle(),
             _ => {}
+        }
+    }
+
+    /// Puts the next slot into focus. Loop thread only.
+    fn cycle(&self) {
+        let (before, after) = {
+            let mut state = self.state.lock();
+            let before = state.focus;
+            let others = (before..MAX_SLOTS).skip(1).chain(0..=before);
+            let used = |slot: &usize| state.slots.get(*slot).is_some_and(Option::is_some);
+            state.focus = others.into_iter().find(used).unwrap_or(0);
+            (before, state.focus)
+        };
+        if before != after {
+            [(before, false), (after, true)].into_iter().for_each(|(slot, focus)| {
+                if let Some(port) = self.port(slot) {
+                    port.set_focus(focus);
+                }
+            });
+        }
+    }
+
+    /// A slot's chardev is gone.
+    fn free(self: &Arc<Self>, index: usize) {
+        let slot = {
+            let mut state = self.state.lock();
+            state.slots.get_mut(index).and_then(Option::take)
+        };
+        if slot.is_some() && self.focus() == index {
+            let mux = self.clone();
+            self.on.post(move |_| {
+                if mux.port(index).is_none() {
+                    mux.cycle();
+                }
+            });
         }
     }
 
@@ -224,6 +283,7 @@ fn help(escape: u8) -> String {
         ("x", "end the virtual machine"),
         ("b", "send a break"),
         ("c", "switch between console and monitor"),
+        ("t", "begin or end stamping lines with the time"),
         (key.as_str(), "send the escape key itself"),
     ];
     let mut text = String::from("\r\n");
@@ -234,13 +294,16 @@ fn help(escape: u8) -> String {
 }
 
 /// The front end of the shared chardev.
-struct Input(std::sync::Weak<Mux>);
+struct Input(Weak<Mux>);
 
 impl CharFrontend for Input {
     fn can_receive(&self) -> usize {
         let Some(mux) = self.0.upgrade() else { return 0 };
         let state = mux.state.lock();
-        state.slots.get(state.focus).map_or(0, |slot| KEPT.saturating_sub(slot.kept.len()))
+        match state.slots.get(state.focus) {
+            Some(Some(slot)) => KEPT.saturating_sub(slot.kept.len()),
+            _ => 0,
+        }
     }
 
     fn receive(&self, data: &[u8]) {
@@ -284,14 +347,82 @@ impl CharFrontend for Input {
     }
 }
 
+/// Time stamps before the lines of output.
+#[derive(Default)]
+struct Stamps {
+    on: bool,
+    /// When the first one was made.
+    since: Option<Instant>,
+    line_begins: bool,
+}
+
+impl Stamps {
+    fn toggle(&mut self) {
+        *self = Stamps { on: !self.on, ..Stamps::default() };
+    }
+
+    /// The stamp for the line that begins.
+    fn text(&mut self) -> String {
+        let ms = self.since.get_or_insert_with(Instant::now).elapsed().as_millis();
+        let (s, ms) = (ms / 1000, ms % 1000);
+        format!("[{:02}:{:02}:{:02}.{ms:03}] ", s / 3600, s / 60 % 60, s % 60)
+    }
+}
+
 /// The way out of a slot.
-struct Output(Arc<Chardev>);
+struct Output {
+    base: Arc<Chardev>,
+    stamps: Arc<Mutex<Stamps>>,
+    slot: (Weak<Mux>, usize),
+}
+
+impl Output {
+    fn write_stamped(&self, data: &[u8], stamps: &mut Stamps) -> usize {
+        let end = data.iter().position(|byte| *byte == b'\n');
+        let line = end.and_then(|end| data.get(..=end)).unwrap_or(data);
+        let taken = if stamps.line_begins {
+            let (stamped, taken) = self.base.port.write_after(stamps.text().as_bytes(), line);
+            stamps.line_begins = !stamped;
+            taken
+        } else {
+            self.base.write(line)
+        };
+        stamps.line_begins |= end.is_some() && taken == line.len();
+        taken
+    }
+}
 
 impl Sink for Output {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        match self.0.write(data) {
+        let mut stamps = self.stamps.lock();
+        let taken = match stamps.on {
+            true => self.write_stamped(data, &mut stamps),
+            false => self.base.write(data),
+        };
+        match taken {
             0 if !data.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
             taken => Ok(taken),
+        }
+    }
+
+    fn fd(&self) -> Option<Arc<OwnedFd>> {
+        self.base.port.fd()
+    }
+
+    fn control(&mut self, control: Control) {
+        self.base.control(control);
+    }
+
+    fn modem_lines(&self) -> Option<ModemLines> {
+        self.base.modem_lines()
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        let (mux, index) = &self.slot;
+        if let Some(mux) = mux.upgrade() {
+            mux.free(*index);
         }
     }
 }

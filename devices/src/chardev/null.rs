@@ -14,7 +14,6 @@ pub struct Null;
 
 impl Null {
     pub(super) fn open(self, port: &Arc<Port>) -> Result<(), CharError> {
-        port.set_filename("null".to_owned());
         port.opened(Box::new(self));
         Ok(())
     }

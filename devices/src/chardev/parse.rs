@@ -11,9 +11,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use resources::nearest::nearest;
-use resources::value::{parse_bool, parse_number};
+use resources::value::{parse_bool, parse_number, parse_size};
 
-use super::{Address, Backend, CharError, File, Inet, Null, Pty, Socket, Stdio};
+use super::{
+    Address, Backend, CharError, Console, File, Inet, Msmouse, Null, Parallel, Pipe, Pty, Ringbuf,
+    Socket, Stdio, Tty, Udp, Vc,
+};
 
 /// What a device string (`-serial`, `-qmp`, `-monitor`) names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,10 +59,29 @@ const COMMON: &[&str] = &["backend", "id", "mux"];
 const KINDS: &[Kind] = &[
     Kind { name: "null", keys: &[], make: |_| Ok(Backend::Null(Null)) },
     Kind { name: "file", keys: &["path", "append", "input-path"], make: file },
+    Kind { name: "pipe", keys: &["path"], make: pipe },
     Kind { name: "stdio", keys: &["signal"], make: stdio },
+    Kind { name: "console", keys: &[], make: |_| Ok(Backend::Console(Console)) },
     Kind { name: "pty", keys: &["path"], make: |_| Ok(Backend::Pty(Pty)) },
+    Kind { name: "serial", keys: &["path"], make: tty },
+    Kind { name: "tty", keys: &["path"], make: tty },
+    Kind { name: "parallel", keys: &["path"], make: parallel },
+    Kind { name: "parport", keys: &["path"], make: parallel },
     Kind { name: "socket", keys: SOCKET_KEYS, make: socket },
+    Kind { name: "udp", keys: UDP_KEYS, make: udp },
+    Kind { name: "mux", keys: &["chardev"], make: mux },
+    Kind { name: "msmouse", keys: &[], make: |_| Ok(Backend::Msmouse(Msmouse)) },
+    Kind { name: "vc", keys: &["width", "height", "cols", "rows"], make: vc },
+    Kind { name: "ringbuf", keys: &["size"], make: |keys| ring(keys, false) },
+    Kind { name: "memory", keys: &["size"], make: |keys| ring(keys, true) },
 ];
+
+const UDP_KEYS: &[&str] = &["host", "port", "localaddr", "localport", "ipv4", "ipv6"];
+
+/// The kinds of back ends, as `-chardev` names them.
+pub fn backends() -> impl Iterator<Item = &'static str> + Clone {
+    KINDS.iter().map(|kind| kind.name)
+}
 
 #[rustfmt::skip]
 const SOCKET_KEYS: &[&str] = &[
@@ -151,7 +173,7 @@ pub fn parse_options<'a>(
 fn make(kind: &str, keys: &Keys<'_>) -> Result<Backend, CharError> {
     let Some(kind) = KINDS.iter().find(|k| k.name == kind) else {
         let words = format!("chardev: backend \"{kind}\" not found");
-        return Err(unknown(words, kind, KINDS.iter().map(|k| k.name)));
+        return Err(unknown(words, kind, backends()));
     };
     let known = COMMON.iter().chain(kind.keys).copied();
     for (key, value) in keys.pairs {
@@ -163,16 +185,72 @@ fn make(kind: &str, keys: &Keys<'_>) -> Result<Backend, CharError> {
     (kind.make)(keys)
 }
 
+/// The path that a kind cannot do without.
+fn path(keys: &Keys<'_>, missing: &str) -> Result<PathBuf, CharError> {
+    let path = keys.get("path").filter(|path| !path.is_empty());
+    path.map(PathBuf::from).ok_or_else(|| error(missing))
+}
+
 fn file(keys: &Keys<'_>) -> Result<Backend, CharError> {
-    let path = keys
-        .get("path")
-        .filter(|path| !path.is_empty())
-        .ok_or_else(|| error("chardev: file: no filename given"))?;
     Ok(Backend::File(File {
-        path: PathBuf::from(path),
+        path: path(keys, "chardev: file: no filename given")?,
         append: keys.switch("append")?.unwrap_or(false),
         input: keys.get("input-path").map(PathBuf::from),
     }))
+}
+
+fn pipe(keys: &Keys<'_>) -> Result<Backend, CharError> {
+    Ok(Backend::Pipe(Pipe { path: path(keys, "chardev: pipe: no filename given")? }))
+}
+
+fn tty(keys: &Keys<'_>) -> Result<Backend, CharError> {
+    let device = path(keys, "chardev: serial/tty: no device path given")?;
+    Ok(Backend::Serial(Tty { device }))
+}
+
+fn parallel(keys: &Keys<'_>) -> Result<Backend, CharError> {
+    let device = path(keys, "chardev: parallel: no device path given")?;
+    Ok(Backend::Parallel(Parallel { device }))
+}
+
+fn mux(keys: &Keys<'_>) -> Result<Backend, CharError> {
+    let base = keys.get("chardev").ok_or_else(|| error("chardev: mux: no chardev given"))?;
+    Ok(Backend::Mux(base.to_owned()))
+}
+
+fn vc(keys: &Keys<'_>) -> Result<Backend, CharError> {
+    Ok(Backend::Vc(Vc {
+        width: keys.number("width")?,
+        height: keys.number("height")?,
+        cols: keys.number("cols")?,
+        rows: keys.number("rows")?,
+    }))
+}
+
+fn ring(keys: &Keys<'_>, memory: bool) -> Result<Backend, CharError> {
+    let size = match keys.get("size") {
+        Some(size) => {
+            parse_size("size", size).map_err(|why| keys.wrong(format!("{why}, not '{size}'")))?
+        }
+        None => Ringbuf::default().size,
+    };
+    Ok(Backend::Ringbuf(Ringbuf { size, memory }))
+}
+
+fn udp(keys: &Keys<'_>) -> Result<Backend, CharError> {
+    let (ipv4, ipv6) = (keys.switch("ipv4")?, keys.switch("ipv6")?);
+    let inet = |host: Option<&str>, port| Inet {
+        host: host.unwrap_or_default().to_owned(),
+        port,
+        to: None,
+        ipv4,
+        ipv6,
+    };
+    let port = keys.tcp_port("port")?.filter(|port| *port != 0);
+    let port = port.ok_or_else(|| keys.wrong("remote port not specified"))?;
+    let (addr, local) = (keys.get("localaddr"), keys.tcp_port("localport")?);
+    let local = (addr.is_some() || local.is_some()).then(|| inet(addr, local.unwrap_or(0)));
+    Ok(Backend::Udp(Udp { remote: inet(keys.get("host"), port), local }))
 }
 
 fn stdio(keys: &Keys<'_>) -> Result<Backend, CharError> {
@@ -226,8 +304,11 @@ fn socket(keys: &Keys<'_>) -> Result<Backend, CharError> {
 }
 
 /// The device strings there are, for the message about others.
-const DEVICES: &[&str] =
-    &["none", "null", "stdio", "pty", "file:", "unix:", "tcp:", "telnet:", "mon:", "chardev:"];
+#[rustfmt::skip]
+const DEVICES: &[&str] = &[
+    "none", "null", "stdio", "pty", "file:", "pipe:", "unix:", "tcp:", "telnet:", "udp:", "vc",
+    "msmouse", "/dev/", "mon:", "chardev:",
+];
 
 /// Parses a device string, given with the option `option` (such as `-serial`,
 /// named in errors). With `listen`, as for monitors, a socket is a server that
@@ -254,15 +335,41 @@ pub fn parse_device(option: &str, text: &str, listen: bool) -> Result<Device, Ch
     };
     let mut pairs = Vec::new();
     let backend = match (kind, rest) {
-        ("null" | "pty", None) => kind,
+        ("null" | "pty" | "msmouse" | "vc", None) => kind,
         ("stdio", None) => {
             // Ctrl-C is for the guest when a monitor offers a way out.
             pairs.push(pair("signal", if monitor { "off" } else { "on" }));
             kind
         }
-        ("file", Some(path)) => {
+        ("file" | "pipe", Some(path)) => {
             pairs.push(pair("path", path));
             kind
+        }
+        ("vc", Some(size)) => {
+            let keys = vc_size(size).ok_or_else(|| wrong("expected WIDTHxHEIGHT or 80Cx24C"))?;
+            pairs.extend(keys);
+            kind
+        }
+        ("udp", Some(addresses)) => {
+            let (remote, local) = match addresses.split_once('@') {
+                Some((remote, local)) => (remote, Some(local)),
+                None => (addresses, None),
+            };
+            let part = |address: &str| {
+                let parts = host_and_port(address);
+                parts.ok_or_else(|| wrong(&format!("'{address}' is not [HOST]:PORT")))
+            };
+            let (host, port) = part(remote)?;
+            pairs.extend([pair("host", &host), pair("port", &port)]);
+            if let Some(local) = local {
+                let (host, port) = part(local)?;
+                pairs.extend([pair("localaddr", &host), pair("localport", &port)]);
+            }
+            kind
+        }
+        _ if device.starts_with("/dev/") => {
+            pairs.push(pair("path", device));
+            if device.starts_with("/dev/parport") { "parallel" } else { "serial" }
         }
         ("unix" | "tcp" | "telnet", Some(rest)) => {
             let mut parts = split_commas(rest).into_iter();
@@ -270,12 +377,9 @@ pub fn parse_device(option: &str, text: &str, listen: bool) -> Result<Device, Ch
             if kind == "unix" {
                 pairs.push(pair("path", &address));
             } else {
-                let (host, port) = address
-                    .rsplit_once(':')
+                let (host, port) = host_and_port(&address)
                     .ok_or_else(|| wrong(&format!("'{address}' is not [HOST]:PORT")))?;
-                let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-                pairs.push(pair("host", host));
-                pairs.push(pair("port", port));
+                pairs.extend([pair("host", &host), pair("port", &port)]);
             }
             if kind == "telnet" {
                 pairs.push(pair("telnet", "on"));
@@ -303,6 +407,23 @@ pub fn parse_device(option: &str, text: &str, listen: bool) -> Result<Device, Ch
     Ok(Device::New { backend, monitor })
 }
 
+/// Splits `[HOST]:PORT`; the brackets of an IPv6 address go.
+fn host_and_port(address: &str) -> Option<(String, String)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    Some((host.to_owned(), port.to_owned()))
+}
+
+/// The keys for `640x480` (pixels) or `80Cx24C` (characters).
+fn vc_size(text: &str) -> Option<[(String, String); 2]> {
+    let (x, y) = text.split_once('x')?;
+    let key = |text: &str, chars: &str, pixels: &str| match text.strip_suffix('C') {
+        Some(number) => pair(chars, number),
+        None => pair(pixels, text),
+    };
+    Some([key(x, "cols", "width"), key(y, "rows", "height")])
+}
+
 fn pair(key: &str, value: &str) -> (String, String) {
     (key.to_owned(), value.to_owned())
 }
@@ -322,150 +443,4 @@ fn split_commas(text: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn device(text: &str) -> Device {
-        parse_device("-serial", text, false).unwrap()
-    }
-
-    fn backend(text: &str) -> Backend {
-        match device(text) {
-            Device::New { backend, monitor: false } => backend,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn unix(path: &str) -> Address {
-        Address::Unix(PathBuf::from(path))
-    }
-
-    fn inet(host: &str, port: u16) -> Address {
-        Address::Inet(Inet { host: host.to_owned(), port, ..Inet::default() })
-    }
-
-    fn options(text: &str) -> Result<Options, CharError> {
-        let pairs: Vec<_> = split_commas(text)
-            .iter()
-            .enumerate()
-            .map(|(i, part)| match part.split_once('=') {
-                Some((key, value)) => pair(key, value),
-                None if i == 0 => pair("backend", part),
-                None => pair(part, "on"),
-            })
-            .collect();
-        parse_options(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())))
-    }
-
-    #[test]
-    fn device_strings() {
-        assert_eq!(device("none"), Device::None);
-        assert_eq!(device("chardev:x"), Device::Chardev("x".to_owned()));
-        assert_eq!(backend("null"), Backend::Null(Null));
-        assert_eq!(backend("pty"), Backend::Pty(Pty));
-        assert_eq!(backend("stdio"), Backend::Stdio(Stdio { signal: true }));
-        assert_eq!(
-            device("mon:stdio"),
-            Device::New { backend: Backend::Stdio(Stdio { signal: false }), monitor: true }
-        );
-        let file = File { path: PathBuf::from("/tmp/a,b"), append: false, input: None };
-        assert_eq!(backend("file:/tmp/a,b"), Backend::File(file));
-        assert_eq!(backend("unix:/x"), Backend::Socket(Socket::to(unix("/x"))));
-        let server = Socket { server: true, ..Socket::to(unix("/x,y")) };
-        assert_eq!(backend("unix:/x,,y,server"), Backend::Socket(server.clone()));
-        assert_eq!(backend("unix:/x,,y,server=on,wait=on"), Backend::Socket(server.clone()));
-        let nowait = Backend::Socket(Socket { wait: false, ..server });
-        assert_eq!(backend("unix:/x,,y,server,nowait"), nowait);
-        assert_eq!(backend("unix:/x,,y,server=on,wait=off"), nowait);
-        assert_eq!(backend("tcp::44"), Backend::Socket(Socket::to(inet("", 44))));
-        let tcp = Socket { nodelay: true, ..Socket::to(inet("::1", 5)) };
-        assert_eq!(backend("tcp:[::1]:5,nodelay"), Backend::Socket(tcp.clone()));
-        assert_eq!(backend("tcp:::1:5,delay=off"), Backend::Socket(tcp));
-        let telnet = Socket { telnet: true, ..Socket::at(inet("h", 5)) };
-        assert_eq!(backend("telnet:h:5,server,nowait"), Backend::Socket(telnet));
-    }
-
-    #[test]
-    fn monitors_listen_without_waiting() {
-        let parse = |text| parse_device("-qmp", text, true).unwrap();
-        let new = |s| Device::New { backend: Backend::Socket(s), monitor: false };
-        assert_eq!(parse("unix:/x"), new(Socket::at(unix("/x"))));
-        assert_eq!(parse("tcp:localhost:1"), new(Socket::at(inet("localhost", 1))));
-        assert_eq!(parse("unix:/x,server=off"), new(Socket::to(unix("/x"))));
-        assert_eq!(parse("unix:/x,server,nowait"), new(Socket::at(unix("/x"))));
-        let waits = Socket { wait: true, ..Socket::at(unix("/x")) };
-        assert_eq!(parse("unix:/x,wait=on"), new(waits));
-    }
-
-    #[test]
-    fn chardev_options() {
-        let parsed = options("socket,id=a,host=h,port=1,to=3,ipv4,server=on,wait=off,mux=on");
-        let address = Address::Inet(Inet {
-            host: "h".to_owned(),
-            port: 1,
-            to: Some(3),
-            ipv4: Some(true),
-            ipv6: None,
-        });
-        let backend = Backend::Socket(Socket::at(address));
-        assert_eq!(parsed.unwrap(), Options { id: "a".to_owned(), backend, mux: true });
-        let parsed = options("socket,id=a,path=/x,reconnect=2").unwrap();
-        let socket = Socket { reconnect: Duration::from_secs(2), ..Socket::to(unix("/x")) };
-        assert_eq!(parsed.backend, Backend::Socket(socket));
-        let parsed = options("file,id=a,path=p,append=on,input-path=q").unwrap();
-        let file = File { path: PathBuf::from("p"), append: true, input: Some(PathBuf::from("q")) };
-        assert_eq!(parsed.backend, Backend::File(file));
-        let parsed = options("stdio,id=a,signal=off").unwrap();
-        assert_eq!(parsed.backend, Backend::Stdio(Stdio { signal: false }));
-    }
-
-    #[test]
-    fn errors_name_the_option_and_the_nearest() {
-        for (text, says) in [
-            ("socket,path=/x", "chardev: no id specified"),
-            ("null,id=1x", "chardev: Parameter 'id' expects an identifier, not '1x'"),
-            ("id=a,mux=on", "chardev: \"a\" missing backend"),
-            ("sockt,id=a", "chardev: backend \"sockt\" not found; did you mean 'socket'?"),
-            (
-                "socket,id=a,pth=/x",
-                "chardev 'a': socket has no option 'pth' (given '/x'); did you mean 'path'?",
-            ),
-            (
-                "socket,id=a,path=/x,server=maybe",
-                "chardev 'a': Parameter 'server' expects 'on' or 'off', not 'maybe'",
-            ),
-            ("socket,id=a,host=h", "chardev 'a': host and/or port not specified"),
-            ("socket,id=a,path=/x,port=1", "chardev 'a': 'path' and 'port' do not go together"),
-            (
-                "socket,id=a,port=65536",
-                "chardev 'a': 'port' expects a port up to 65535, not '65536'",
-            ),
-            (
-                "socket,id=a,path=/x,reconnect=1,server",
-                "chardev 'a': 'reconnect' is for a client: it needs 'server=off'",
-            ),
-            ("file,id=a", "chardev: file: no filename given"),
-        ] {
-            assert_eq!(options(text).unwrap_err().to_string(), says, "{text}");
-        }
-        for (text, says) in [
-            ("stdoi", "-serial: 'stdoi' is not a device; did you mean 'stdio'?"),
-            ("tcp:80", "-serial tcp:80: '80' is not [HOST]:PORT"),
-            ("unix:", "-serial unix:: 'path' expects the path of a socket, not ''"),
-        ] {
-            assert_eq!(parse_device("-serial", text, false).unwrap_err().to_string(), says);
-        }
-        let far = parse_device("-serial", "qqqqqqqq", false).unwrap_err().to_string();
-        assert!(far.contains("there is none, null, stdio"), "{far}");
-    }
-
-    proptest! {
-        #[test]
-        fn any_device_string_is_survived(text in "(mon:)?(unix|tcp|telnet|file)?:?[ -~]{0,40}") {
-            let _ = parse_device("-serial", &text, true);
-            let _ = options(&text);
-        }
-    }
-}
+mod tests;

@@ -9,14 +9,30 @@
 //! `write` may come from any thread. A hostile peer reaches it through the back ends: it is read
 //! only while the front end has room.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use parking_lot::Mutex;
+use resources::fdset::Lease;
 use resources::iol::{self, Either, Local, Notify, race};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{CharError, CharEvent, CharFrontend};
+use super::{CharError, CharEvent, CharFrontend, Control, Extra, ModemLines};
+
+/// Output kept for a peer that is slow, at most, of front ends that cannot keep it themselves.
+const KEPT: usize = 64 << 10;
+
+/// How long opening a back end may block the calling thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// For as long as it takes, as where nothing runs yet.
+    Endless,
+    /// A tenth of a second. What takes longer goes on in the background.
+    Brief,
+}
 
 /// Where output goes while a peer is connected.
 pub(super) trait Sink: Send {
@@ -30,6 +46,21 @@ pub(super) trait Sink: Send {
     /// The front end wants nothing more of this peer. Where connections can be
     /// cut, the reading side then sees the end.
     fn hang_up(&mut self) {}
+
+    /// The descriptor that becomes writable when there is room again; `None` where there always is.
+    fn fd(&self) -> Option<Arc<OwnedFd>> {
+        None
+    }
+
+    /// Does something to the line, where there is one.
+    fn control(&mut self, control: Control) {
+        let _ = control;
+    }
+
+    /// The modem lines, where there are some.
+    fn modem_lines(&self) -> Option<ModemLines> {
+        None
+    }
 }
 
 pub(super) struct Port {
@@ -43,6 +74,10 @@ pub(super) struct Port {
     /// A write took less than it was given.
     pub(super) blocked: Notify,
     end: Notify,
+    /// What this kind of back end can do besides.
+    pub(super) extra: OnceLock<Extra>,
+    /// Descriptors of sets that are in use.
+    pub(super) leases: Mutex<Vec<Lease>>,
 }
 
 #[derive(Default)]
@@ -52,6 +87,8 @@ struct Front {
     open: bool,
     /// The front end was told `Opened`, and not `Closed` since.
     told: bool,
+    /// What is typed goes to another front end.
+    out_of_focus: bool,
 }
 
 #[derive(Default)]
@@ -59,6 +96,8 @@ struct Out {
     sink: Option<Box<dyn Sink>>,
     /// The front end waits for `writable`.
     short: bool,
+    /// Output that goes to the sink before anything else.
+    kept: VecDeque<u8>,
     /// Closed for good.
     ended: bool,
 }
@@ -74,6 +113,8 @@ impl Port {
             input: Notify::new(),
             blocked: Notify::new(),
             end: Notify::new(),
+            extra: OnceLock::new(),
+            leases: Mutex::default(),
         })
     }
 
@@ -81,27 +122,78 @@ impl Port {
 
     pub(super) fn write(&self, data: &[u8]) -> usize {
         let mut out = self.out.lock();
-        let out = &mut *out;
-        let Some(sink) = &mut out.sink else { return data.len() };
-        let mut rest = data;
-        while !rest.is_empty() {
-            match sink.write(rest) {
-                Ok(taken @ 1..) => rest = rest.get(taken..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    out.short = true;
-                    self.blocked.notify();
-                    return data.len().saturating_sub(rest.len());
+        let taken = if out.write_kept(&self.label) { out.write(data, &self.label) } else { 0 };
+        if taken < data.len() {
+            out.short = true;
+            self.blocked.notify();
+        }
+        taken
+    }
+
+    /// As `write`, and keeps what is not taken at once, as long as that is not too much.
+    pub(super) fn push(&self, data: &[u8]) -> usize {
+        let mut out = self.out.lock();
+        let sent = if out.write_kept(&self.label) { out.write(data, &self.label) } else { 0 };
+        let rest = data.get(sent..).unwrap_or_default();
+        let fits = rest.len().min(KEPT.saturating_sub(out.kept.len()));
+        out.kept.extend(rest.get(..fits).unwrap_or_default());
+        if !out.kept.is_empty() {
+            self.blocked.notify();
+        }
+        sent.saturating_add(fits)
+    }
+
+    /// Waits, until `deadline` at most, for what is kept to be on its way. Needs no loop.
+    pub(super) fn flush(&self, deadline: Instant) {
+        loop {
+            let fd = {
+                let mut out = self.out.lock();
+                if out.write_kept(&self.label) {
+                    return;
                 }
-                result => {
-                    // The reading side sees the end as well and says `closed`.
-                    tracing::debug!(label = self.label, ?result, "chardev peer is gone");
-                    out.sink = None;
-                    return data.len();
-                }
+                out.sink.as_ref().and_then(|sink| sink.fd())
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (Some(fd), Ok(timeout)) = (fd, Timespec::try_from(left)) else { return };
+            if left.is_zero() {
+                return;
+            }
+            let _ = poll(&mut [PollFd::new(&fd, PollFlags::OUT)], Some(&timeout));
+        }
+    }
+
+    /// As `write`, with a prefix before the data that is written once and whole. Returns whether it
+    /// was, and how much of the data was taken.
+    pub(super) fn write_after(&self, prefix: &[u8], data: &[u8]) -> (bool, usize) {
+        let mut out = self.out.lock();
+        let clear = out.write_kept(&self.label);
+        let mut taken = 0;
+        if clear {
+            let sent = out.write(prefix, &self.label);
+            out.kept.extend(prefix.get(sent..).unwrap_or_default());
+            if out.kept.is_empty() {
+                taken = out.write(data, &self.label);
             }
         }
-        data.len()
+        if taken < data.len() {
+            out.short = true;
+            self.blocked.notify();
+        }
+        (clear, taken)
+    }
+
+    pub(super) fn fd(&self) -> Option<Arc<OwnedFd>> {
+        self.out.lock().sink.as_ref().and_then(|sink| sink.fd())
+    }
+
+    pub(super) fn control(&self, control: Control) {
+        if let Some(sink) = &mut self.out.lock().sink {
+            sink.control(control);
+        }
+    }
+
+    pub(super) fn modem_lines(&self) -> Option<ModemLines> {
+        self.out.lock().sink.as_ref().and_then(|sink| sink.modem_lines())
     }
 
     pub(super) fn attach(
@@ -137,6 +229,7 @@ impl Port {
         let sink = {
             let mut out = self.out.lock();
             out.ended = true;
+            out.kept.clear();
             out.sink.take()
         };
         if let Some(mut sink) = sink {
@@ -144,6 +237,8 @@ impl Port {
         }
         self.detach();
         self.end.notify();
+        let leases = std::mem::take(&mut *self.leases.lock());
+        drop(leases);
     }
 
     pub(super) fn hang_up(&self) {
@@ -194,7 +289,11 @@ impl Port {
 
     /// The peer is gone: output is discarded again.
     pub(super) fn closed(&self) {
-        let sink = self.out.lock().sink.take();
+        let sink = {
+            let mut out = self.out.lock();
+            out.kept.clear();
+            out.sink.take()
+        };
         drop(sink);
         self.input_ended();
         self.drained();
@@ -214,17 +313,32 @@ impl Port {
 
     /// The front end, told first that a peer is there if it does not know.
     fn frontend(&self) -> Option<Arc<dyn CharFrontend>> {
-        let (frontend, tell) = {
+        let (frontend, tell, mux_out) = {
             let mut front = self.front.lock();
             let frontend = front.frontend.clone()?;
             let tell = front.open && !front.told;
             front.told |= tell;
-            (frontend, tell)
+            (frontend, tell, front.out_of_focus)
         };
         if tell {
             frontend.event(CharEvent::Opened);
+            if mux_out {
+                frontend.event(CharEvent::MuxOut);
+            }
         }
         Some(frontend)
+    }
+
+    /// Says whether what is typed comes here, and tells the front end if it must know.
+    pub(super) fn set_focus(&self, focus: bool) {
+        let told = {
+            let mut front = self.front.lock();
+            front.out_of_focus = !focus;
+            front.told
+        };
+        if told {
+            self.deliver_event(if focus { CharEvent::MuxIn } else { CharEvent::MuxOut });
+        }
     }
 
     /// How many bytes of input the front end takes; 0 without one.
@@ -232,9 +346,10 @@ impl Port {
         self.frontend().map_or(0, |frontend| frontend.can_receive())
     }
 
-    /// Whether the front end has still to answer.
+    /// Whether there is still to answer.
     pub(super) fn owes_output(&self) -> bool {
-        self.frontend().is_some_and(|frontend| frontend.owes_output())
+        let kept = !self.out.lock().kept.is_empty();
+        kept || self.frontend().is_some_and(|frontend| frontend.owes_output())
     }
 
     /// Delivers input, at most what `room` said just before.
@@ -253,17 +368,28 @@ impl Port {
     }
 
     pub(super) fn deliver_break(&self) {
-        if let Some(frontend) = self.frontend() {
-            frontend.event(CharEvent::Break);
-        }
+        self.deliver_event(CharEvent::Break);
     }
 
     /// There is room for output.
     pub(super) fn drained(&self) {
-        if std::mem::take(&mut self.out.lock().short)
-            && let Some(frontend) = self.frontend()
         {
+            let mut out = self.out.lock();
+            if !out.write_kept(&self.label) {
+                return self.blocked.notify();
+            }
+            if !std::mem::take(&mut out.short) {
+                return;
+            }
+        }
+        if let Some(frontend) = self.frontend() {
             frontend.writable();
+        }
+    }
+
+    pub(super) fn deliver_event(&self, event: CharEvent) {
+        if let Some(frontend) = self.frontend() {
+            frontend.event(event);
         }
     }
 
@@ -271,5 +397,49 @@ impl Port {
     /// completes first.
     pub(super) async fn wait_for_room(&self, give_up: impl Future<Output = ()>) -> bool {
         race(self.input.notified(), give_up).await == Either::Left(())
+    }
+}
+
+impl Out {
+    /// Writes as much as the sink takes at once; all of it when there is none.
+    fn write(&mut self, data: &[u8], label: &str) -> usize {
+        let Some(sink) = &mut self.sink else { return data.len() };
+        let mut rest = data;
+        while !rest.is_empty() {
+            match sink.write(rest) {
+                Ok(taken @ 1..) => rest = rest.get(taken..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return data.len().saturating_sub(rest.len());
+                }
+                result => {
+                    // The reading side sees the end as well and says `closed`.
+                    tracing::debug!(label, ?result, "chardev peer is gone");
+                    self.sink = None;
+                    self.kept.clear();
+                    return data.len();
+                }
+            }
+        }
+        data.len()
+    }
+
+    /// Writes what is kept; whether nothing of it is left.
+    fn write_kept(&mut self, label: &str) -> bool {
+        while !self.kept.is_empty() {
+            let kept = std::mem::take(&mut self.kept);
+            let (first, _) = kept.as_slices();
+            let (count, taken) = (first.len(), self.write(first, label));
+            // Nothing is left when the peer turned out to be gone.
+            if self.sink.is_none() {
+                return true;
+            }
+            self.kept = kept;
+            self.kept.drain(..taken.min(count));
+            if taken < count {
+                return false;
+            }
+        }
+        true
     }
 }

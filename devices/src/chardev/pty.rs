@@ -29,8 +29,8 @@ pub struct Pty;
 
 impl Pty {
     pub(super) fn open(self, port: &Arc<Port>) -> Result<(), CharError> {
-        let (master, path) =
-            make().map_err(|error| CharError::open("Failed to create a pseudo-terminal", error))?;
+        let (master, path) = make()
+            .map_err(|error| CharError::create("Failed to create a pseudo-terminal", error))?;
         port.set_filename(format!("pty:{}", path.display()));
         port.spawn(move |local, port| serve(local, port, Arc::new(master), path));
         Ok(())

@@ -1,36 +1,27 @@
 //! Unix and TCP sockets: one connection at a time, made or accepted.
 //!
-//! Opened by the main thread, which waits for a first client or connection only where the options
-//! say so; then served on the chardev's loop. A hostile peer can connect, send anything, pass
+//! Opened by the main thread, which waits for a first client or a connection only while nothing
+//! runs yet; then served on the chardev's loop. A hostile peer can connect, send anything, pass
 //! descriptors and vanish: one peer is served at a time, and descriptors beyond those of one
 //! message are closed.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use resources::iol::{Direction, Local};
+use parking_lot::Mutex;
+use resources::iol::{Direction, Either, Local, Notify, race};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown, SocketFlags,
     accept_with, recv, recvmsg, send, shutdown,
 };
 
-use super::CharError;
-use super::port::{Port, Sink};
-use super::stream;
+use super::address::{Address, is_unix, name, within};
+use super::port::{Patience, Port, Sink};
 use super::telnet::{self, TelnetSink};
-
-/// Connecting over TCP gives up after this long, so that a host that does not
-/// answer cannot hold up the caller for minutes.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The longest path a Unix socket's address holds, without its final 0.
-const LONGEST_PATH: usize = 107;
+use super::{CharError, Extra, stream};
 
 /// Descriptors taken from one message; the kernel closes further ones.
 const MAX_FDS: usize = 16;
@@ -53,29 +44,8 @@ pub struct Socket {
     pub reconnect: Duration,
 }
 
-/// A socket's address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// A path on the file system.
-    Unix(PathBuf),
-    /// A host and a port.
-    Inet(Inet),
-}
-
-/// An Internet address.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Inet {
-    /// Name or number. Empty: any (listening), this host (connecting).
-    pub host: String,
-    /// The port; 0 lets the system choose one to listen on.
-    pub port: u16,
-    /// Listen on the first free port from `port` to this one.
-    pub to: Option<u16>,
-    /// Whether to use IPv4; `None`: unless `ipv6` asks for that alone.
-    pub ipv4: Option<bool>,
-    /// Whether to use IPv6; `None`: unless `ipv4` asks for that alone.
-    pub ipv6: Option<bool>,
-}
+/// A connection that is being made.
+type Connecting = Receiver<Result<Arc<OwnedFd>, CharError>>;
 
 impl Socket {
     /// A client of the socket at `address`, other options as QEMU's defaults.
@@ -95,61 +65,73 @@ impl Socket {
         Socket { server: true, wait: false, ..Socket::to(address) }
     }
 
-    pub(super) fn open(self, port: &Arc<Port>) -> Result<(), CharError> {
-        if self.server { self.open_server(port) } else { self.open_client(port) }
+    pub(super) fn open(self, port: &Arc<Port>, patience: Patience) -> Result<(), CharError> {
+        if self.server {
+            self.open_server(port, patience)
+        } else {
+            self.open_client(port, patience)
+        }
     }
 
-    fn open_server(self, port: &Arc<Port>) -> Result<(), CharError> {
-        let (listener, name) = match &self.address {
-            Address::Unix(path) => {
-                let listener = listen_unix(path)?;
-                (OwnedFd::from(listener), format!("unix:{}", path.display()))
-            }
-            Address::Inet(inet) => {
-                let listener = listen_inet(inet)?;
-                let name = listener.local_addr().map(|at| self.name(at)).unwrap_or_default();
-                (OwnedFd::from(listener), name)
-            }
-        };
+    fn open_server(self, port: &Arc<Port>, patience: Patience) -> Result<(), CharError> {
+        let listener = self.address.listen(patience)?;
+        let name = name(&listener, self.telnet).ok_or_else(not_a_socket)?;
         port.set_filename(format!("{name},server"));
         let listen = |error| CharError::open("Failed to set socket to listening mode", error);
-        let first = if self.wait {
+        let clients = Arc::new(Clients::default());
+        let _ = port.extra.set(Extra::Clients(clients.clone()));
+        // A listener that was given to us may be in either mode.
+        rustix::io::ioctl_fionbio(&listener, false).map_err(|e| listen(e.into()))?;
+        let first = if self.wait && patience == Patience::Endless {
             notice(&format!("vmm: waiting for connection on: {name},server"));
-            let fd = accept_blocking(&listener).map_err(listen)?;
-            Some(self.begin(port, fd))
+            let fd = Arc::new(accept_blocking(&listener).map_err(listen)?);
+            clients.busy(true);
+            self.begin(port, &fd);
+            Some(fd)
         } else {
             None
         };
         rustix::io::ioctl_fionbio(&listener, true).map_err(|e| listen(e.into()))?;
-        port.spawn(move |local, port| self.serve(local, port, listener, first));
+        port.spawn(move |local, port| self.serve(local, port, listener, clients, first));
         Ok(())
     }
 
-    fn open_client(self, port: &Arc<Port>) -> Result<(), CharError> {
+    fn open_client(self, port: &Arc<Port>, patience: Patience) -> Result<(), CharError> {
+        port.set_filename(self.unconnected());
         if !self.reconnect.is_zero() {
-            port.set_filename(self.client_name(None));
+            if matches!(self.address, Address::Fd(_)) {
+                let text = "a socket that was passed cannot be connected anew";
+                return Err(CharError::Open(text.to_owned()));
+            }
             port.spawn(move |local, port| self.keep_connected(local, port));
             return Ok(());
         }
-        let connection = self.address.connect()?;
-        port.set_filename(self.client_name(Some(&connection)));
-        let fd = self.begin(port, connection.fd);
-        port.spawn(move |local, port| async move {
-            self.connection(&local, &port, fd, async || std::future::pending().await).await;
-        });
+        let address = self.address.clone();
+        match within(patience, move || address.connect()) {
+            Ok(connected) => {
+                let fd = connected?;
+                let name = name(&fd, self.telnet).ok_or_else(not_a_socket)?;
+                port.set_filename(name);
+                self.begin(port, &fd);
+                port.spawn(move |local, port| async move { self.once(&local, &port, fd).await });
+            }
+            Err(Some(connecting)) => {
+                port.spawn(move |local, port| self.finish_connecting(local, port, connecting));
+            }
+            Err(None) => {
+                let error = io::Error::from(io::ErrorKind::OutOfMemory);
+                return Err(CharError::open("Failed to connect to socket", error));
+            }
+        }
         Ok(())
     }
 
-    fn name(&self, at: SocketAddr) -> String {
-        // An IPv6 address prints in brackets.
-        format!("{}:{at}", if self.telnet { "telnet" } else { "tcp" })
-    }
-
-    fn client_name(&self, connection: Option<&Connection>) -> String {
-        match (&self.address, connection) {
+    /// What a client is called that has no connection.
+    fn unconnected(&self) -> String {
+        match (&self.address, self.telnet) {
             (Address::Unix(_), _) => "unix:".to_owned(),
-            (_, Some(Connection { local: Some(local), .. })) => self.name(*local),
-            _ => self.name(SocketAddr::from(([0, 0, 0, 0], 0))),
+            (_, true) => "telnet:0.0.0.0:0".to_owned(),
+            (_, false) => "tcp:0.0.0.0:0".to_owned(),
         }
     }
 
@@ -158,26 +140,54 @@ impl Socket {
         self,
         local: Local,
         port: Arc<Port>,
-        listener: OwnedFd,
+        listener: Arc<OwnedFd>,
+        clients: Arc<Clients>,
         mut first: Option<Arc<OwnedFd>>,
     ) {
         let Ok(listener) = local.watch(listener) else { return };
         loop {
             let fd = match first.take() {
                 Some(fd) => fd,
-                None => match listener.io(Direction::Read, accept).await {
-                    Ok(fd) => self.begin(&port, fd),
-                    Err(error) => {
-                        // Out of descriptors perhaps: later there may be some.
-                        tracing::warn!(label = port.label, "accept: {}", super::reason(&error));
-                        local.sleep(Duration::from_secs(1)).await;
-                        continue;
-                    }
-                },
+                None => {
+                    let accepted = listener.io(Direction::Read, |fd| accept(fd));
+                    let fd = match race(clients.handed(), accepted).await {
+                        Either::Left(fd) | Either::Right(Ok(fd)) => Arc::new(fd),
+                        Either::Right(Err(error)) => {
+                            // Out of descriptors perhaps: later there may be some.
+                            tracing::warn!(label = port.label, "accept: {}", super::reason(&error));
+                            local.sleep(Duration::from_secs(1)).await;
+                            continue;
+                        }
+                    };
+                    clients.busy(true);
+                    self.begin(&port, &fd);
+                    fd
+                }
             };
             // What a client left unread goes when the next one wants in.
             self.connection(&local, &port, fd, async || listener.readable().await).await;
+            clients.busy(false);
         }
+    }
+
+    /// The task of a client whose connection was not there at once.
+    async fn finish_connecting(self, local: Local, port: Arc<Port>, connecting: Connecting) {
+        match local.pool(move || connecting.recv()).await {
+            Ok(Ok(Ok(fd))) => {
+                if let Some(name) = name(&fd, self.telnet) {
+                    port.set_filename(name);
+                }
+                self.begin(&port, &fd);
+                self.once(&local, &port, fd).await;
+            }
+            Ok(Ok(Err(error))) => tracing::warn!("chardev '{}': {error}", port.label),
+            other => tracing::warn!("chardev '{}': not connected: {other:?}", port.label),
+        }
+    }
+
+    /// A client's one connection.
+    async fn once(self, local: &Local, port: &Port, fd: Arc<OwnedFd>) {
+        self.connection(local, port, fd, async || std::future::pending().await).await;
     }
 
     /// A reconnecting client's task.
@@ -185,9 +195,11 @@ impl Socket {
         loop {
             let address = self.address.clone();
             match local.pool(move || address.connect()).await {
-                Ok(Ok(connection)) => {
-                    port.set_filename(self.client_name(Some(&connection)));
-                    let fd = self.begin(&port, connection.fd);
+                Ok(Ok(fd)) => {
+                    if let Some(name) = name(&fd, self.telnet) {
+                        port.set_filename(name);
+                    }
+                    self.begin(&port, &fd);
                     // What a server left goes when it is time to connect anew.
                     let reconnect = async || local.sleep(self.reconnect).await;
                     self.connection(&local, &port, fd, reconnect).await;
@@ -201,20 +213,18 @@ impl Socket {
 
     /// Makes a connected socket the port's peer. At once, not with the loop's
     /// next turn, so that nothing written meanwhile is discarded.
-    fn begin(&self, port: &Port, fd: OwnedFd) -> Arc<OwnedFd> {
-        let fd = Arc::new(fd);
-        if self.nodelay && matches!(self.address, Address::Inet(_)) {
-            let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
+    fn begin(&self, port: &Port, fd: &Arc<OwnedFd>) {
+        if self.nodelay && !is_unix(fd) {
+            let _ = rustix::net::sockopt::set_tcp_nodelay(fd, true);
         }
         let sink = SocketSink(fd.clone());
         if self.telnet {
             // Fits: nothing was sent on this socket before.
-            let _ = send(&fd, &telnet::GREETING, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+            let _ = send(fd, &telnet::GREETING, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
             port.opened(Box::new(TelnetSink::new(sink)));
         } else {
             port.opened(Box::new(sink));
         }
-        fd
     }
 
     /// Serves one connection to its end.
@@ -225,9 +235,9 @@ impl Socket {
         fd: Arc<OwnedFd>,
         give_up: impl AsyncFn(),
     ) {
+        let unix = is_unix(&fd);
         let Ok(stream) = local.watch(fd) else { return port.closed() };
         let mut telnet = self.telnet.then(telnet::Filter::default);
-        let unix = matches!(self.address, Address::Unix(_));
         let read = |fd: &OwnedFd, buf: &mut [u8]| loop {
             let count = if unix { read_with_fds(fd, buf, port)? } else { stream::read(fd, buf)? };
             let Some(filter) = &mut telnet else { return Ok(count) };
@@ -244,92 +254,51 @@ impl Socket {
     }
 }
 
-/// A connected socket in non-blocking mode.
-struct Connection {
-    fd: OwnedFd,
-    /// Our own address, of a TCP connection we made.
-    local: Option<SocketAddr>,
+fn not_a_socket() -> CharError {
+    CharError::open("Failed to set up the descriptor", rustix::io::Errno::NOTSOCK)
 }
 
-impl Address {
-    /// Connects; TCP within [`CONNECT_TIMEOUT`] for each address of the host.
-    fn connect(&self) -> Result<Connection, CharError> {
-        let failed = |error| CharError::open("Failed to connect to socket", error);
-        match self {
-            Address::Unix(path) => {
-                check_path(path)?;
-                let stream = UnixStream::connect(path).map_err(failed)?;
-                stream.set_nonblocking(true).map_err(failed)?;
-                Ok(Connection { fd: stream.into(), local: None })
+/// The way to hand a connected client to a server.
+#[derive(Default)]
+pub(super) struct Clients {
+    state: Mutex<Handed>,
+    came: Notify,
+}
+
+#[derive(Default)]
+struct Handed {
+    /// A client is being served.
+    busy: bool,
+    fd: Option<OwnedFd>,
+}
+
+impl Clients {
+    pub(super) fn offer(&self, fd: OwnedFd) -> bool {
+        if name(&fd, false).is_none() || rustix::io::ioctl_fionbio(&fd, true).is_err() {
+            return false;
+        }
+        let mut state = self.state.lock();
+        if state.busy || state.fd.is_some() {
+            return false;
+        }
+        state.fd = Some(fd);
+        drop(state);
+        self.came.notify();
+        true
+    }
+
+    fn busy(&self, busy: bool) {
+        self.state.lock().busy = busy;
+    }
+
+    async fn handed(&self) -> OwnedFd {
+        loop {
+            if let Some(fd) = self.state.lock().fd.take() {
+                return fd;
             }
-            Address::Inet(inet) => {
-                let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-                for address in inet.resolve("localhost", inet.port)? {
-                    match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-                        Ok(stream) => {
-                            stream.set_nonblocking(true).map_err(failed)?;
-                            let local = stream.local_addr().ok();
-                            return Ok(Connection { fd: stream.into(), local });
-                        }
-                        Err(error) => last = error,
-                    }
-                }
-                Err(failed(last))
-            }
+            self.came.notified().await;
         }
     }
-}
-
-impl Inet {
-    /// The addresses of the host that the options allow, at least one.
-    fn resolve(&self, default_host: &str, port: u16) -> Result<Vec<SocketAddr>, CharError> {
-        let host = if self.host.is_empty() { default_host } else { &self.host };
-        let failed = |why: &str| {
-            CharError::Open(format!("address resolution failed for {host}:{port}: {why}"))
-        };
-        let all = (host, port).to_socket_addrs().map_err(|e| failed(&super::reason(&e)))?;
-        let v4 = self.ipv4.unwrap_or(self.ipv6 != Some(true));
-        let v6 = self.ipv6.unwrap_or(self.ipv4 != Some(true));
-        let found: Vec<_> = all.filter(|at| if at.is_ipv4() { v4 } else { v6 }).collect();
-        if found.is_empty() {
-            return Err(failed("it has no address of the wanted family"));
-        }
-        Ok(found)
-    }
-}
-
-fn check_path(path: &Path) -> Result<(), CharError> {
-    match path.as_os_str().len() {
-        0 => Err(CharError::Open("UNIX socket path is empty".to_owned())),
-        1..=LONGEST_PATH => Ok(()),
-        _ => Err(CharError::Open(format!(
-            "UNIX socket path '{}' is too long: it must be less than 108 bytes",
-            path.display()
-        ))),
-    }
-}
-
-fn listen_unix(path: &Path) -> Result<UnixListener, CharError> {
-    check_path(path)?;
-    // A socket left by an earlier run; never a file of another kind.
-    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
-        let _ = std::fs::remove_file(path);
-    }
-    UnixListener::bind(path).map_err(|error| CharError::open("Failed to bind socket", error))
-}
-
-fn listen_inet(inet: &Inet) -> Result<TcpListener, CharError> {
-    let any = if inet.ipv6 == Some(true) { "::" } else { "0.0.0.0" };
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for port in inet.port..=inet.to.unwrap_or(inet.port).max(inet.port) {
-        for address in inet.resolve(any, port)? {
-            match TcpListener::bind(address) {
-                Ok(listener) => return Ok(listener),
-                Err(error) => last = error,
-            }
-        }
-    }
-    Err(CharError::open("Failed to bind socket", last))
 }
 
 fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
@@ -372,6 +341,10 @@ struct SocketSink(Arc<OwnedFd>);
 impl Sink for SocketSink {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         Ok(send(self.0.as_fd(), data, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
+    }
+
+    fn fd(&self) -> Option<Arc<OwnedFd>> {
+        Some(self.0.clone())
     }
 
     fn hang_up(&mut self) {

@@ -71,7 +71,6 @@ impl Stdio {
                 }
             }
         };
-        port.set_filename("stdio".to_owned());
         port.opened(Box::new(StdioSink(FdSink(output.clone()))));
         port.spawn(move |local, port| async move {
             let Ok(output) = local.watch(output) else { return };
@@ -183,6 +182,10 @@ struct StdioSink(FdSink);
 impl Sink for StdioSink {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.0.write(data)
+    }
+
+    fn fd(&self) -> Option<Arc<OwnedFd>> {
+        self.0.fd()
     }
 }
 

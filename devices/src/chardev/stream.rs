@@ -25,6 +25,10 @@ impl Sink for FdSink {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         Ok(rustix::io::write(&self.0, data)?)
     }
+
+    fn fd(&self) -> Option<Arc<OwnedFd>> {
+        Some(self.0.clone())
+    }
 }
 
 /// Input by `read(2)`.

@@ -5,6 +5,8 @@
 //! being kept, and breaks are passed on.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use super::port::Sink;
 
@@ -109,6 +111,10 @@ impl<S: Sink> Sink for TelnetSink<S> {
 
     fn hang_up(&mut self) {
         self.to.hang_up();
+    }
+
+    fn fd(&self) -> Option<Arc<OwnedFd>> {
+        self.to.fd()
     }
 }
 

@@ -4,6 +4,7 @@
 //! running. Arguments are typed and checked before they come here, but their values are a
 //! client's.
 
+mod chardev;
 mod command_line;
 pub mod fd;
 mod hmp;

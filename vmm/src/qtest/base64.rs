@@ -3,7 +3,7 @@
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Encodes bytes.
-pub(super) fn encode(bytes: &[u8]) -> String {
+pub(crate) fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let value = group.iter().fold(0u32, |value, byte| value << 8 | u32::from(*byte));
@@ -41,6 +41,23 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Decodes text in which anything that is no digit is skipped, padding and incomplete groups too,
+/// as clients are used to.
+pub(crate) fn decode_leniently(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut value, mut bits) = (0u32, 0);
+    for digit in text.bytes().filter_map(digit) {
+        value = value << 6 | digit;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((value >> bits) as u8);
+            value &= (1 << bits) - 1;
+        }
+    }
+    bytes
+}
+
 fn digit(byte: u8) -> Option<u32> {
     ALPHABET.iter().position(|other| *other == byte).and_then(|place| u32::try_from(place).ok())
 }
@@ -69,9 +86,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn leniently_what_is_no_digit_is_skipped() {
+        assert_eq!(decode_leniently("Zm 9v\nYg"), b"foob");
+        assert_eq!(decode_leniently("Zg==Zg=="), [b'f', 6, 0x60]);
+        assert_eq!(decode_leniently("%"), b"");
+    }
+
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(bytes: Vec<u8>) {
+            prop_assert_eq!(decode_leniently(&encode(&bytes)), bytes.clone());
             prop_assert_eq!(decode(&encode(&bytes)), Some(bytes));
         }
 

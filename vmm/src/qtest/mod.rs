@@ -19,7 +19,7 @@
 //! sizes, the timers run by one command and the interrupt changes kept for it are bounded, and
 //! what is wrong is answered by `FAIL` with the reason.
 
-mod base64;
+pub(crate) mod base64;
 mod command;
 mod frontend;
 #[cfg(test)]

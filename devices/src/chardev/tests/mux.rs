@@ -24,7 +24,7 @@ fn rig(room: usize) -> Rig {
     let quit = move || {
         q.fetch_add(1, Ordering::SeqCst);
     };
-    let mux = Mux::new(base, &on, Some(ESCAPE), quit).unwrap();
+    let mux = Mux::new(("m", "mux"), base, &on, Some(ESCAPE), quit).unwrap();
     let slots = [(); 2].map(|()| {
         let (slot, recorder) = (mux.slot().unwrap(), Recorder::with_room(room));
         slot.attach(recorder.clone()).unwrap();
@@ -32,9 +32,8 @@ fn rig(room: usize) -> Rig {
     });
     let user = UnixStream::connect(path).unwrap();
     user.set_read_timeout(Some(LONG)).unwrap();
-    for (_, recorder) in &slots {
-        recorder.until_log(&["Opened"]);
-    }
+    slots[0].1.until_log(&["Opened"]);
+    slots[1].1.until_log(&["Opened", "MuxOut"]);
     Rig { mux, user, quits, slots, _dir, _thread }
 }
 
@@ -45,15 +44,19 @@ fn the_keyboard_goes_to_one_and_output_comes_from_all() {
     rig.user.write_all(b"one\x01ctwo\x01cthree\x01\x01.\x01zfour\x01b").unwrap();
     from_a.until_data(b"onethree\x01.four");
     from_b.until_data(b"two");
-    from_a.until_log(&["Opened", "Break"]);
+    from_a.until_log(&["Opened", "MuxOut", "MuxIn", "Break"]);
+    from_b.until_log(&["Opened", "MuxOut", "MuxIn", "MuxOut"]);
     a.write(b"<a>");
     b.write(b"<b>");
     assert_eq!(read_exactly(&mut rig.user, 6), b"<a><b>");
-    assert_eq!((a.label(), a.filename()), ("m", rig.mux.base().filename()));
+    assert_eq!((a.label(), a.filename().as_str()), ("m", "mux"));
     assert!(a.attach(Recorder::with_room(0)).is_err());
-    rig.mux.slot().unwrap();
-    rig.mux.slot().unwrap();
+    let others = [rig.mux.slot().unwrap(), rig.mux.slot().unwrap()];
     assert!(rig.mux.slot().is_err());
+    assert_eq!(rig.mux.users(), 2);
+    // One that goes makes room.
+    drop(others);
+    drop(rig.mux.slot().unwrap());
 }
 
 #[test]
@@ -131,10 +134,10 @@ fn a_peer_that_comes_again_is_announced() {
     let path = rig._dir.as_path().join("sock");
     drop(rig.user);
     let (slot, recorder) = &rig.slots[1];
-    recorder.until_log(&["Opened", "Closed"]);
+    recorder.until_log(&["Opened", "MuxOut", "Closed"]);
     assert_eq!(slot.write(&[0; 100_000]), 100_000);
     let mut user = UnixStream::connect(path).unwrap();
-    recorder.until_log(&["Opened", "Closed", "Opened"]);
+    recorder.until_log(&["Opened", "MuxOut", "Closed", "Opened", "MuxOut"]);
     slot.write(b"banner");
     assert_eq!(read_exactly(&mut user, 6), b"banner");
     // Without the mux the slots are dead, and harmless.
