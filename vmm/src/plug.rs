@@ -7,6 +7,7 @@ use resources::class::Class;
 use resources::props::Overrides;
 use resources::request::Requests;
 
+use crate::cli::config::Global;
 use crate::cli::keyval::Pairs;
 use crate::machine::Board;
 
@@ -45,6 +46,18 @@ fn hint(error: &resources::class::CreateError) -> String {
         resources::class::CreateError::Prop(error) => did_you_mean(error.hint()),
         _ => String::new(),
     }
+}
+
+/// Why a `-global` is of no use: no driver has that name, or the driver lacks the property. It is
+/// no error, as scripts give defaults for devices that a machine may lack.
+pub fn unused(global: &Global) -> Option<String> {
+    let Global { driver, property, value } = global;
+    let why = match Class::find(CLASSES, driver) {
+        Err(unknown) => format!("there is no such driver{}", did_you_mean(unknown.nearest)),
+        Ok(class) if class.props.iter().any(|prop| prop.name == property) => return None,
+        Ok(_) => "the driver has no such property".to_owned(),
+    };
+    Some(format!("\"-global {driver}.{property}={value}\" not used: {why}"))
 }
 
 /// Makes the devices of `-device`, in order.

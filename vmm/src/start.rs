@@ -286,6 +286,9 @@ fn build(
     let machine = machine::find(config.machine.as_deref())
         .map_err(|error| StartError(format!("-machine {error}")))?;
     refuse_unsupported(config)?;
+    for warning in config.globals.iter().filter_map(plug::unused) {
+        tracing::warn!("{warning}");
+    }
     let topology = Topology::parse(config.smp.iter())
         .and_then(|topology| {
             topology.check_machine(machine.name, machine.max_cpus).map(|()| topology)

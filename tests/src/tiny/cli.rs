@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::json;
+
 use super::{SOON, expect_equal};
 use crate::rig::Result;
+use crate::rig::qmp::Qmp;
 use crate::rig::registry::{Ctx, Test};
 use crate::rig::vm::{Peer, Process};
 
@@ -14,6 +17,10 @@ pub(super) fn tests() -> Vec<Test> {
         Test::tiny("cli::wrong_images", 60, wrong_images),
         Test::tiny("cli::version_and_help", 60, version_and_help),
         Test::tiny("cli::no_kvm", 60, no_kvm),
+        Test::tiny("cli::configuration_files", 60, configuration_files),
+        Test::tiny("cli::one_road", 60, one_road),
+        Test::tiny("cli::warnings", 60, warnings),
+        Test::tiny("cli::privileges", 60, privileges),
     ]
 }
 
@@ -39,7 +46,7 @@ fn expect_refusal(command: &mut Command, words: &[&str]) -> Result {
 
 /// A wrong option or value is named, with the nearest right one where there is one.
 fn wrong_options(ctx: &Ctx) -> Result {
-    let cases: [(&[&str], &[&str]); 16] = [
+    let cases: [(&[&str], &[&str]); 22] = [
         (&["-kernle", "x"], &["-kernle", "-kernel"]),
         (&["--apend", "x"], &["apend", "append"]),
         (&["-no-reboot=1"], &["-no-reboot=1"]),
@@ -56,6 +63,12 @@ fn wrong_options(ctx: &Ctx) -> Result {
         (&["-device", "isa-seria", "-S"], &["isa-seria", "isa-serial"]),
         (&["-qmp", "unix:/nonexistent/qmp", "-S"], &["-qmp", "/nonexistent/qmp"]),
         (&["kernel"], &["kernel"]),
+        (&["-sandbox", "on"], &["seccomp is not compiled into this build"]),
+        (&["-trace", "events=x"], &["no trace events"]),
+        (&["-readconfig", "/nonexistent"], &["read config /nonexistent", "No such file"]),
+        (&["-writeconfig", "/nonexistent/x", "-S"], &["-writeconfig", "No such file"]),
+        (&["-set", "device.a.b=c"], &["there is no device \"a\" defined"]),
+        (&["-runas", "no-such-user", "-S"], &["User \"no-such-user\" doesn't exist"]),
     ];
     for (arguments, words) in cases {
         let mut command = Command::new(program(ctx));
@@ -137,5 +150,126 @@ fn no_kvm(ctx: &Ctx) -> Result {
         command.arg(program(ctx)).args(["-nodefaults", "-display", "none", "-S"]);
         expect_refusal(&mut command, &["/dev/kvm", reason])?;
     }
+    Ok(())
+}
+
+/// A machine without a guest, with a monitor at `ctx.dir/qmp`, and what is added.
+fn no_guest(ctx: &Ctx, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program(ctx));
+    command.args(["-M", "none", "-nodefaults", "-display", "none", "-qmp"]);
+    command.arg(format!("unix:{},server=on,wait=off", ctx.dir.join("qmp").display()));
+    command.args(arguments);
+    command
+}
+
+/// What `-writeconfig` writes, `-readconfig` takes: it writes the same once more. The wrong line of
+/// a file is named.
+fn configuration_files(ctx: &Ctx) -> Result {
+    let path = |name: &str| ctx.dir.join(name).to_string_lossy().into_owned();
+    let (first, second) = (path("first"), path("second"));
+    let given =
+        ["-chardev", "null,id=a", "-global", "isa-serial.index=1", "-rtc", "base=utc,clock=vm"];
+    let mut process = Process::start(no_guest(ctx, &given).args(["-writeconfig", &first]))?;
+    Qmp::connect(&ctx.dir.join("qmp"), SOON)?.execute("quit", json!({}))?;
+    expect_equal("exit code", process.exit_code(SOON)?, 0)?;
+    let text = std::fs::read_to_string(&first)?;
+    expect_equal(&text, text.starts_with("# qemu config file\n\n[chardev \"a\"]\n"), true)?;
+
+    let files = ["-readconfig", &first, "-writeconfig", &second, "-writeconfig", "-"];
+    let mut process = Process::start(&mut no_guest(ctx, &files))?;
+    let mut qmp = Qmp::connect(&ctx.dir.join("qmp"), SOON)?;
+    qmp.execute("quit", json!({}))?;
+    expect_equal("exit code", process.exit_code(SOON)?, 0)?;
+    expect_equal("read back", std::fs::read_to_string(&second)?, text.clone())?;
+    expect_equal("on stdout", process.stdout().wait_for_end(SOON)?, text)?;
+
+    std::fs::write(&first, "[machine]\n  typ = \"none\"\n")?;
+    let place = format!("{first}:2");
+    expect_refusal(&mut no_guest(ctx, &["-readconfig", &first]), &[&place, "'typ'", "'type'"])
+}
+
+/// What `-help` says of a parameter, query-command-line-options says too.
+fn one_road(ctx: &Ctx) -> Result {
+    let mut help = Process::start(Command::new(program(ctx)).arg("-help"))?;
+    expect_equal("exit code", help.exit_code(SOON)?, 0)?;
+    let help = help.stdout().wait_for_end(SOON)?;
+    let _process = Process::start(&mut no_guest(ctx, &[]))?;
+    let mut qmp = Qmp::connect(&ctx.dir.join("qmp"), SOON)?;
+    let options = qmp.execute("query-command-line-options", json!({}))?;
+    let parameters = options.as_array().into_iter().flatten();
+    let parameters = parameters.filter_map(|option| option["parameters"].as_array()).flatten();
+    let mut seen = 0;
+    for parameter in parameters {
+        let name = parameter["name"].as_str().unwrap_or_default();
+        let first = parameter["help"].as_str().unwrap_or_default().split(' ').next();
+        let line = |line: &str| {
+            line.trim_start().starts_with(&format!("{name}="))
+                && first.is_some_and(|word| line.contains(word))
+        };
+        // What -global takes has a form of its own there.
+        if !["driver", "property", "value"].contains(&name) {
+            expect_equal(&parameter.to_string(), help.lines().any(line), true)?;
+        }
+        seen += 1;
+    }
+    expect_equal("many parameters", seen > 40, true)
+}
+
+/// What is useless but harmless is warned of, with the time if that is wanted.
+fn warnings(ctx: &Ctx) -> Result {
+    for (options, stamped) in [(&["-S"][..], false), (&["-msg", "timestamp=on"], true)] {
+        let mut command = no_guest(ctx, &["-global", "isa-seria.index=1"]);
+        let mut process = Process::start(command.args(options))?;
+        Qmp::connect(&ctx.dir.join("qmp"), SOON)?.execute("quit", json!({}))?;
+        expect_equal("exit code", process.exit_code(SOON)?, 0)?;
+        let said = process.wait_for_stderr(SOON)?;
+        let (time, message) = said.split_once("vmm: warning: ").unwrap_or(("", &said));
+        expect_equal(
+            "the warning",
+            message,
+            "\"-global isa-seria.index=1\" not used: there is no such driver (did you mean \
+             'isa-serial'?)\n",
+        )?;
+        let is_time = time.len() > 20 && time.contains('T') && time.ends_with("Z ");
+        expect_equal(&format!("time in {said}"), (is_time, time.is_empty()), (stamped, !stamped))?;
+        std::fs::remove_file(ctx.dir.join("qmp"))?;
+    }
+    Ok(())
+}
+
+/// All threads change their user, and the process its root, before the first command is taken. Who
+/// may not do that is told.
+fn privileges(ctx: &Ctx) -> Result {
+    let root = ctx.dir.join("root");
+    std::fs::create_dir_all(&root)?;
+    let root = std::fs::canonicalize(root)?.to_string_lossy().into_owned();
+    let options = ["-chroot", &root, "-runas", "65534:65533"];
+    if !rustix::process::geteuid().is_root() {
+        return expect_refusal(&mut no_guest(ctx, &options), &["chroot failed"]);
+    }
+    let process = Process::start(&mut no_guest(ctx, &options))?;
+    let mut qmp = Qmp::connect(&ctx.dir.join("qmp"), SOON)?;
+    qmp.execute("query-status", json!({}))?;
+    let proc = format!("/proc/{}", process.id());
+    expect_equal(
+        "root",
+        std::fs::read_link(format!("{proc}/root"))?.to_string_lossy(),
+        root.into(),
+    )?;
+    let mut threads = 0;
+    for task in std::fs::read_dir(format!("{proc}/task"))? {
+        let status = std::fs::read_to_string(task?.path().join("status"))?;
+        for line in ["Uid:\t65534\t65534\t65534\t65534", "Gid:\t65533\t65533\t65533\t65533"] {
+            expect_equal(&status, status.lines().any(|other| other == line), true)?;
+        }
+        expect_equal(
+            &status,
+            status.lines().any(|line| line.trim_end() == "Groups:\t65533"),
+            true,
+        )?;
+        threads += 1;
+    }
+    expect_equal("several threads", threads > 1, true)?;
+    qmp.execute("quit", json!({}))?;
     Ok(())
 }
