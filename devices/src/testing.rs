@@ -8,6 +8,7 @@ use resources::hv::fake::Fake;
 use resources::irq::{Irq, Wire};
 use resources::request::{Mailbox, Request};
 
+use crate::chardev::{Control, ModemLines};
 use crate::isa::CharBackend;
 
 /// A mailbox that remembers.
@@ -35,6 +36,11 @@ pub(crate) struct TestChar {
     /// Bytes it takes before it blocks.
     pub(crate) room: usize,
     pub(crate) accepts: usize,
+    pub(crate) controls: Vec<Control>,
+    /// The modem's lines, if there is a modem.
+    pub(crate) lines: Option<ModemLines>,
+    /// What a device left when it went.
+    pub(crate) pushed: Vec<u8>,
 }
 
 /// A back end with limited room.
@@ -63,8 +69,21 @@ impl CharBackend for TestBackend {
         taken
     }
 
+    fn push(&mut self, bytes: &[u8]) -> usize {
+        self.0.lock().pushed.extend_from_slice(bytes);
+        bytes.len()
+    }
+
     fn accept_input(&mut self) {
         self.0.lock().accepts += 1;
+    }
+
+    fn control(&mut self, control: Control) {
+        self.0.lock().controls.push(control);
+    }
+
+    fn modem_lines(&mut self) -> Option<ModemLines> {
+        self.0.lock().lines
     }
 }
 

@@ -5,7 +5,8 @@
 //! - [`DebugExit`], region 0: 1 to 8 bytes, by default 2 at port 0x501 (`isa-debug-exit`).
 //!
 //! Runs on vCPU threads under the device's mutex. A hostile guest can make the host write what it
-//! sends to the console's back end, one byte each; what the back end does not take is lost.
+//! sends to the console's back end, one byte each. Of what that does not take 64 KiB are kept, and
+//! the rest is lost, for the guest cannot be made to wait.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use resources::props::{Kind, Prop};
 use resources::request::{Request, Requests};
 use resources::state::{Blob, StateError};
 
-use super::CharBackend;
+use super::{Attached, CharBackend};
 use crate::chardev::{CharError, CharFrontend, Chardev};
 use crate::class::Ctx;
 
@@ -86,7 +87,7 @@ impl DebugCon {
         chardev: Arc<Chardev>,
     ) -> Result<Arc<DeviceCell<DebugCon>>, CharError> {
         chardev.attach(Arc::new(Discard))?;
-        Ok(DebugCon::new(name, Box::new(chardev)))
+        Ok(DebugCon::new(name, Box::new(Attached(chardev))))
     }
 
     /// How one is made by name.
@@ -141,7 +142,7 @@ impl Device for DebugCon {
 
     fn write(&mut self, _: At, data: &[u8]) {
         if let Some(byte) = data.first() {
-            self.backend.write(&[*byte]);
+            self.backend.push(&[*byte]);
         }
     }
 
@@ -252,7 +253,7 @@ mod tests {
         let cell = DebugCon::new("debugcon", Box::new(backend.clone()));
         assert_eq!(inb(&mut *cell.lock(), 0), 0xe9);
         outb(&mut *cell.lock(), 0, b'!');
-        assert_eq!(backend.take(), b"!");
+        assert_eq!(backend.0.lock().pushed, b"!");
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod serial;
 
 use std::sync::Arc;
 
-use crate::chardev::Chardev;
+use crate::chardev::{Chardev, Control, ModemLines};
 
 /// The host side of a device that moves single bytes.
 ///
@@ -22,17 +22,55 @@ pub trait CharBackend: Send {
     /// Takes as many bytes as it can and returns how many. After it took fewer than it was given,
     /// it tells the device once there is room again.
     fn write(&mut self, bytes: &[u8]) -> usize;
+
+    /// As `write`, from a device that cannot wait or is about to go: what is not taken at once is
+    /// kept and sent later, if it is not too much.
+    fn push(&mut self, bytes: &[u8]) -> usize {
+        self.write(bytes)
+    }
+
     /// The device has room for input again after it had none.
     fn accept_input(&mut self);
+
+    /// Does something to the line, where there is one.
+    fn control(&mut self, control: Control) {
+        let _ = control;
+    }
+
+    /// The lines from the modem, where there are some.
+    fn modem_lines(&mut self) -> Option<ModemLines> {
+        None
+    }
 }
 
-impl CharBackend for Arc<Chardev> {
+/// A chardev whose front end a device is, until this is dropped.
+struct Attached(Arc<Chardev>);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.0.detach();
+    }
+}
+
+impl CharBackend for Attached {
     fn write(&mut self, bytes: &[u8]) -> usize {
-        Chardev::write(self, bytes)
+        self.0.write(bytes)
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> usize {
+        self.0.push(bytes)
     }
 
     fn accept_input(&mut self) {
-        Chardev::accept_input(self);
+        self.0.accept_input();
+    }
+
+    fn control(&mut self, control: Control) {
+        self.0.control(control);
+    }
+
+    fn modem_lines(&mut self) -> Option<ModemLines> {
+        self.0.modem_lines()
     }
 }
 

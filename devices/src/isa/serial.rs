@@ -22,9 +22,10 @@ use resources::irq::Irq;
 use resources::props::{Kind, Prop};
 use resources::state::{Blob, StateError, invalid};
 
+use self::front::Front;
 use self::state::{Received, Registers};
-use super::{CharBackend, NullBackend};
-use crate::chardev::{CharError, CharEvent, CharFrontend, Chardev};
+use super::{Attached, CharBackend, NullBackend};
+use crate::chardev::{CharError, Chardev};
 use crate::class::Ctx;
 
 /// Size of the register region in bytes.
@@ -65,8 +66,9 @@ const FCR_CLEAR_RX: u8 = 0x02;
 const FCR_CLEAR_TX: u8 = 0x04;
 const FCR_KEPT: u8 = 0xc9;
 
-/// Line control register: divisor latch access.
+/// Line control register: divisor latch access, break.
 const LCR_DLAB: u8 = 0x80;
+const LCR_BREAK: u8 = 0x40;
 
 /// Modem control register.
 const MCR_DTR: u8 = 0x01;
@@ -103,8 +105,14 @@ pub struct Serial {
     /// Virtual times at which the transmitter sends and the receiver times out.
     tx_due: Option<u64>,
     rx_due: Option<u64>,
+    /// When to look at the modem's lines.
+    lines_due: Option<u64>,
     /// When the timer will fire.
     armed: Option<u64>,
+
+    /// The modem's lines when last looked at, as in the modem status register.
+    lines: u8,
+    told: line::Told,
 }
 
 impl Serial {
@@ -178,7 +186,10 @@ impl Serial {
                 regs: Registers::default(),
                 tx_due: None,
                 rx_due: None,
+                lines_due: None,
                 armed: None,
+                lines: line::ALL_ON,
+                told: line::Told::default(),
             }
         })
     }
@@ -186,6 +197,7 @@ impl Serial {
     /// Replaces the back end. What the old one has not taken goes to the new one.
     pub fn set_backend(&mut self, backend: Box<dyn CharBackend>) {
         self.backend = backend;
+        self.meet_line();
         self.flush();
         self.backend.accept_input();
     }
@@ -270,11 +282,7 @@ impl Serial {
 
     /// Arms the timer for what is due first. A timer that is armed too early is left alone.
     fn schedule(&mut self) {
-        let due = match (self.tx_due, self.rx_due) {
-            (Some(tx), Some(rx)) => Some(tx.min(rx)),
-            (tx, rx) => tx.or(rx),
-        };
-        if let Some(due) = due
+        if let Some(due) = [self.tx_due, self.rx_due, self.lines_due].into_iter().flatten().min()
             && self.armed.is_none_or(|armed| armed > due)
         {
             self.armed = Some(due);
@@ -295,6 +303,10 @@ impl Serial {
         }
         if self.tx_due.is_some_and(|due| due <= now) {
             self.flush();
+        }
+        if self.lines_due.is_some_and(|due| due <= now) {
+            self.look_at_lines();
+            self.update_irq();
         }
         self.schedule();
     }
@@ -368,10 +380,10 @@ impl Serial {
         lsr
     }
 
-    /// The modem lines: all on, as of a cable to a listening peer; in loopback our own outputs.
+    /// The modem lines; in loopback our own outputs.
     fn modem_lines(&self) -> u8 {
         if self.regs.mcr & MCR_LOOP == 0 {
-            return MSR_DCD | MSR_DSR | MSR_CTS;
+            return self.lines;
         }
         [(MCR_DTR, MSR_DSR), (MCR_RTS, MSR_CTS), (MCR_OUT1, MSR_RI), (MCR_OUT2, MSR_DCD)]
             .into_iter()
@@ -384,11 +396,8 @@ impl Serial {
         let was_loop = self.regs.mcr & MCR_LOOP != 0;
         self.regs.mcr = value & MCR_KEPT;
         let after = self.modem_lines();
-        // Each delta bit is four below its line; that of the ring indicator marks its end only.
-        self.regs.modem_deltas |= ((before ^ after) >> 4) & !MSR_TERI;
-        if before & MSR_RI != 0 && after & MSR_RI == 0 {
-            self.regs.modem_deltas |= MSR_TERI;
-        }
+        self.note_change(before, after);
+        self.tell_line();
         if was_loop && self.regs.mcr & MCR_LOOP == 0 {
             self.accept_input();
         }
@@ -467,7 +476,11 @@ impl Serial {
         if value & !self.regs.ier & IER_THRI != 0 && self.regs.tx.is_empty() {
             self.regs.tx_emptied = true;
         }
+        let newly = value & !self.regs.ier & IER_MSI != 0;
         self.regs.ier = value;
+        if newly {
+            self.look_later();
+        }
     }
 
     fn read_register(&mut self, offset: u64) -> u8 {
@@ -494,7 +507,10 @@ impl Serial {
                 self.regs.break_seen |= status & LSR_BI != 0;
                 status
             }
-            6 => self.modem_lines() | std::mem::take(&mut self.regs.modem_deltas),
+            6 => {
+                self.look_at_lines();
+                self.modem_lines() | std::mem::take(&mut self.regs.modem_deltas)
+            }
             7 => self.regs.scratch,
             _ => return 0xff,
         };
@@ -514,7 +530,10 @@ impl Serial {
             1 if latch => self.regs.divisor = u16::from_le_bytes([low, value]),
             1 => self.set_interrupt_enable(value),
             2 => self.set_fifo_control(value),
-            3 => self.regs.lcr = value,
+            3 => {
+                self.regs.lcr = value;
+                self.tell_line();
+            }
             4 => self.set_modem_control(value),
             7 => self.regs.scratch = value,
             // The status registers are for factory tests only.
@@ -530,37 +549,8 @@ impl Serial {
 /// When the chardev has a front end already.
 pub fn connect(port: &Arc<DeviceCell<Serial>>, chardev: Arc<Chardev>) -> Result<(), CharError> {
     chardev.attach(Arc::new(Front(Arc::downgrade(port))))?;
-    port.lock().set_backend(Box::new(chardev));
+    port.lock().set_backend(Box::new(Attached(chardev)));
     Ok(())
-}
-
-/// What the chardev calls.
-struct Front(Weak<DeviceCell<Serial>>);
-
-impl CharFrontend for Front {
-    fn can_receive(&self) -> usize {
-        self.0.upgrade().map_or(0, |port| port.lock().can_receive())
-    }
-
-    fn receive(&self, data: &[u8]) {
-        if let Some(port) = self.0.upgrade() {
-            port.lock().receive(data);
-        }
-    }
-
-    fn event(&self, event: CharEvent) {
-        if event == CharEvent::Break
-            && let Some(port) = self.0.upgrade()
-        {
-            port.lock().receive_break();
-        }
-    }
-
-    fn writable(&self) {
-        if let Some(port) = self.0.upgrade() {
-            port.lock().writable();
-        }
-    }
 }
 
 impl Device for Serial {
@@ -579,6 +569,8 @@ impl Device for Serial {
 
     fn start(&mut self) {
         self.running = true;
+        self.tell_line();
+        self.look_later();
         self.flush();
         if !self.regs.rx_timeout {
             self.restart_rx_timeout();
@@ -619,66 +611,22 @@ impl Serial {
         // `start` begins to wait anew.
         self.tx_due = None;
         self.rx_due = None;
+        self.lines_due = None;
         self.armed = None;
         self.timer.cancel();
     }
 }
 
-mod state {
-    use std::collections::VecDeque;
-
-    use serde::{Deserialize, Serialize};
-
-    /// A received character, or a break, which arrives as a NUL.
-    #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-    pub(super) struct Received {
-        pub(super) byte: u8,
-        #[serde(default)]
-        pub(super) is_break: bool,
-    }
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(default)]
-    pub(super) struct Registers {
-        pub(super) divisor: u16,
-        pub(super) ier: u8,
-        pub(super) fcr: u8,
-        pub(super) lcr: u8,
-        pub(super) mcr: u8,
-        pub(super) scratch: u8,
-        pub(super) modem_deltas: u8,
-        pub(super) rx: VecDeque<Received>,
-        pub(super) overrun: bool,
-        /// The break at the head of the FIFO has been reported in the line status register.
-        pub(super) break_seen: bool,
-        /// Received characters below the trigger level have waited long enough.
-        pub(super) rx_timeout: bool,
-        pub(super) tx: VecDeque<u8>,
-        /// The transmitter became empty, and the guest has not yet been told.
-        pub(super) tx_emptied: bool,
-    }
-
-    impl Default for Registers {
-        /// Power-on: 9600 baud and OUT2 set, as firmware leaves them.
-        fn default() -> Self {
-            Registers {
-                divisor: 12,
-                ier: 0,
-                fcr: 0,
-                lcr: 0,
-                mcr: super::MCR_OUT2,
-                scratch: 0,
-                modem_deltas: 0,
-                rx: VecDeque::new(),
-                overrun: false,
-                break_seen: false,
-                rx_timeout: false,
-                tx: VecDeque::new(),
-                tx_emptied: false,
-            }
-        }
+impl Drop for Serial {
+    fn drop(&mut self) {
+        // Nobody will ask again: it is the back end's to send.
+        self.backend.push(self.regs.tx.make_contiguous());
     }
 }
+
+mod front;
+mod line;
+mod state;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::chardev::{Control, Line, ModemLines, Parity};
 use crate::testing::{TestBackend, inb, line, outb};
 use resources::hv::fake::{Call, Fake};
 
@@ -296,4 +297,84 @@ fn load_takes_over_the_interrupt_without_an_edge() {
     assert_eq!(other.fake.take_calls(), []);
     assert_eq!(other.read(2), IIR_THRI);
     assert_eq!(other.fake.take_calls(), [Call::Line(4, false)]);
+}
+
+fn take_controls(rig: &Rig) -> Vec<Control> {
+    std::mem::take(&mut rig.backend.0.lock().controls)
+}
+
+#[test]
+fn the_line_follows_the_registers() {
+    let rig = Rig::new();
+    let line = Line { speed: 9600, parity: Parity::None, data_bits: 5, two_stop_bits: false };
+    let quiet = Control::Modem { dtr: false, rts: false };
+    assert_eq!(take_controls(&rig), [Control::Line(line), quiet]);
+    rig.write(3, 0x80);
+    rig.write(0, 3);
+    rig.write(1, 0);
+    assert_eq!(take_controls(&rig), []);
+    rig.write(3, 0x1f);
+    let line = Line { speed: 38400, parity: Parity::Even, data_bits: 8, two_stop_bits: true };
+    assert_eq!(take_controls(&rig), [Control::Line(line)]);
+    rig.write(3, 0x1f);
+    assert_eq!(take_controls(&rig), []);
+    rig.write(3, 0x4a);
+    let line = Line { parity: Parity::Odd, data_bits: 7, two_stop_bits: false, ..line };
+    assert_eq!(take_controls(&rig), [Control::Line(line), Control::Break(true)]);
+    rig.write(3, 0x0a);
+    rig.write(4, 0x0b);
+    let modem = Control::Modem { dtr: true, rts: true };
+    assert_eq!(take_controls(&rig), [Control::Break(false), modem]);
+    // In loopback nothing goes out; a divisor of zero is no speed.
+    rig.write(4, 0x1b);
+    assert_eq!(take_controls(&rig), [quiet]);
+    rig.write(3, 0x80);
+    rig.write(0, 0);
+    rig.write(3, 0x03);
+    assert_eq!(take_controls(&rig), []);
+}
+
+#[test]
+fn the_modems_lines_are_followed() {
+    let rig = Rig::new();
+    let lines = |cts, ri| {
+        rig.backend.0.lock().lines = Some(ModemLines { cts, ri, ..ModemLines::default() });
+    };
+    // All were on before the modem was there.
+    lines(true, false);
+    assert_eq!(rig.read(6), 0x1a);
+    assert_eq!(rig.read(6), 0x10);
+    rig.write(1, 0x08);
+    assert!(!rig.high());
+    lines(false, true);
+    rig.step(10_000_000);
+    assert!(rig.high());
+    assert_eq!(rig.read(2), 0x00);
+    assert_eq!(rig.read(6), 0x41);
+    assert!(!rig.high());
+    // The ring indicator interrupts when it ends.
+    lines(false, false);
+    rig.step(10_000_000);
+    assert!(rig.high());
+    assert_eq!(rig.read(6), 0x04);
+    // Unwatched, they are looked at when the guest reads.
+    rig.write(1, 0);
+    rig.step(10_000_000);
+    lines(true, false);
+    rig.step(1_000_000_000);
+    assert_eq!(rig.read(6), 0x11);
+}
+
+#[test]
+fn what_is_not_sent_when_the_port_goes_is_the_back_ends() {
+    let rig = Rig::new();
+    rig.write(2, 0x01);
+    rig.backend.0.lock().room = 2;
+    b"abcde".iter().for_each(|byte| rig.write(0, *byte));
+    let (backend, cell) = (rig.backend.clone(), rig.cell);
+    drop(cell);
+    assert_eq!(
+        (backend.take(), backend.0.lock().pushed.clone()),
+        (b"ab".to_vec(), b"cde".to_vec())
+    );
 }

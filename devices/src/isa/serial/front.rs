@@ -1,0 +1,37 @@
+//! The port as a chardev's front end. On the chardev's loop, under the device's mutex.
+
+use std::sync::Weak;
+
+use resources::device::DeviceCell;
+
+use super::Serial;
+use crate::chardev::{CharEvent, CharFrontend};
+
+/// What the chardev calls.
+pub(super) struct Front(pub(super) Weak<DeviceCell<Serial>>);
+
+impl CharFrontend for Front {
+    fn can_receive(&self) -> usize {
+        self.0.upgrade().map_or(0, |port| port.lock().can_receive())
+    }
+
+    fn receive(&self, data: &[u8]) {
+        if let Some(port) = self.0.upgrade() {
+            port.lock().receive(data);
+        }
+    }
+
+    fn event(&self, event: CharEvent) {
+        if event == CharEvent::Break
+            && let Some(port) = self.0.upgrade()
+        {
+            port.lock().receive_break();
+        }
+    }
+
+    fn writable(&self) {
+        if let Some(port) = self.0.upgrade() {
+            port.lock().writable();
+        }
+    }
+}
