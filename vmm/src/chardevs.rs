@@ -21,7 +21,7 @@ use crate::signals;
 const MOST: usize = 4096;
 
 /// How long the end of the process may wait for peers to take what was written to them.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The character devices of a machine; by default none, and no loop for any.
 #[derive(Default)]
@@ -116,6 +116,12 @@ fn named(option: impl FnOnce() -> String) -> impl FnOnce(ChardevError) -> Charde
     }
 }
 
+/// The back ends there are, as `-chardev help` prints them.
+pub fn help_text() -> String {
+    let names: String = chardev::backends().map(|name| format!("  {name}\n")).collect();
+    format!("Available chardev backend types:\n{names}")
+}
+
 impl Chardevs {
     /// None yet. They live on the loop `io`; `escape` is the key that begins a command on one that
     /// is shared, where the user can also ask `mailbox` for the end.
@@ -155,6 +161,16 @@ impl Chardevs {
     pub fn hot_add(&mut self, id: &str, backend: Backend) -> Result<(), ChardevError> {
         let on = self.io()?;
         self.open((id, backend, false), &on, Patience::Brief)
+    }
+
+    /// As [`hot_add`](Self::hot_add), of options in the form of `-chardev`.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn hot_add_options(&mut self, pairs: &Pairs) -> Result<(), ChardevError> {
+        let options = chardev::parse_options(pairs.iter())?;
+        let on = self.io()?;
+        self.open((&options.id, options.backend, options.mux), &on, Patience::Brief)
     }
 
     fn open(

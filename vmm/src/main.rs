@@ -35,6 +35,7 @@ fn run() -> Result<u8, Box<dyn std::error::Error>> {
         Action::List(List::DeviceProperties(driver)) => {
             Ok(print(&Class::find(CLASSES, &driver).map_err(vmm::plug::PlugError::from)?.help()))
         }
+        Action::List(List::Chardevs) => Ok(print(&vmm::chardevs::help_text())),
         Action::List(List::Objects) => Ok(print("")),
     }
 }

@@ -17,6 +17,7 @@ use qmp::monitors::MonitorId;
 use resources::fdset::FdSets;
 use resources::iol::Notify;
 
+use crate::chardevs::LAST_WORDS;
 use crate::hmp::front::Fronts;
 use crate::vm::Vm;
 
@@ -137,11 +138,14 @@ impl Monitors {
         self.sessions.deadline()
     }
 
-    /// Sends what is left as far as clients take it at once; the process is about to end.
+    /// Sends what is left as far as clients take it in a second; the process is about to end.
     pub fn finish(&mut self, vm: &mut Vm) {
-        self.sessions.deliver(vm, Instant::now());
+        let now = Instant::now();
+        self.sessions.deliver(vm, now);
         for monitor in &self.all {
             monitor.send(&mut self.sessions);
+            monitor.chardev.push(self.sessions.output(monitor.id));
+            monitor.chardev.flush(now + LAST_WORDS);
             monitor.chardev.close();
         }
         self.human.finish();

@@ -58,6 +58,8 @@ pub enum List {
     DeviceProperties(String),
     /// The types of `-object`.
     Objects,
+    /// The back ends of `-chardev`.
+    Chardevs,
 }
 
 /// Why the command line was refused: to be printed after `vmm: `; the exit code is 1.
@@ -309,6 +311,9 @@ fn apply(
         }
         Id::Chardev => {
             let pairs = value.pairs();
+            if is_help(pairs.get("backend").unwrap_or_default()) {
+                return Ok(Some(Action::List(List::Chardevs)));
+            }
             let Some(id) = pairs.id() else {
                 return Err("chardev: no id specified".to_owned());
             };

@@ -536,6 +536,7 @@ fn texts_and_lists() {
         Action::List(List::DeviceProperties("isa-serial".to_owned()))
     );
     assert_eq!(action("-object help"), Action::List(List::Objects));
+    assert_eq!(action("-chardev help"), Action::List(List::Chardevs));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! A client that does not read its replies is not served: its input waits in the socket.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use devices::chardev::{CharError, CharEvent, CharFrontend, Chardev};
 use parking_lot::Mutex;
@@ -20,6 +20,8 @@ struct Frontend {
     client: AtomicU64,
     /// Input, room for output, an interrupt change, or another client.
     wake: Notify,
+    /// Lines came in, or replies go out.
+    busy: AtomicBool,
 }
 
 impl CharFrontend for Frontend {
@@ -28,6 +30,7 @@ impl CharFrontend for Frontend {
     }
 
     fn receive(&self, data: &[u8]) {
+        self.busy.store(true, Ordering::Release);
         self.engine.lock().push(data);
         self.wake.notify();
     }
@@ -38,6 +41,10 @@ impl CharFrontend for Frontend {
             self.engine.lock().disconnect();
             self.wake.notify();
         }
+    }
+
+    fn owes_output(&self) -> bool {
+        self.busy.load(Ordering::Acquire)
     }
 
     fn writable(&self) {
@@ -51,8 +58,12 @@ impl CharFrontend for Frontend {
 /// When the chardev has a front end already.
 pub fn attach(chardev: Arc<Chardev>, on: &Handle, engine: Qtest) -> Result<(), CharError> {
     let wake = engine.changed();
-    let frontend =
-        Arc::new(Frontend { engine: Mutex::new(engine), client: AtomicU64::new(0), wake });
+    let frontend = Arc::new(Frontend {
+        engine: Mutex::new(engine),
+        client: 0.into(),
+        wake,
+        busy: false.into(),
+    });
     chardev.attach(frontend.clone())?;
     on.spawn(move |local| serve(local, chardev, frontend));
     Ok(())
@@ -66,6 +77,8 @@ async fn serve(local: Local, chardev: Arc<Chardev>, frontend: Arc<Frontend>) {
             engine.run().or_else(|| Some(engine.changes()).filter(|lines| !lines.is_empty()))
         };
         let Some(reply) = reply else {
+            // Input comes on this thread: none has since the engine was asked.
+            frontend.busy.store(false, Ordering::Release);
             chardev.accept_input();
             frontend.wake.notified().await;
             continue;
