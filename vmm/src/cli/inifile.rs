@@ -92,7 +92,11 @@ pub(super) fn render(sections: &[(&'static Keys, Pairs)]) -> Result<String, Stri
                     let _ = writeln!(text, "[{}]", keys.group);
                 }
             }
-            for (name, value) in pairs.iter().filter(|(name, _)| *name != "id") {
+            // Of a name that was repeated, the last value counts.
+            let counts = |(at, (name, _)): &(usize, (&str, &str))| {
+                *name != "id" && !pairs.iter().skip(at + 1).any(|(later, _)| later == *name)
+            };
+            for (_, (name, value)) in pairs.iter().enumerate().filter(counts) {
                 if value.contains(['"', '\n', '\r']) {
                     return Err(format!(
                         "the value of '{name}' cannot stand in a configuration file"
@@ -154,6 +158,15 @@ mod tests {
         assert_eq!(error(&many), (MAX_PAIRS + 2, "more than 256 parameters".to_owned()));
         let long = format!("[machine]\nappend = \"{}\"", "x".repeat(MAX_VALUE + 1));
         assert_eq!(error(&long), parse_error(2));
+    }
+
+    #[test]
+    fn of_repeated_names_the_last_is_written() {
+        let pairs = Pairs::from_iter([("type", "a"), ("usb", "on"), ("type", "b")]);
+        assert_eq!(
+            render(&[(&table::MACHINE, pairs)]).unwrap(),
+            "# qemu config file\n\n[machine]\n  usb = \"on\"\n  type = \"b\"\n\n"
+        );
     }
 
     #[test]
