@@ -1,7 +1,7 @@
 //! The test rig: guest tests, the places they run in, and what these need from the distribution.
 //!
 //! [`linux`] and [`tiny`] hold the tests, [`rig`] what tests are written with, [`host`] the places
-//! they run in (this machine's KVM or a nested host), [`supply`] the files they need, [`suite`]
+//! they run in (this machine's KVM or a nested host), [`clients`] programs of others, [`supply`] the files they need, [`suite`]
 //! the `cargo vmtest` command, [`demo`] the `cargo demo` one and [`mod@bench`] `cargo vmbench`.
 //! [`transcript`] has the monitor's conversations, word by word.
 //!
@@ -9,6 +9,7 @@
 //! a program under test may do anything. Modules that start threads or hold locks say so.
 
 pub mod bench;
+pub mod clients;
 pub mod demo;
 pub mod host;
 pub mod linux;

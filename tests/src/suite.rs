@@ -1,4 +1,5 @@
-//! The `cargo vmtest` command: unit tests, tiny guests, Linux guests, and a count at the end.
+//! The `cargo vmtest` command: unit tests, tiny guests, Linux guests, clients of others, and a
+//! count at the end.
 //!
 //! The main thread runs the stages; guest tests run on `--jobs` worker threads that share a queue
 //! behind one mutex.
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::clients::{self, Booted, Client};
 use crate::host::Host;
 use crate::host::native::Native;
 use crate::host::nested::Nested;
@@ -20,11 +22,12 @@ use crate::rig::registry::{self, Needs, Test};
 use crate::rig::vm::{Kernel, Peer};
 use crate::supply::cache::Item;
 use crate::supply::kernel::Files;
+use crate::supply::python::Python;
 use crate::supply::{apt, guests};
 use crate::workspace::{cache, cargo, peer};
 
 const USAGE: &str = "\
-usage: cargo vmtest [FILTER] [--list] [--only unit|tiny|linux] [--jobs N] [--verbose]
+usage: cargo vmtest [FILTER] [--list] [--only unit|tiny|linux|clients] [--jobs N] [--verbose]
   FILTER     run the tests whose name contains it
   --list     name the guest tests (and with --only unit the unit tests) and run nothing
   --only     run one stage
@@ -44,6 +47,7 @@ enum Stage {
     Unit,
     Tiny,
     Linux,
+    Clients,
 }
 
 /// The command line.
@@ -71,8 +75,10 @@ impl Options {
                         Some(&"unit") => Stage::Unit,
                         Some(&"tiny") => Stage::Tiny,
                         Some(&"linux") => Stage::Linux,
+                        Some(&"clients") => Stage::Clients,
                         _ => {
-                            return Err(format!("--only takes unit, tiny or linux\n{USAGE}").into());
+                            let words = "unit, tiny, linux or clients";
+                            return Err(format!("--only takes {words}\n{USAGE}").into());
                         }
                     });
                 }
@@ -90,6 +96,12 @@ impl Options {
             }
         }
         Ok(options)
+    }
+
+    /// The clients to run. The last one ends the machine: it is part of every run of them.
+    fn clients(&self) -> Vec<&'static Client> {
+        let wanted = |client: &&Client| client.name.contains(&self.filter);
+        clients::ALL.iter().filter(wanted).filter(|_| self.wants(Stage::Clients)).collect()
     }
 
     fn wants(&self, stage: Stage) -> bool {
@@ -127,6 +139,9 @@ pub fn run(options: Options) -> Result<ExitCode> {
         for test in tiny.iter().chain(&linux) {
             println!("{}", test.name);
         }
+        for client in options.clients() {
+            println!("{}", client.name);
+        }
         if options.only == Some(Stage::Unit) {
             unit(&options, &mut Count::default())?;
         }
@@ -152,7 +167,8 @@ fn guest_tests(
     mut linux: VecDeque<Test>,
     count: &mut Count,
 ) -> Result {
-    if tiny.is_empty() && linux.is_empty() {
+    let clients = options.clients();
+    if tiny.is_empty() && linux.is_empty() && clients.is_empty() {
         return Ok(());
     }
     let peer = peer()?;
@@ -165,18 +181,49 @@ fn guest_tests(
         let host = Native { peer: peer.clone(), guests: std::env::temp_dir() };
         guests_stage(options, &host, tiny, count);
     }
-    if linux.is_empty() {
+    if linux.is_empty() && clients.is_empty() {
         return Ok(());
     }
     if native == probe::Native::Linux {
-        println!("== Linux guests, on this machine");
+        println!("== Linux guests and clients, on this machine");
         let supplies = Supplies::get()?;
         let guests = supplies.guests.path().to_owned();
-        guests_stage(options, &Native { peer, guests }, linux, count);
+        let host = Native { peer, guests };
+        guests_stage(options, &host, linux, count);
+        clients_stage(&clients, || Booted::here(&host.peer, &host.guests), count)
     } else {
-        println!("== Linux guests, in nested hosts");
+        println!("== Linux guests and clients, in nested hosts");
         let host = Supplies::get()?.nested(peer)?;
         guests_stage(options, &host, linux, count);
+        clients_stage(&clients, || Booted::nested(&host), count)
+    }
+}
+
+/// Lets the clients drive one guest, one after the other.
+fn clients_stage(
+    clients: &[&Client],
+    boot: impl FnOnce() -> Result<Booted>,
+    count: &mut Count,
+) -> Result {
+    if clients.is_empty() {
+        return Ok(());
+    }
+    println!("== clients, with one Linux guest");
+    let python = Python::get(&cache()?)?;
+    let mut guest = boot()?;
+    for (number, client) in (1..).zip(clients) {
+        let start = Instant::now();
+        let verdict = guest.socket().and_then(|socket| (client.body)(&python, socket));
+        let word = if verdict.is_ok() { "ok    " } else { "FAILED" };
+        let (name, total, time) = (client.name, clients.len(), start.elapsed().as_secs_f32());
+        println!("[{number}/{total}] {word} {name} ({time:.1} s)");
+        match verdict {
+            Ok(()) => count.passed += 1,
+            Err(error) => {
+                error.to_string().lines().for_each(|line| println!("    {line}"));
+                count.failed.push(name.to_owned());
+            }
+        }
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-pub use relay::relay;
+pub use relay::{WAITS, relay};
 
 use crate::host::nested::{End, Machine, Nested};
 use crate::host::probe;
@@ -165,7 +165,7 @@ fn ended_well(machine: &mut Machine) -> Result {
 }
 
 /// A command as a line for the shell.
-fn shell_words(command: &Command) -> String {
+pub(crate) fn shell_words(command: &Command) -> String {
     let quoted =
         |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
     let mut line = quoted(command.get_program());

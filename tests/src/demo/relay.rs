@@ -18,12 +18,17 @@ use crate::rig::qmp::connect;
 /// How long the VM may take to open its socket.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is printed whenever a client may come. One that comes sooner after the last is taken for
+/// the same: the port does not tell.
+pub const WAITS: &str = "RELAY-WAITS";
+
 /// Connects each client of `port` to the unix socket, until nobody listens there any more.
 pub fn relay(port: &Path, socket: &Path) -> Result {
     let port = File::options().read(true).write(true).open(port)?;
     // The first connection also waits for the VM to come up.
     drop(connect(socket, PATIENCE)?);
     loop {
+        println!("{WAITS}");
         while hung_up(&port)? {
             thread::sleep(Duration::from_millis(20));
         }

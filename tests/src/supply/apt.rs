@@ -9,8 +9,16 @@ use super::run;
 use crate::rig::Result;
 
 /// Every package the rig calls a tool of.
-const TOOLS: [&str; 7] =
-    ["binutils", "busybox-static", "erofs-utils", "lz4", "qemu-system-x86", "xz-utils", "zstd"];
+const TOOLS: [&str; 8] = [
+    "binutils",
+    "busybox-static",
+    "erofs-utils",
+    "lz4",
+    "python3-venv",
+    "qemu-system-x86",
+    "xz-utils",
+    "zstd",
+];
 
 /// How long another apt may be at work, in seconds.
 const WAIT: &str = "-oDPkg::Lock::Timeout=300";

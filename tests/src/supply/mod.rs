@@ -7,6 +7,7 @@ pub mod cache;
 pub mod cpio;
 pub mod guests;
 pub mod kernel;
+pub mod python;
 pub mod tree;
 
 use std::process::{Command, Stdio};
