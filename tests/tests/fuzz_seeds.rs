@@ -44,6 +44,7 @@ targets! {
     device_registers: devices::fuzz::fuzz_registers, register_seeds;
     saved_state: devices::fuzz::fuzz_state, state_seeds;
     cpu_state: vmm::cpu::state::fuzz, cpu_seeds;
+    human_monitor: vmm::hmp::fuzz, Vec::new;
     machine_state: vmm::vm::fuzz, machine_seeds;
 }
 

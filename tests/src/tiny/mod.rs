@@ -9,6 +9,7 @@ mod cli;
 mod clients;
 pub mod entry;
 mod hostile;
+mod human;
 pub mod image;
 mod irq;
 mod pause;
@@ -39,6 +40,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(boot::tests());
     tests.extend(smp::tests());
     tests.extend(clients::tests());
+    tests.extend(human::tests());
     tests.extend(hostile::tests());
     tests.extend(cli::tests());
     tests.extend(transcripts::tests());

@@ -43,7 +43,7 @@ const STILL_LACKING: &str = "\
     snapshot-internal-sync blockdev-snapshot-sync change change-vnc-password chardev-add \
     chardev-change chardev-remove chardev-send-break client_migrate_info closefd cpu cpu- \
     add device-list-properties device_add device_del drive-backup drive-mirror dump-guest- \
-    memory eject expire_password getfd human-monitor-command inject-nmi memsave migrate \
+    memory eject expire_password getfd inject-nmi memsave migrate \
     migrate-set-cache-size migrate-set-capabilities migrate_cancel migrate_set_downtime \
     migrate_set_speed nbd-server-add nbd-server-start nbd-server-stop netdev_add \
     netdev_del object-add object-del pmemsave qom-get qom-list qom-list-properties qom- \

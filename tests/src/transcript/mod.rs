@@ -20,6 +20,7 @@ use crate::rig::Result;
 const FILES: &[(&str, &str)] = &[
     ("session", include_str!("../../transcripts/session.qmp")),
     ("identity", include_str!("../../transcripts/identity.qmp")),
+    ("human", include_str!("../../transcripts/human.qmp")),
     ("life", include_str!("../../transcripts/life.qmp")),
 ];
 

@@ -36,8 +36,18 @@ struct Front {
     output: Vec<u8>,
     /// The descriptor that the client has sent last, for the command that wants one.
     fd: Option<OwnedFd>,
-    /// What is typed comes here. On a chardev that is shared, it may go elsewhere.
-    in_focus: bool,
+    focus: Focus,
+}
+
+/// Where what is typed goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Focus {
+    /// Always here: the chardev is not shared.
+    Sole,
+    /// Here.
+    In,
+    /// To another front end of the same chardev.
+    Out,
 }
 
 impl Fronts {
@@ -62,7 +72,7 @@ impl Fronts {
             input: VecDeque::new(),
             output: Vec::new(),
             fd: None,
-            in_focus: true,
+            focus: Focus::Sole,
         });
         Ok(())
     }
@@ -86,10 +96,6 @@ impl Fronts {
 impl Front {
     fn serve(&mut self, vm: &mut Vm, after: &mut impl FnMut(&mut Vm)) {
         self.input.extend(self.port.take());
-        if self.input.iter().any(|input| matches!(input, Input::Opened)) {
-            // What is left was for the client before.
-            self.output.clear();
-        }
         loop {
             self.send();
             if self.output.len() >= OUTPUT_PAUSE || vm.exit_status().is_some() {
@@ -100,8 +106,11 @@ impl Front {
                 None => break,
             }
         }
-        self.port.set_unsent(!self.output.is_empty() || !self.input.is_empty());
-        if self.port.taken(self.input.is_empty() && self.output.len() < OUTPUT_PAUSE) {
+        let unsent = !self.output.is_empty() && self.is_in_focus();
+        self.port.set_unsent(unsent || !self.input.is_empty());
+        if !self.input.is_empty() {
+            self.port.pause();
+        } else if self.port.taken(self.output.len() < OUTPUT_PAUSE) {
             self.chardev.accept_input();
         }
     }
@@ -117,19 +126,19 @@ impl Front {
                     format!("QEMU {INTERFACE_VERSION} monitor - type 'help' for more information");
                 self.output.extend_from_slice(banner.as_bytes());
                 self.output.extend_from_slice(b"\r\n");
-                if self.in_focus {
+                if self.is_in_focus() {
                     self.editor.show(&mut self.output);
                 }
             }
             Input::Closed => vm.fdsets.client_left(),
-            Input::Focus(in_focus) => {
-                if std::mem::replace(&mut self.in_focus, in_focus) != in_focus {
-                    self.editor = Editor::default();
-                    if in_focus {
-                        self.editor.show(&mut self.output);
-                    } else {
-                        self.chardev.write(b"\r\n");
-                    }
+            Input::Focus(true) => {
+                self.focus = Focus::In;
+                self.editor = Editor::default();
+                self.editor.show(&mut self.output);
+            }
+            Input::Focus(false) => {
+                if std::mem::replace(&mut self.focus, Focus::Out) == Focus::In {
+                    self.chardev.write(b"\r\n");
                 }
             }
             Input::Fd(fd) => self.fd = Some(fd),
@@ -173,9 +182,22 @@ impl Front {
         }
     }
 
+    /// Whether what is typed comes here by the latest that is known.
+    fn is_in_focus(&self) -> bool {
+        let news = self.input.iter().rev().find_map(|input| match input {
+            Input::Focus(here) => Some(*here),
+            _ => None,
+        });
+        news.unwrap_or(self.focus != Focus::Out)
+    }
+
     /// Sends as much as the client takes. Out of focus nothing is shown.
     fn send(&mut self) {
-        while self.in_focus && !self.output.is_empty() {
+        if self.input.iter().any(|input| matches!(input, Input::Opened)) {
+            // The client for whom this was has gone, and another has come.
+            self.output.clear();
+        }
+        while self.is_in_focus() && !self.output.is_empty() {
             let taken = self.chardev.write(&self.output);
             if taken == 0 {
                 break;

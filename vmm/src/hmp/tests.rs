@@ -248,8 +248,9 @@ proptest::proptest! {
         command in proptest::sample::select(table::names(commands::COMMANDS)),
         rest in "[ /][-/a-z0-9$+ .\"]{0,20}",
     ) {
-        // Each number is a place or an amount, so small ones find more.
         let line = format!("{command}{rest}");
-        say(&mut machine(), &line);
+        if !fuzz::reaches_out(&line) {
+            say(&mut machine(), &line);
+        }
     }
 }

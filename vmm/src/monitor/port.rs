@@ -85,7 +85,7 @@ impl Port {
     }
 
     /// Some input that was taken waits for the client to read: no more of it for now.
-    pub(super) fn pause(&self) {
+    pub(crate) fn pause(&self) {
         self.wants_input.store(false, Ordering::Release);
     }
 
