@@ -66,6 +66,13 @@ impl QmpError {
         Self::generic(format!("QMP input object member '{name}' expects '{what}'"))
     }
 
+    /// A file that cannot be opened, with the system's words for it.
+    pub fn could_not_open(path: &str, error: &std::io::Error) -> Self {
+        let text = error.to_string();
+        let words = text.split(" (os error ").next().unwrap_or_default();
+        Self::generic(format!("Could not open '{path}': {words}"))
+    }
+
     /// A member that the object does not have.
     pub fn unexpected_member(name: &str) -> Self {
         Self::generic(format!("QMP input object member '{name}' is unexpected"))

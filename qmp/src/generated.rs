@@ -1163,6 +1163,28 @@ impl JSONType {
     }
 }
 
+/// An architecture of guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SysEmuTarget {
+    /// AMD64, Intel 64.
+    #[serde(rename = "x86_64")]
+    X8664,
+}
+
+impl SysEmuTarget {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::X8664,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::X8664 => "x86_64",
+        }
+    }
+}
+
 /// A general register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum X86CPURegister32 {
@@ -1216,6 +1238,80 @@ impl X86CPURegister32 {
             Self::Ebp => "EBP",
             Self::Esi => "ESI",
             Self::Edi => "EDI",
+        }
+    }
+}
+
+/// How the memory of a guest can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DumpGuestMemoryFormat {
+    /// As an ELF core file.
+    #[serde(rename = "elf")]
+    Elf,
+    /// As kdump does, with zlib; not available.
+    #[serde(rename = "kdump-zlib")]
+    KdumpZlib,
+    /// As kdump does, with lzo; not available.
+    #[serde(rename = "kdump-lzo")]
+    KdumpLzo,
+    /// As kdump does, with snappy; not available.
+    #[serde(rename = "kdump-snappy")]
+    KdumpSnappy,
+}
+
+impl DumpGuestMemoryFormat {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Elf,
+        Self::KdumpZlib,
+        Self::KdumpLzo,
+        Self::KdumpSnappy,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Elf => "elf",
+            Self::KdumpZlib => "kdump-zlib",
+            Self::KdumpLzo => "kdump-lzo",
+            Self::KdumpSnappy => "kdump-snappy",
+        }
+    }
+}
+
+/// How far the latest dump is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DumpStatus {
+    /// There was none.
+    #[serde(rename = "none")]
+    None,
+    /// It is being written.
+    #[serde(rename = "active")]
+    Active,
+    /// It is written.
+    #[serde(rename = "completed")]
+    Completed,
+    /// It could not be written.
+    #[serde(rename = "failed")]
+    Failed,
+}
+
+impl DumpStatus {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::None,
+        Self::Active,
+        Self::Completed,
+        Self::Failed,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Active => "active",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
         }
     }
 }
@@ -2583,6 +2679,22 @@ pub struct CpuInfo {
     pub thread_id: i64,
 }
 
+/// What is known of a vCPU without asking it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CpuInfoFast {
+    /// The kernel's id of its thread.
+    #[serde(rename = "thread-id")]
+    pub thread_id: i64,
+    /// Its place in the object tree.
+    #[serde(rename = "qom-path")]
+    pub qom_path: String,
+    /// Its index.
+    #[serde(rename = "cpu-index")]
+    pub cpu_index: i64,
+    /// Its architecture.
+    pub target: SysEmuTarget,
+}
+
 /// One kind of machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MachineInfo {
@@ -2597,6 +2709,14 @@ pub struct MachineInfo {
     /// Its other name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alias: Option<String>,
+}
+
+/// What this machine can do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CurrentMachineParams {
+    /// A guest that sleeps can be woken up.
+    #[serde(rename = "wakeup-suspend-support")]
+    pub wakeup_suspend_support: bool,
 }
 
 /// One CPU model.
@@ -2620,6 +2740,35 @@ pub struct X86CPUFeatureWordInfo {
     pub cpuid_input_eax: i64,
     /// Its bits.
     pub features: i64,
+}
+
+/// How dumps can be written here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DumpGuestMemoryCapability {
+    /// The forms of files that are available.
+    pub formats: Vec<DumpGuestMemoryFormat>,
+}
+
+/// The latest dump.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DumpQueryResult {
+    /// How many bytes are written.
+    pub completed: i64,
+    /// How far it is.
+    pub status: DumpStatus,
+    /// How many bytes it has.
+    pub total: i64,
+}
+
+/// How much memory the guest has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemoryInfo {
+    /// Bytes from the start.
+    #[serde(rename = "base-memory")]
+    pub base_memory: u64,
+    /// Bytes added since.
+    #[serde(rename = "plugged-memory", skip_serializing_if = "Option::is_none")]
+    pub plugged_memory: Option<u64>,
 }
 
 /// How much has been sent of something.
@@ -4055,6 +4204,12 @@ pub struct DumpGuestMemory {
     pub protocol: String,
     /// Whether the program headers follow the guest's page tables.
     pub paging: bool,
+    /// Return at once; DUMP_COMPLETED follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detach: Option<bool>,
+    /// The form of the file; `elf` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<DumpGuestMemoryFormat>,
 }
 
 impl Command for DumpGuestMemory {
@@ -4065,6 +4220,8 @@ impl Command for DumpGuestMemory {
         Arg { name: "begin", kind: Kind::Int, optional: true },
         Arg { name: "protocol", kind: Kind::Str, optional: false },
         Arg { name: "paging", kind: Kind::Bool, optional: false },
+        Arg { name: "detach", kind: Kind::Bool, optional: true },
+        Arg { name: "format", kind: Kind::Str, optional: true },
     ];
     const OPEN: bool = false;
     type Ret = ();
@@ -5392,6 +5549,71 @@ impl Command for QueryQmpSchema {
     type Ret = Vec<SchemaInfo>;
 }
 
+/// `query-cpus-fast`: Lists the vCPUs by index, without a word from them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryCpusFast {
+}
+
+impl Command for QueryCpusFast {
+    const NAME: &'static str = "query-cpus-fast";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = Vec<CpuInfoFast>;
+}
+
+/// `query-current-machine`: Asks what this machine can do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryCurrentMachine {
+}
+
+impl Command for QueryCurrentMachine {
+    const NAME: &'static str = "query-current-machine";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = CurrentMachineParams;
+}
+
+/// `query-dump-guest-memory-capability`: Asks how dumps can be written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryDumpGuestMemoryCapability {
+}
+
+impl Command for QueryDumpGuestMemoryCapability {
+    const NAME: &'static str = "query-dump-guest-memory-capability";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = DumpGuestMemoryCapability;
+}
+
+/// `query-dump`: Asks how far the latest dump is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryDump {
+}
+
+impl Command for QueryDump {
+    const NAME: &'static str = "query-dump";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = DumpQueryResult;
+}
+
+/// `query-memory-size-summary`: Asks how much memory the guest has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryMemorySizeSummary {
+}
+
+impl Command for QueryMemorySizeSummary {
+    const NAME: &'static str = "query-memory-size-summary";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = MemoryInfo;
+}
+
 /// `qom-list-properties`: Lists the properties that objects of a type have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QomListProperties {
@@ -5466,8 +5688,15 @@ pub trait Commands:
     Handle<SystemWakeup> +
     Handle<SystemReset> +
     Handle<SystemPowerdown> +
+    Handle<Cpu> +
+    Handle<Memsave> +
+    Handle<Pmemsave> +
+    Handle<InjectNmi> +
     Handle<RingbufWrite> +
     Handle<RingbufRead> +
+    Handle<XenSaveDevicesState> +
+    Handle<XenSetGlobalDirtyLog> +
+    Handle<DumpGuestMemory> +
     Handle<Getfd> +
     Handle<Closefd> +
     Handle<AddFd> +
@@ -5480,14 +5709,26 @@ pub trait Commands:
     Handle<QueryCpus> +
     Handle<QueryKvm> +
     Handle<QueryStatus> +
+    Handle<QueryMice> +
+    Handle<QueryVnc> +
     Handle<QueryName> +
     Handle<QueryUuid> +
     Handle<QueryCommandLineOptions> +
+    Handle<QueryMachines> +
+    Handle<QueryCpuDefinitions> +
     Handle<QueryTarget> +
+    Handle<QueryTpm> +
+    Handle<QueryTpmModels> +
+    Handle<QueryTpmTypes> +
     Handle<ChardevAdd> +
     Handle<ChardevRemove> +
     Handle<ChardevSendBreak> +
-    Handle<XPulseSaveRestore>
+    Handle<XPulseSaveRestore> +
+    Handle<QueryCpusFast> +
+    Handle<QueryCurrentMachine> +
+    Handle<QueryDumpGuestMemoryCapability> +
+    Handle<QueryDump> +
+    Handle<QueryMemorySizeSummary>
 {
 }
 
@@ -5499,8 +5740,15 @@ impl<T> Commands for T where
     Handle<SystemWakeup> +
     Handle<SystemReset> +
     Handle<SystemPowerdown> +
+    Handle<Cpu> +
+    Handle<Memsave> +
+    Handle<Pmemsave> +
+    Handle<InjectNmi> +
     Handle<RingbufWrite> +
     Handle<RingbufRead> +
+    Handle<XenSaveDevicesState> +
+    Handle<XenSetGlobalDirtyLog> +
+    Handle<DumpGuestMemory> +
     Handle<Getfd> +
     Handle<Closefd> +
     Handle<AddFd> +
@@ -5513,14 +5761,26 @@ impl<T> Commands for T where
     Handle<QueryCpus> +
     Handle<QueryKvm> +
     Handle<QueryStatus> +
+    Handle<QueryMice> +
+    Handle<QueryVnc> +
     Handle<QueryName> +
     Handle<QueryUuid> +
     Handle<QueryCommandLineOptions> +
+    Handle<QueryMachines> +
+    Handle<QueryCpuDefinitions> +
     Handle<QueryTarget> +
+    Handle<QueryTpm> +
+    Handle<QueryTpmModels> +
+    Handle<QueryTpmTypes> +
     Handle<ChardevAdd> +
     Handle<ChardevRemove> +
     Handle<ChardevSendBreak> +
-    Handle<XPulseSaveRestore>
+    Handle<XPulseSaveRestore> +
+    Handle<QueryCpusFast> +
+    Handle<QueryCurrentMachine> +
+    Handle<QueryDumpGuestMemoryCapability> +
+    Handle<QueryDump> +
+    Handle<QueryMemorySizeSummary>
 {
 }
 
@@ -5540,8 +5800,15 @@ pub fn dispatch<V: Commands>(
         "system_wakeup" => call::<SystemWakeup, _>(vm, args),
         "system_reset" => call::<SystemReset, _>(vm, args),
         "system_powerdown" => call::<SystemPowerdown, _>(vm, args),
+        "cpu" => call::<Cpu, _>(vm, args),
+        "memsave" => call::<Memsave, _>(vm, args),
+        "pmemsave" => call::<Pmemsave, _>(vm, args),
+        "inject-nmi" => call::<InjectNmi, _>(vm, args),
         "ringbuf-write" => call::<RingbufWrite, _>(vm, args),
         "ringbuf-read" => call::<RingbufRead, _>(vm, args),
+        "xen-save-devices-state" => call::<XenSaveDevicesState, _>(vm, args),
+        "xen-set-global-dirty-log" => call::<XenSetGlobalDirtyLog, _>(vm, args),
+        "dump-guest-memory" => call::<DumpGuestMemory, _>(vm, args),
         "getfd" => call::<Getfd, _>(vm, args),
         "closefd" => call::<Closefd, _>(vm, args),
         "add-fd" => call::<AddFd, _>(vm, args),
@@ -5556,15 +5823,27 @@ pub fn dispatch<V: Commands>(
         "query-cpus" => call::<QueryCpus, _>(vm, args),
         "query-kvm" => call::<QueryKvm, _>(vm, args),
         "query-status" => call::<QueryStatus, _>(vm, args),
+        "query-mice" => call::<QueryMice, _>(vm, args),
+        "query-vnc" => call::<QueryVnc, _>(vm, args),
         "query-name" => call::<QueryName, _>(vm, args),
         "query-uuid" => call::<QueryUuid, _>(vm, args),
         "query-command-line-options" => call::<QueryCommandLineOptions, _>(vm, args),
+        "query-machines" => call::<QueryMachines, _>(vm, args),
+        "query-cpu-definitions" => call::<QueryCpuDefinitions, _>(vm, args),
         "query-target" => call::<QueryTarget, _>(vm, args),
+        "query-tpm" => call::<QueryTpm, _>(vm, args),
+        "query-tpm-models" => call::<QueryTpmModels, _>(vm, args),
+        "query-tpm-types" => call::<QueryTpmTypes, _>(vm, args),
         "chardev-add" => call::<ChardevAdd, _>(vm, args),
         "chardev-remove" => call::<ChardevRemove, _>(vm, args),
         "chardev-send-break" => call::<ChardevSendBreak, _>(vm, args),
         "x-pulse-save-restore" => call::<XPulseSaveRestore, _>(vm, args),
         "query-qmp-schema" => call::<QueryQmpSchema, _>(&mut crate::own::Tables, args),
+        "query-cpus-fast" => call::<QueryCpusFast, _>(vm, args),
+        "query-current-machine" => call::<QueryCurrentMachine, _>(vm, args),
+        "query-dump-guest-memory-capability" => call::<QueryDumpGuestMemoryCapability, _>(vm, args),
+        "query-dump" => call::<QueryDump, _>(vm, args),
+        "query-memory-size-summary" => call::<QueryMemorySizeSummary, _>(vm, args),
         _ => Err(QmpError::command_not_found(name)),
     }
 }
@@ -5577,8 +5856,15 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "system_wakeup", args: SystemWakeup::ARGS },
     CommandSpec { name: "system_reset", args: SystemReset::ARGS },
     CommandSpec { name: "system_powerdown", args: SystemPowerdown::ARGS },
+    CommandSpec { name: "cpu", args: Cpu::ARGS },
+    CommandSpec { name: "memsave", args: Memsave::ARGS },
+    CommandSpec { name: "pmemsave", args: Pmemsave::ARGS },
+    CommandSpec { name: "inject-nmi", args: InjectNmi::ARGS },
     CommandSpec { name: "ringbuf-write", args: RingbufWrite::ARGS },
     CommandSpec { name: "ringbuf-read", args: RingbufRead::ARGS },
+    CommandSpec { name: "xen-save-devices-state", args: XenSaveDevicesState::ARGS },
+    CommandSpec { name: "xen-set-global-dirty-log", args: XenSetGlobalDirtyLog::ARGS },
+    CommandSpec { name: "dump-guest-memory", args: DumpGuestMemory::ARGS },
     CommandSpec { name: "getfd", args: Getfd::ARGS },
     CommandSpec { name: "closefd", args: Closefd::ARGS },
     CommandSpec { name: "add-fd", args: AddFd::ARGS },
@@ -5594,15 +5880,27 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "query-cpus", args: QueryCpus::ARGS },
     CommandSpec { name: "query-kvm", args: QueryKvm::ARGS },
     CommandSpec { name: "query-status", args: QueryStatus::ARGS },
+    CommandSpec { name: "query-mice", args: QueryMice::ARGS },
+    CommandSpec { name: "query-vnc", args: QueryVnc::ARGS },
     CommandSpec { name: "query-name", args: QueryName::ARGS },
     CommandSpec { name: "query-uuid", args: QueryUuid::ARGS },
     CommandSpec { name: "query-command-line-options", args: QueryCommandLineOptions::ARGS },
+    CommandSpec { name: "query-machines", args: QueryMachines::ARGS },
+    CommandSpec { name: "query-cpu-definitions", args: QueryCpuDefinitions::ARGS },
     CommandSpec { name: "query-target", args: QueryTarget::ARGS },
+    CommandSpec { name: "query-tpm", args: QueryTpm::ARGS },
+    CommandSpec { name: "query-tpm-models", args: QueryTpmModels::ARGS },
+    CommandSpec { name: "query-tpm-types", args: QueryTpmTypes::ARGS },
     CommandSpec { name: "chardev-add", args: ChardevAdd::ARGS },
     CommandSpec { name: "chardev-remove", args: ChardevRemove::ARGS },
     CommandSpec { name: "chardev-send-break", args: ChardevSendBreak::ARGS },
     CommandSpec { name: "x-pulse-save-restore", args: XPulseSaveRestore::ARGS },
     CommandSpec { name: "query-qmp-schema", args: QueryQmpSchema::ARGS },
+    CommandSpec { name: "query-cpus-fast", args: QueryCpusFast::ARGS },
+    CommandSpec { name: "query-current-machine", args: QueryCurrentMachine::ARGS },
+    CommandSpec { name: "query-dump-guest-memory-capability", args: QueryDumpGuestMemoryCapability::ARGS },
+    CommandSpec { name: "query-dump", args: QueryDump::ARGS },
+    CommandSpec { name: "query-memory-size-summary", args: QueryMemorySizeSummary::ARGS },
 ];
 
 /// Commands that have types and no handler: clients are told they do not exist.
@@ -5613,13 +5911,7 @@ pub static PENDING: &[&str] = &[
     "device_add",
     "device_del",
     "send-key",
-    "cpu",
     "cpu-add",
-    "memsave",
-    "pmemsave",
-    "inject-nmi",
-    "xen-save-devices-state",
-    "xen-set-global-dirty-log",
     "migrate",
     "migrate_cancel",
     "migrate-set-cache-size",
@@ -5627,7 +5919,6 @@ pub static PENDING: &[&str] = &[
     "migrate_set_speed",
     "migrate_set_downtime",
     "client_migrate_info",
-    "dump-guest-memory",
     "netdev_add",
     "netdev_del",
     "block_resize",
@@ -5653,8 +5944,6 @@ pub static PENDING: &[&str] = &[
     "query-block",
     "query-blockstats",
     "query-pci",
-    "query-mice",
-    "query-vnc",
     "query-spice",
     "query-migrate",
     "migrate-set-capabilities",
@@ -5670,11 +5959,6 @@ pub static PENDING: &[&str] = &[
     "change-vnc-password",
     "qom-list-types",
     "device-list-properties",
-    "query-machines",
-    "query-cpu-definitions",
-    "query-tpm",
-    "query-tpm-models",
-    "query-tpm-types",
     "query-rx-filter",
     "blockdev-add",
     "chardev-change",
@@ -6000,6 +6284,15 @@ pub enum Event {
         /// How many bytes.
         size: i64,
     },
+    /// A dump that was told to detach has ended.
+    #[serde(rename = "DUMP_COMPLETED")]
+    DumpCompleted {
+        /// The dump.
+        result: DumpQueryResult,
+        /// Why it could not be written.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
 }
 
 impl Event {
@@ -6034,6 +6327,7 @@ impl Event {
             Self::SpiceMigrateCompleted => "SPICE_MIGRATE_COMPLETED",
             Self::GuestPanicked { .. } => "GUEST_PANICKED",
             Self::BlockImageCorrupted { .. } => "BLOCK_IMAGE_CORRUPTED",
+            Self::DumpCompleted { .. } => "DUMP_COMPLETED",
         }
     }
 
@@ -6078,6 +6372,7 @@ pub static EVENTS: &[&str] = &[
     "SPICE_MIGRATE_COMPLETED",
     "GUEST_PANICKED",
     "BLOCK_IMAGE_CORRUPTED",
+    "DUMP_COMPLETED",
 ];
 
 /// Commands, events and types for clients that look before they ask.
@@ -6088,195 +6383,250 @@ pub(crate) static INTROSPECTION: &[Entity] = &[
     Entity { name: "system_wakeup", kind: What::Command("0", "0") },
     Entity { name: "system_reset", kind: What::Command("0", "0") },
     Entity { name: "system_powerdown", kind: What::Command("0", "0") },
-    Entity { name: "ringbuf-write", kind: What::Command("1", "0") },
-    Entity { name: "ringbuf-read", kind: What::Command("2", "str") },
-    Entity { name: "getfd", kind: What::Command("3", "0") },
-    Entity { name: "closefd", kind: What::Command("4", "0") },
-    Entity { name: "add-fd", kind: What::Command("5", "6") },
-    Entity { name: "remove-fd", kind: What::Command("7", "0") },
-    Entity { name: "query-fdsets", kind: What::Command("0", "[8]") },
-    Entity { name: "add_client", kind: What::Command("9", "0") },
-    Entity { name: "qmp_capabilities", kind: What::Command("10", "0") },
-    Entity { name: "human-monitor-command", kind: What::Command("11", "str") },
-    Entity { name: "query-version", kind: What::Command("0", "12") },
-    Entity { name: "query-commands", kind: What::Command("0", "[13]") },
-    Entity { name: "query-events", kind: What::Command("0", "[14]") },
-    Entity { name: "query-chardev", kind: What::Command("0", "[15]") },
-    Entity { name: "query-cpus", kind: What::Command("0", "[16]") },
-    Entity { name: "query-kvm", kind: What::Command("0", "17") },
-    Entity { name: "query-status", kind: What::Command("0", "18") },
-    Entity { name: "query-name", kind: What::Command("0", "19") },
-    Entity { name: "query-uuid", kind: What::Command("0", "20") },
-    Entity { name: "query-command-line-options", kind: What::Command("21", "[22]") },
-    Entity { name: "query-target", kind: What::Command("0", "23") },
-    Entity { name: "chardev-add", kind: What::Command("24", "25") },
-    Entity { name: "chardev-remove", kind: What::Command("26", "0") },
-    Entity { name: "chardev-send-break", kind: What::Command("27", "0") },
+    Entity { name: "cpu", kind: What::Command("1", "0") },
+    Entity { name: "memsave", kind: What::Command("2", "0") },
+    Entity { name: "pmemsave", kind: What::Command("3", "0") },
+    Entity { name: "inject-nmi", kind: What::Command("0", "0") },
+    Entity { name: "ringbuf-write", kind: What::Command("4", "0") },
+    Entity { name: "ringbuf-read", kind: What::Command("5", "str") },
+    Entity { name: "xen-save-devices-state", kind: What::Command("6", "0") },
+    Entity { name: "xen-set-global-dirty-log", kind: What::Command("7", "0") },
+    Entity { name: "dump-guest-memory", kind: What::Command("8", "0") },
+    Entity { name: "getfd", kind: What::Command("9", "0") },
+    Entity { name: "closefd", kind: What::Command("10", "0") },
+    Entity { name: "add-fd", kind: What::Command("11", "12") },
+    Entity { name: "remove-fd", kind: What::Command("13", "0") },
+    Entity { name: "query-fdsets", kind: What::Command("0", "[14]") },
+    Entity { name: "add_client", kind: What::Command("15", "0") },
+    Entity { name: "qmp_capabilities", kind: What::Command("16", "0") },
+    Entity { name: "human-monitor-command", kind: What::Command("17", "str") },
+    Entity { name: "query-version", kind: What::Command("0", "18") },
+    Entity { name: "query-commands", kind: What::Command("0", "[19]") },
+    Entity { name: "query-events", kind: What::Command("0", "[20]") },
+    Entity { name: "query-chardev", kind: What::Command("0", "[21]") },
+    Entity { name: "query-cpus", kind: What::Command("0", "[22]") },
+    Entity { name: "query-kvm", kind: What::Command("0", "23") },
+    Entity { name: "query-status", kind: What::Command("0", "24") },
+    Entity { name: "query-mice", kind: What::Command("0", "[25]") },
+    Entity { name: "query-vnc", kind: What::Command("0", "26") },
+    Entity { name: "query-name", kind: What::Command("0", "27") },
+    Entity { name: "query-uuid", kind: What::Command("0", "28") },
+    Entity { name: "query-command-line-options", kind: What::Command("29", "[30]") },
+    Entity { name: "query-machines", kind: What::Command("0", "[31]") },
+    Entity { name: "query-cpu-definitions", kind: What::Command("0", "[32]") },
+    Entity { name: "query-target", kind: What::Command("0", "33") },
+    Entity { name: "query-tpm", kind: What::Command("0", "[34]") },
+    Entity { name: "query-tpm-models", kind: What::Command("0", "[35]") },
+    Entity { name: "query-tpm-types", kind: What::Command("0", "[36]") },
+    Entity { name: "chardev-add", kind: What::Command("37", "38") },
+    Entity { name: "chardev-remove", kind: What::Command("39", "0") },
+    Entity { name: "chardev-send-break", kind: What::Command("40", "0") },
     Entity { name: "x-pulse-save-restore", kind: What::Command("0", "0") },
-    Entity { name: "query-qmp-schema", kind: What::Command("0", "[28]") },
-    Entity { name: "SHUTDOWN", kind: What::Event("29") },
-    Entity { name: "RESET", kind: What::Event("30") },
+    Entity { name: "query-qmp-schema", kind: What::Command("0", "[41]") },
+    Entity { name: "query-cpus-fast", kind: What::Command("0", "[42]") },
+    Entity { name: "query-current-machine", kind: What::Command("0", "43") },
+    Entity { name: "query-dump-guest-memory-capability", kind: What::Command("0", "44") },
+    Entity { name: "query-dump", kind: What::Command("0", "45") },
+    Entity { name: "query-memory-size-summary", kind: What::Command("0", "46") },
+    Entity { name: "SHUTDOWN", kind: What::Event("47") },
+    Entity { name: "RESET", kind: What::Event("48") },
     Entity { name: "POWERDOWN", kind: What::Event("0") },
     Entity { name: "STOP", kind: What::Event("0") },
     Entity { name: "RESUME", kind: What::Event("0") },
-    Entity { name: "VNC_CONNECTED", kind: What::Event("31") },
-    Entity { name: "VNC_INITIALIZED", kind: What::Event("32") },
-    Entity { name: "VNC_DISCONNECTED", kind: What::Event("33") },
-    Entity { name: "BLOCK_IO_ERROR", kind: What::Event("34") },
-    Entity { name: "RTC_CHANGE", kind: What::Event("35") },
-    Entity { name: "WATCHDOG", kind: What::Event("36") },
-    Entity { name: "SPICE_CONNECTED", kind: What::Event("37") },
-    Entity { name: "SPICE_INITIALIZED", kind: What::Event("38") },
-    Entity { name: "SPICE_DISCONNECTED", kind: What::Event("39") },
-    Entity { name: "BLOCK_JOB_COMPLETED", kind: What::Event("40") },
-    Entity { name: "BLOCK_JOB_CANCELLED", kind: What::Event("41") },
-    Entity { name: "BLOCK_JOB_ERROR", kind: What::Event("42") },
-    Entity { name: "BLOCK_JOB_READY", kind: What::Event("43") },
-    Entity { name: "DEVICE_DELETED", kind: What::Event("44") },
-    Entity { name: "DEVICE_TRAY_MOVED", kind: What::Event("45") },
-    Entity { name: "NIC_RX_FILTER_CHANGED", kind: What::Event("46") },
+    Entity { name: "VNC_CONNECTED", kind: What::Event("49") },
+    Entity { name: "VNC_INITIALIZED", kind: What::Event("50") },
+    Entity { name: "VNC_DISCONNECTED", kind: What::Event("51") },
+    Entity { name: "BLOCK_IO_ERROR", kind: What::Event("52") },
+    Entity { name: "RTC_CHANGE", kind: What::Event("53") },
+    Entity { name: "WATCHDOG", kind: What::Event("54") },
+    Entity { name: "SPICE_CONNECTED", kind: What::Event("55") },
+    Entity { name: "SPICE_INITIALIZED", kind: What::Event("56") },
+    Entity { name: "SPICE_DISCONNECTED", kind: What::Event("57") },
+    Entity { name: "BLOCK_JOB_COMPLETED", kind: What::Event("58") },
+    Entity { name: "BLOCK_JOB_CANCELLED", kind: What::Event("59") },
+    Entity { name: "BLOCK_JOB_ERROR", kind: What::Event("60") },
+    Entity { name: "BLOCK_JOB_READY", kind: What::Event("61") },
+    Entity { name: "DEVICE_DELETED", kind: What::Event("62") },
+    Entity { name: "DEVICE_TRAY_MOVED", kind: What::Event("63") },
+    Entity { name: "NIC_RX_FILTER_CHANGED", kind: What::Event("64") },
     Entity { name: "SUSPEND", kind: What::Event("0") },
     Entity { name: "SUSPEND_DISK", kind: What::Event("0") },
     Entity { name: "WAKEUP", kind: What::Event("0") },
-    Entity { name: "BALLOON_CHANGE", kind: What::Event("47") },
+    Entity { name: "BALLOON_CHANGE", kind: What::Event("65") },
     Entity { name: "SPICE_MIGRATE_COMPLETED", kind: What::Event("0") },
-    Entity { name: "GUEST_PANICKED", kind: What::Event("48") },
-    Entity { name: "BLOCK_IMAGE_CORRUPTED", kind: What::Event("49") },
+    Entity { name: "GUEST_PANICKED", kind: What::Event("66") },
+    Entity { name: "BLOCK_IMAGE_CORRUPTED", kind: What::Event("67") },
+    Entity { name: "DUMP_COMPLETED", kind: What::Event("68") },
     Entity { name: "0", kind: What::Object { members: &[], tag: None, cases: &[] } },
-    Entity { name: "1", kind: What::Object { members: &[("device", "str", false), ("format", "50", true), ("data", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "2", kind: What::Object { members: &[("device", "str", false), ("size", "int", false), ("format", "50", true)], tag: None, cases: &[] } },
+    Entity { name: "1", kind: What::Object { members: &[("index", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "2", kind: What::Object { members: &[("cpu", "int", true), ("filename", "str", false), ("size", "int", false), ("val", "int", false), ("cpu-index", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "3", kind: What::Object { members: &[("filename", "str", false), ("size", "int", false), ("val", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "4", kind: What::Object { members: &[("device", "str", false), ("format", "69", true), ("data", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "5", kind: What::Object { members: &[("device", "str", false), ("size", "int", false), ("format", "69", true)], tag: None, cases: &[] } },
     Entity { name: "str", kind: What::Builtin(crate::JSONType::String) },
-    Entity { name: "3", kind: What::Object { members: &[("fdname", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "4", kind: What::Object { members: &[("fdname", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "5", kind: What::Object { members: &[("fdset-id", "int", true), ("opaque", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "6", kind: What::Object { members: &[("fd", "int", false), ("fdset-id", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "7", kind: What::Object { members: &[("fd", "int", true), ("fdset-id", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "8", kind: What::Object { members: &[("fds", "[51]", false), ("fdset-id", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "[8]", kind: What::Array("8") },
-    Entity { name: "9", kind: What::Object { members: &[("protocol", "str", false), ("skipauth", "bool", true), ("tls", "bool", true), ("fdname", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "10", kind: What::Object { members: &[("enable", "[str]", true)], tag: None, cases: &[] } },
-    Entity { name: "11", kind: What::Object { members: &[("command-line", "str", false), ("cpu-index", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "12", kind: What::Object { members: &[("qemu", "52", false), ("package", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "13", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[13]", kind: What::Array("13") },
-    Entity { name: "14", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "6", kind: What::Object { members: &[("filename", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "7", kind: What::Object { members: &[("enable", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "8", kind: What::Object { members: &[("length", "int", true), ("end", "int", true), ("begin", "int", true), ("protocol", "str", false), ("paging", "bool", false), ("detach", "bool", true), ("format", "70", true)], tag: None, cases: &[] } },
+    Entity { name: "9", kind: What::Object { members: &[("fdname", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "10", kind: What::Object { members: &[("fdname", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "11", kind: What::Object { members: &[("fdset-id", "int", true), ("opaque", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "12", kind: What::Object { members: &[("fd", "int", false), ("fdset-id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "13", kind: What::Object { members: &[("fd", "int", true), ("fdset-id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "14", kind: What::Object { members: &[("fds", "[71]", false), ("fdset-id", "int", false)], tag: None, cases: &[] } },
     Entity { name: "[14]", kind: What::Array("14") },
-    Entity { name: "15", kind: What::Object { members: &[("filename", "str", false), ("label", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[15]", kind: What::Array("15") },
-    Entity { name: "16", kind: What::Object { members: &[("current", "bool", false), ("CPU", "int", false), ("pc", "int", true), ("halted", "bool", false), ("thread_id", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "[16]", kind: What::Array("16") },
-    Entity { name: "17", kind: What::Object { members: &[("enabled", "bool", false), ("present", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "18", kind: What::Object { members: &[("status", "53", false), ("singlestep", "bool", false), ("running", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "19", kind: What::Object { members: &[("name", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "20", kind: What::Object { members: &[("UUID", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "21", kind: What::Object { members: &[("option", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "22", kind: What::Object { members: &[("parameters", "[54]", false), ("option", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "15", kind: What::Object { members: &[("protocol", "str", false), ("skipauth", "bool", true), ("tls", "bool", true), ("fdname", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "16", kind: What::Object { members: &[("enable", "[str]", true)], tag: None, cases: &[] } },
+    Entity { name: "17", kind: What::Object { members: &[("command-line", "str", false), ("cpu-index", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "18", kind: What::Object { members: &[("qemu", "72", false), ("package", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "19", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[19]", kind: What::Array("19") },
+    Entity { name: "20", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[20]", kind: What::Array("20") },
+    Entity { name: "21", kind: What::Object { members: &[("filename", "str", false), ("label", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[21]", kind: What::Array("21") },
+    Entity { name: "22", kind: What::Object { members: &[("current", "bool", false), ("CPU", "int", false), ("pc", "int", true), ("halted", "bool", false), ("thread_id", "int", false)], tag: None, cases: &[] } },
     Entity { name: "[22]", kind: What::Array("22") },
-    Entity { name: "23", kind: What::Object { members: &[("arch", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "24", kind: What::Object { members: &[("backend", "55", false), ("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "25", kind: What::Object { members: &[("pty", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "26", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "27", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "28", kind: What::Object { members: &[("name", "str", false), ("meta-type", "56", false)], tag: Some("meta-type"), cases: &[("builtin", "57"), ("enum", "58"), ("array", "59"), ("object", "60"), ("alternate", "61"), ("command", "62"), ("event", "63")] } },
-    Entity { name: "[28]", kind: What::Array("28") },
-    Entity { name: "29", kind: What::Object { members: &[("guest", "bool", false), ("reason", "64", false)], tag: None, cases: &[] } },
-    Entity { name: "30", kind: What::Object { members: &[("guest", "bool", false), ("reason", "64", false)], tag: None, cases: &[] } },
-    Entity { name: "31", kind: What::Object { members: &[("server", "65", false), ("client", "66", false)], tag: None, cases: &[] } },
-    Entity { name: "32", kind: What::Object { members: &[("server", "65", false), ("client", "66", false)], tag: None, cases: &[] } },
-    Entity { name: "33", kind: What::Object { members: &[("server", "65", false), ("client", "66", false)], tag: None, cases: &[] } },
-    Entity { name: "34", kind: What::Object { members: &[("device", "str", false), ("operation", "67", false), ("action", "68", false)], tag: None, cases: &[] } },
-    Entity { name: "35", kind: What::Object { members: &[("offset", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "36", kind: What::Object { members: &[("action", "69", false)], tag: None, cases: &[] } },
-    Entity { name: "37", kind: What::Object { members: &[("server", "70", false), ("client", "70", false)], tag: None, cases: &[] } },
-    Entity { name: "38", kind: What::Object { members: &[("server", "71", false), ("client", "72", false)], tag: None, cases: &[] } },
-    Entity { name: "39", kind: What::Object { members: &[("server", "70", false), ("client", "70", false)], tag: None, cases: &[] } },
-    Entity { name: "40", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "73", false), ("error", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "41", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "73", false)], tag: None, cases: &[] } },
-    Entity { name: "42", kind: What::Object { members: &[("device", "str", false), ("operation", "67", false), ("action", "68", false)], tag: None, cases: &[] } },
-    Entity { name: "43", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "73", false)], tag: None, cases: &[] } },
-    Entity { name: "44", kind: What::Object { members: &[("device", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "45", kind: What::Object { members: &[("device", "str", false), ("tray-open", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "46", kind: What::Object { members: &[("name", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "47", kind: What::Object { members: &[("actual", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "48", kind: What::Object { members: &[("action", "74", false)], tag: None, cases: &[] } },
-    Entity { name: "49", kind: What::Object { members: &[("device", "str", false), ("msg", "str", false), ("offset", "int", false), ("size", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "50", kind: What::Enum(&["utf8", "base64"]) },
+    Entity { name: "23", kind: What::Object { members: &[("enabled", "bool", false), ("present", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "24", kind: What::Object { members: &[("status", "73", false), ("singlestep", "bool", false), ("running", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "25", kind: What::Object { members: &[("index", "int", false), ("name", "str", false), ("current", "bool", false), ("absolute", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "[25]", kind: What::Array("25") },
+    Entity { name: "26", kind: What::Object { members: &[("enabled", "bool", false), ("auth", "str", true), ("family", "str", true), ("clients", "[74]", true), ("service", "str", true), ("host", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "27", kind: What::Object { members: &[("name", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "28", kind: What::Object { members: &[("UUID", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "29", kind: What::Object { members: &[("option", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "30", kind: What::Object { members: &[("parameters", "[75]", false), ("option", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[30]", kind: What::Array("30") },
+    Entity { name: "31", kind: What::Object { members: &[("name", "str", false), ("is-default", "bool", true), ("cpu-max", "int", false), ("alias", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "[31]", kind: What::Array("31") },
+    Entity { name: "32", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[32]", kind: What::Array("32") },
+    Entity { name: "33", kind: What::Object { members: &[("arch", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "34", kind: What::Object { members: &[("model", "35", false), ("options", "76", false), ("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[34]", kind: What::Array("34") },
+    Entity { name: "35", kind: What::Enum(&["tpm-tis"]) },
+    Entity { name: "[35]", kind: What::Array("35") },
+    Entity { name: "36", kind: What::Enum(&["passthrough"]) },
+    Entity { name: "[36]", kind: What::Array("36") },
+    Entity { name: "37", kind: What::Object { members: &[("backend", "77", false), ("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "38", kind: What::Object { members: &[("pty", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "39", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "40", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "41", kind: What::Object { members: &[("name", "str", false), ("meta-type", "78", false)], tag: Some("meta-type"), cases: &[("builtin", "79"), ("enum", "80"), ("array", "81"), ("object", "82"), ("alternate", "83"), ("command", "84"), ("event", "85")] } },
+    Entity { name: "[41]", kind: What::Array("41") },
+    Entity { name: "42", kind: What::Object { members: &[("thread-id", "int", false), ("qom-path", "str", false), ("cpu-index", "int", false), ("target", "86", false)], tag: None, cases: &[] } },
+    Entity { name: "[42]", kind: What::Array("42") },
+    Entity { name: "43", kind: What::Object { members: &[("wakeup-suspend-support", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "44", kind: What::Object { members: &[("formats", "[70]", false)], tag: None, cases: &[] } },
+    Entity { name: "45", kind: What::Object { members: &[("completed", "int", false), ("status", "87", false), ("total", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "46", kind: What::Object { members: &[("base-memory", "int", false), ("plugged-memory", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "47", kind: What::Object { members: &[("guest", "bool", false), ("reason", "88", false)], tag: None, cases: &[] } },
+    Entity { name: "48", kind: What::Object { members: &[("guest", "bool", false), ("reason", "88", false)], tag: None, cases: &[] } },
+    Entity { name: "49", kind: What::Object { members: &[("server", "89", false), ("client", "74", false)], tag: None, cases: &[] } },
+    Entity { name: "50", kind: What::Object { members: &[("server", "89", false), ("client", "74", false)], tag: None, cases: &[] } },
+    Entity { name: "51", kind: What::Object { members: &[("server", "89", false), ("client", "74", false)], tag: None, cases: &[] } },
+    Entity { name: "52", kind: What::Object { members: &[("device", "str", false), ("operation", "90", false), ("action", "91", false)], tag: None, cases: &[] } },
+    Entity { name: "53", kind: What::Object { members: &[("offset", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "54", kind: What::Object { members: &[("action", "92", false)], tag: None, cases: &[] } },
+    Entity { name: "55", kind: What::Object { members: &[("server", "93", false), ("client", "93", false)], tag: None, cases: &[] } },
+    Entity { name: "56", kind: What::Object { members: &[("server", "94", false), ("client", "95", false)], tag: None, cases: &[] } },
+    Entity { name: "57", kind: What::Object { members: &[("server", "93", false), ("client", "93", false)], tag: None, cases: &[] } },
+    Entity { name: "58", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "96", false), ("error", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "59", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "96", false)], tag: None, cases: &[] } },
+    Entity { name: "60", kind: What::Object { members: &[("device", "str", false), ("operation", "90", false), ("action", "91", false)], tag: None, cases: &[] } },
+    Entity { name: "61", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "96", false)], tag: None, cases: &[] } },
+    Entity { name: "62", kind: What::Object { members: &[("device", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "63", kind: What::Object { members: &[("device", "str", false), ("tray-open", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "64", kind: What::Object { members: &[("name", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "65", kind: What::Object { members: &[("actual", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "66", kind: What::Object { members: &[("action", "97", false)], tag: None, cases: &[] } },
+    Entity { name: "67", kind: What::Object { members: &[("device", "str", false), ("msg", "str", false), ("offset", "int", false), ("size", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "68", kind: What::Object { members: &[("result", "45", false), ("error", "str", true)], tag: None, cases: &[] } },
     Entity { name: "int", kind: What::Builtin(crate::JSONType::Int) },
-    Entity { name: "51", kind: What::Object { members: &[("fd", "int", false), ("opaque", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "[51]", kind: What::Array("51") },
+    Entity { name: "69", kind: What::Enum(&["utf8", "base64"]) },
     Entity { name: "bool", kind: What::Builtin(crate::JSONType::Boolean) },
+    Entity { name: "70", kind: What::Enum(&["elf", "kdump-zlib", "kdump-lzo", "kdump-snappy"]) },
+    Entity { name: "71", kind: What::Object { members: &[("fd", "int", false), ("opaque", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "[71]", kind: What::Array("71") },
     Entity { name: "[str]", kind: What::Array("str") },
-    Entity { name: "52", kind: What::Object { members: &[("micro", "int", false), ("minor", "int", false), ("major", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "53", kind: What::Enum(&["debug", "inmigrate", "internal-error", "io-error", "paused", "postmigrate", "prelaunch", "finish-migrate", "restore-vm", "running", "save-vm", "shutdown", "suspended", "watchdog", "guest-panicked"]) },
-    Entity { name: "54", kind: What::Object { members: &[("name", "str", false), ("help", "str", true), ("type", "75", false)], tag: None, cases: &[] } },
-    Entity { name: "[54]", kind: What::Array("54") },
-    Entity { name: "55", kind: What::Object { members: &[("type", "76", false)], tag: Some("type"), cases: &[("file", "77"), ("serial", "78"), ("parallel", "79"), ("pipe", "80"), ("socket", "81"), ("udp", "82"), ("pty", "83"), ("null", "84"), ("mux", "85"), ("msmouse", "86"), ("braille", "87"), ("stdio", "88"), ("console", "89"), ("spicevmc", "90"), ("spiceport", "91"), ("vc", "92"), ("ringbuf", "93"), ("memory", "94")] } },
-    Entity { name: "56", kind: What::Enum(&["builtin", "enum", "array", "object", "alternate", "command", "event"]) },
-    Entity { name: "57", kind: What::Object { members: &[("json-type", "95", false)], tag: None, cases: &[] } },
-    Entity { name: "58", kind: What::Object { members: &[("members", "[96]", false), ("values", "[str]", false)], tag: None, cases: &[] } },
-    Entity { name: "59", kind: What::Object { members: &[("element-type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "60", kind: What::Object { members: &[("tag", "str", true), ("variants", "[97]", true), ("members", "[98]", false)], tag: None, cases: &[] } },
-    Entity { name: "61", kind: What::Object { members: &[("members", "[99]", false)], tag: None, cases: &[] } },
-    Entity { name: "62", kind: What::Object { members: &[("ret-type", "str", false), ("arg-type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "63", kind: What::Object { members: &[("arg-type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "64", kind: What::Enum(&["none", "host-error", "host-qmp-quit", "host-qmp-system-reset", "host-signal", "host-ui", "guest-shutdown", "guest-reset", "guest-panic", "subsystem-reset", "snapshot-load"]) },
-    Entity { name: "65", kind: What::Object { members: &[("auth", "str", true), ("family", "str", false), ("service", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "66", kind: What::Object { members: &[("family", "str", false), ("service", "str", false), ("x509_dname", "str", true), ("host", "str", false), ("sasl_username", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "67", kind: What::Enum(&["read", "write"]) },
-    Entity { name: "68", kind: What::Enum(&["report", "ignore", "stop"]) },
-    Entity { name: "69", kind: What::Enum(&["reset", "shutdown", "poweroff", "pause", "debug", "none"]) },
-    Entity { name: "70", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "71", kind: What::Object { members: &[("auth", "str", true), ("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "72", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("channel-type", "int", false), ("connection-id", "int", false), ("host", "str", false), ("channel-id", "int", false), ("tls", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "73", kind: What::Enum(&["commit", "stream", "mirror", "backup"]) },
-    Entity { name: "74", kind: What::Enum(&["pause"]) },
-    Entity { name: "75", kind: What::Enum(&["string", "boolean", "number", "size"]) },
-    Entity { name: "76", kind: What::Enum(&["file", "serial", "parallel", "pipe", "socket", "udp", "pty", "null", "mux", "msmouse", "braille", "stdio", "console", "spicevmc", "spiceport", "vc", "ringbuf", "memory"]) },
-    Entity { name: "77", kind: What::Object { members: &[("data", "100", false)], tag: None, cases: &[] } },
-    Entity { name: "78", kind: What::Object { members: &[("data", "101", false)], tag: None, cases: &[] } },
-    Entity { name: "79", kind: What::Object { members: &[("data", "101", false)], tag: None, cases: &[] } },
-    Entity { name: "80", kind: What::Object { members: &[("data", "101", false)], tag: None, cases: &[] } },
-    Entity { name: "81", kind: What::Object { members: &[("data", "102", false)], tag: None, cases: &[] } },
-    Entity { name: "82", kind: What::Object { members: &[("data", "103", false)], tag: None, cases: &[] } },
-    Entity { name: "83", kind: What::Object { members: &[("data", "104", false)], tag: None, cases: &[] } },
-    Entity { name: "84", kind: What::Object { members: &[("data", "104", false)], tag: None, cases: &[] } },
-    Entity { name: "85", kind: What::Object { members: &[("data", "105", false)], tag: None, cases: &[] } },
-    Entity { name: "86", kind: What::Object { members: &[("data", "104", false)], tag: None, cases: &[] } },
-    Entity { name: "87", kind: What::Object { members: &[("data", "104", false)], tag: None, cases: &[] } },
-    Entity { name: "88", kind: What::Object { members: &[("data", "106", false)], tag: None, cases: &[] } },
-    Entity { name: "89", kind: What::Object { members: &[("data", "104", false)], tag: None, cases: &[] } },
-    Entity { name: "90", kind: What::Object { members: &[("data", "107", false)], tag: None, cases: &[] } },
-    Entity { name: "91", kind: What::Object { members: &[("data", "108", false)], tag: None, cases: &[] } },
-    Entity { name: "92", kind: What::Object { members: &[("data", "109", false)], tag: None, cases: &[] } },
-    Entity { name: "93", kind: What::Object { members: &[("data", "110", false)], tag: None, cases: &[] } },
-    Entity { name: "94", kind: What::Object { members: &[("data", "110", false)], tag: None, cases: &[] } },
-    Entity { name: "95", kind: What::Enum(&["string", "number", "int", "boolean", "null", "object", "array", "value"]) },
-    Entity { name: "96", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[96]", kind: What::Array("96") },
-    Entity { name: "97", kind: What::Object { members: &[("case", "str", false), ("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[97]", kind: What::Array("97") },
-    Entity { name: "98", kind: What::Object { members: &[("name", "str", false), ("default", "any", true), ("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[98]", kind: What::Array("98") },
-    Entity { name: "99", kind: What::Object { members: &[("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[99]", kind: What::Array("99") },
-    Entity { name: "100", kind: What::Object { members: &[("in", "str", true), ("out", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "101", kind: What::Object { members: &[("device", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "102", kind: What::Object { members: &[("addr", "111", false), ("server", "bool", true), ("wait", "bool", true), ("nodelay", "bool", true), ("telnet", "bool", true), ("reconnect", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "103", kind: What::Object { members: &[("remote", "111", false), ("local", "111", true)], tag: None, cases: &[] } },
-    Entity { name: "104", kind: What::Object { members: &[], tag: None, cases: &[] } },
-    Entity { name: "105", kind: What::Object { members: &[("chardev", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "106", kind: What::Object { members: &[("signal", "bool", true)], tag: None, cases: &[] } },
-    Entity { name: "107", kind: What::Object { members: &[("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "108", kind: What::Object { members: &[("fqdn", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "109", kind: What::Object { members: &[("width", "int", true), ("height", "int", true), ("cols", "int", true), ("rows", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "110", kind: What::Object { members: &[("size", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "72", kind: What::Object { members: &[("micro", "int", false), ("minor", "int", false), ("major", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "73", kind: What::Enum(&["debug", "inmigrate", "internal-error", "io-error", "paused", "postmigrate", "prelaunch", "finish-migrate", "restore-vm", "running", "save-vm", "shutdown", "suspended", "watchdog", "guest-panicked"]) },
+    Entity { name: "74", kind: What::Object { members: &[("family", "str", false), ("service", "str", false), ("x509_dname", "str", true), ("host", "str", false), ("sasl_username", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "[74]", kind: What::Array("74") },
+    Entity { name: "75", kind: What::Object { members: &[("name", "str", false), ("help", "str", true), ("type", "98", false)], tag: None, cases: &[] } },
+    Entity { name: "[75]", kind: What::Array("75") },
+    Entity { name: "76", kind: What::Object { members: &[("type", "99", false)], tag: Some("type"), cases: &[("passthrough", "100")] } },
+    Entity { name: "77", kind: What::Object { members: &[("type", "101", false)], tag: Some("type"), cases: &[("file", "102"), ("serial", "103"), ("parallel", "104"), ("pipe", "105"), ("socket", "106"), ("udp", "107"), ("pty", "108"), ("null", "109"), ("mux", "110"), ("msmouse", "111"), ("braille", "112"), ("stdio", "113"), ("console", "114"), ("spicevmc", "115"), ("spiceport", "116"), ("vc", "117"), ("ringbuf", "118"), ("memory", "119")] } },
+    Entity { name: "78", kind: What::Enum(&["builtin", "enum", "array", "object", "alternate", "command", "event"]) },
+    Entity { name: "79", kind: What::Object { members: &[("json-type", "120", false)], tag: None, cases: &[] } },
+    Entity { name: "80", kind: What::Object { members: &[("members", "[121]", false), ("values", "[str]", false)], tag: None, cases: &[] } },
+    Entity { name: "81", kind: What::Object { members: &[("element-type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "82", kind: What::Object { members: &[("tag", "str", true), ("variants", "[122]", true), ("members", "[123]", false)], tag: None, cases: &[] } },
+    Entity { name: "83", kind: What::Object { members: &[("members", "[124]", false)], tag: None, cases: &[] } },
+    Entity { name: "84", kind: What::Object { members: &[("ret-type", "str", false), ("arg-type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "85", kind: What::Object { members: &[("arg-type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "86", kind: What::Enum(&["x86_64"]) },
+    Entity { name: "[70]", kind: What::Array("70") },
+    Entity { name: "87", kind: What::Enum(&["none", "active", "completed", "failed"]) },
+    Entity { name: "88", kind: What::Enum(&["none", "host-error", "host-qmp-quit", "host-qmp-system-reset", "host-signal", "host-ui", "guest-shutdown", "guest-reset", "guest-panic", "subsystem-reset", "snapshot-load"]) },
+    Entity { name: "89", kind: What::Object { members: &[("auth", "str", true), ("family", "str", false), ("service", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "90", kind: What::Enum(&["read", "write"]) },
+    Entity { name: "91", kind: What::Enum(&["report", "ignore", "stop"]) },
+    Entity { name: "92", kind: What::Enum(&["reset", "shutdown", "poweroff", "pause", "debug", "none"]) },
+    Entity { name: "93", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "94", kind: What::Object { members: &[("auth", "str", true), ("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "95", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("channel-type", "int", false), ("connection-id", "int", false), ("host", "str", false), ("channel-id", "int", false), ("tls", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "96", kind: What::Enum(&["commit", "stream", "mirror", "backup"]) },
+    Entity { name: "97", kind: What::Enum(&["pause"]) },
+    Entity { name: "98", kind: What::Enum(&["string", "boolean", "number", "size"]) },
+    Entity { name: "99", kind: What::Enum(&["passthrough"]) },
+    Entity { name: "100", kind: What::Object { members: &[("data", "125", false)], tag: None, cases: &[] } },
+    Entity { name: "101", kind: What::Enum(&["file", "serial", "parallel", "pipe", "socket", "udp", "pty", "null", "mux", "msmouse", "braille", "stdio", "console", "spicevmc", "spiceport", "vc", "ringbuf", "memory"]) },
+    Entity { name: "102", kind: What::Object { members: &[("data", "126", false)], tag: None, cases: &[] } },
+    Entity { name: "103", kind: What::Object { members: &[("data", "127", false)], tag: None, cases: &[] } },
+    Entity { name: "104", kind: What::Object { members: &[("data", "127", false)], tag: None, cases: &[] } },
+    Entity { name: "105", kind: What::Object { members: &[("data", "127", false)], tag: None, cases: &[] } },
+    Entity { name: "106", kind: What::Object { members: &[("data", "128", false)], tag: None, cases: &[] } },
+    Entity { name: "107", kind: What::Object { members: &[("data", "129", false)], tag: None, cases: &[] } },
+    Entity { name: "108", kind: What::Object { members: &[("data", "130", false)], tag: None, cases: &[] } },
+    Entity { name: "109", kind: What::Object { members: &[("data", "130", false)], tag: None, cases: &[] } },
+    Entity { name: "110", kind: What::Object { members: &[("data", "131", false)], tag: None, cases: &[] } },
+    Entity { name: "111", kind: What::Object { members: &[("data", "130", false)], tag: None, cases: &[] } },
+    Entity { name: "112", kind: What::Object { members: &[("data", "130", false)], tag: None, cases: &[] } },
+    Entity { name: "113", kind: What::Object { members: &[("data", "132", false)], tag: None, cases: &[] } },
+    Entity { name: "114", kind: What::Object { members: &[("data", "130", false)], tag: None, cases: &[] } },
+    Entity { name: "115", kind: What::Object { members: &[("data", "133", false)], tag: None, cases: &[] } },
+    Entity { name: "116", kind: What::Object { members: &[("data", "134", false)], tag: None, cases: &[] } },
+    Entity { name: "117", kind: What::Object { members: &[("data", "135", false)], tag: None, cases: &[] } },
+    Entity { name: "118", kind: What::Object { members: &[("data", "136", false)], tag: None, cases: &[] } },
+    Entity { name: "119", kind: What::Object { members: &[("data", "136", false)], tag: None, cases: &[] } },
+    Entity { name: "120", kind: What::Enum(&["string", "number", "int", "boolean", "null", "object", "array", "value"]) },
+    Entity { name: "121", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[121]", kind: What::Array("121") },
+    Entity { name: "122", kind: What::Object { members: &[("case", "str", false), ("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[122]", kind: What::Array("122") },
+    Entity { name: "123", kind: What::Object { members: &[("name", "str", false), ("default", "any", true), ("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[123]", kind: What::Array("123") },
+    Entity { name: "124", kind: What::Object { members: &[("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[124]", kind: What::Array("124") },
+    Entity { name: "125", kind: What::Object { members: &[("cancel-path", "str", true), ("path", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "126", kind: What::Object { members: &[("in", "str", true), ("out", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "127", kind: What::Object { members: &[("device", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "128", kind: What::Object { members: &[("addr", "137", false), ("server", "bool", true), ("wait", "bool", true), ("nodelay", "bool", true), ("telnet", "bool", true), ("reconnect", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "129", kind: What::Object { members: &[("remote", "137", false), ("local", "137", true)], tag: None, cases: &[] } },
+    Entity { name: "130", kind: What::Object { members: &[], tag: None, cases: &[] } },
+    Entity { name: "131", kind: What::Object { members: &[("chardev", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "132", kind: What::Object { members: &[("signal", "bool", true)], tag: None, cases: &[] } },
+    Entity { name: "133", kind: What::Object { members: &[("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "134", kind: What::Object { members: &[("fqdn", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "135", kind: What::Object { members: &[("width", "int", true), ("height", "int", true), ("cols", "int", true), ("rows", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "136", kind: What::Object { members: &[("size", "int", true)], tag: None, cases: &[] } },
     Entity { name: "any", kind: What::Builtin(crate::JSONType::Value) },
-    Entity { name: "111", kind: What::Object { members: &[("type", "112", false)], tag: Some("type"), cases: &[("inet", "113"), ("unix", "114"), ("fd", "115")] } },
-    Entity { name: "112", kind: What::Enum(&["inet", "unix", "fd"]) },
-    Entity { name: "113", kind: What::Object { members: &[("data", "116", false)], tag: None, cases: &[] } },
-    Entity { name: "114", kind: What::Object { members: &[("data", "117", false)], tag: None, cases: &[] } },
-    Entity { name: "115", kind: What::Object { members: &[("data", "118", false)], tag: None, cases: &[] } },
-    Entity { name: "116", kind: What::Object { members: &[("host", "str", false), ("port", "str", false), ("to", "int", true), ("ipv4", "bool", true), ("ipv6", "bool", true)], tag: None, cases: &[] } },
-    Entity { name: "117", kind: What::Object { members: &[("path", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "118", kind: What::Object { members: &[("str", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "137", kind: What::Object { members: &[("type", "138", false)], tag: Some("type"), cases: &[("inet", "139"), ("unix", "140"), ("fd", "141")] } },
+    Entity { name: "138", kind: What::Enum(&["inet", "unix", "fd"]) },
+    Entity { name: "139", kind: What::Object { members: &[("data", "142", false)], tag: None, cases: &[] } },
+    Entity { name: "140", kind: What::Object { members: &[("data", "143", false)], tag: None, cases: &[] } },
+    Entity { name: "141", kind: What::Object { members: &[("data", "144", false)], tag: None, cases: &[] } },
+    Entity { name: "142", kind: What::Object { members: &[("host", "str", false), ("port", "str", false), ("to", "int", true), ("ipv4", "bool", true), ("ipv6", "bool", true)], tag: None, cases: &[] } },
+    Entity { name: "143", kind: What::Object { members: &[("path", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "144", kind: What::Object { members: &[("str", "str", false)], tag: None, cases: &[] } },
 ];

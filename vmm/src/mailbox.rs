@@ -43,6 +43,8 @@ pub struct Mail {
     pub panicked: bool,
     /// The guest set its clock.
     pub rtc_change: Option<i64>,
+    /// A dump that was written beside the main thread has ended.
+    pub dump_ended: bool,
 }
 
 impl Mail {

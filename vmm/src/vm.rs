@@ -24,6 +24,7 @@ use resources::state::{Blob, StateError, invalid};
 use crate::boot::Contents;
 use crate::chardevs::Chardevs;
 use crate::cli::log::tell;
+use crate::cmd::dump::Latest as LatestDump;
 use crate::cmd::fd::NamedFds;
 use crate::cpu::setup;
 use crate::cpu::thread::{Gone, Vcpu, VcpuHandle};
@@ -68,6 +69,8 @@ pub struct Vm {
     pub fdsets: FdSets,
     /// How human monitors showed memory and numbers last.
     pub last_format: crate::hmp::LastFormat,
+    /// The latest dump of the guest.
+    pub latest_dump: LatestDump,
     mailbox: Arc<Mailbox>,
     state: RunState,
     /// Whether the parts (vCPUs, clock, devices) run: in state `running`, but for moments.
@@ -114,6 +117,7 @@ impl Vm {
             context: Context::default(),
             named_fds: NamedFds::default(),
             chardevs: Chardevs::default(),
+            latest_dump: LatestDump::default(),
             fdsets: FdSets::global().clone(),
             last_format: crate::hmp::LastFormat::default(),
             mailbox,
@@ -265,6 +269,9 @@ impl Vm {
         }
         if let Some(status) = mail.exit {
             return self.end(status);
+        }
+        if mail.dump_ended {
+            self.dump_ended();
         }
         if let Some(offset) = mail.rtc_change {
             self.context.raise(Event::RtcChange { offset });

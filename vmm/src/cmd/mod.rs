@@ -4,12 +4,18 @@
 //! running. Arguments are typed and checked before they come here, but their values are a
 //! client's.
 
+mod absent;
 mod chardev;
 mod command_line;
+mod cpu;
+pub mod dump;
 pub mod fd;
 mod hmp;
+mod memory;
 mod query;
 mod run;
+#[cfg(test)]
+mod testing;
 
 use qmp::monitors::{Context, Host};
 

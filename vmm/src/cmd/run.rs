@@ -19,6 +19,7 @@ impl Handle<Quit> for Vm {
 
 impl Handle<Stop> for Vm {
     fn handle(&mut self, _: Stop) -> Result<(), QmpError> {
+        self.latest_dump.refuse_active()?;
         self.pause();
         Ok(())
     }
@@ -26,6 +27,7 @@ impl Handle<Stop> for Vm {
 
 impl Handle<Cont> for Vm {
     fn handle(&mut self, _: Cont) -> Result<(), QmpError> {
+        self.latest_dump.refuse_active()?;
         match self.state() {
             RunState::InternalError | RunState::Shutdown => {
                 return Err(QmpError::generic("Resetting the Virtual Machine is required"));

@@ -151,6 +151,20 @@ impl Paging {
         Some(page.phys.wrapping_add(address & (page.size - 1)))
     }
 
+    /// Reads by linear addresses as a debugger ([`Space::inspect`]). `false`, and nothing of use in
+    /// `data`, where any of it leads nowhere.
+    pub fn read(&self, memory: &Space, mut address: u64, mut data: &mut [u8]) -> bool {
+        while !data.is_empty() {
+            let Some(page) = self.page(memory, address) else { return false };
+            let offset = address & (page.size - 1);
+            let len = usize::try_from(page.size - offset).unwrap_or(usize::MAX).min(data.len());
+            let (part, rest) = data.split_at_mut(len);
+            memory.inspect(page.phys.wrapping_add(offset), part);
+            (address, data) = (address.wrapping_add(len as u64), rest);
+        }
+        true
+    }
+
     /// The page that holds the linear address. Without paging, of 4 KiB.
     pub fn page(&self, memory: &Space, address: u64) -> Option<Page> {
         let address = if self.is_on() && !self.long { address & 0xffff_ffff } else { address };
