@@ -65,7 +65,8 @@ async fn receive(
 ) -> io::Result<()> {
     let mut buf = vec![0; CHUNK];
     loop {
-        let room = port.room().min(CHUNK);
+        let taker = port.taker();
+        let room = taker.room.min(CHUNK);
         if room == 0 {
             let abandoned = async {
                 input.hung_up().await;
@@ -81,7 +82,7 @@ async fn receive(
         match read(input.get(), chunk) {
             Ok(0) => return answered(local, port, give_up).await,
             Ok(count) => {
-                port.deliver(chunk.get(..count).unwrap_or_default());
+                taker.deliver(chunk.get(..count).unwrap_or_default());
                 local.yield_now().await;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => input.readable().await,
