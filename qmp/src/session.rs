@@ -29,7 +29,7 @@ pub const OUTPUT_PAUSE: usize = 1 << 20;
 pub const EVENTS_MAX: usize = 4 << 20;
 
 /// Buffers above this are given back when they run empty.
-const BUFFER_KEEP: usize = 4096;
+const BUFFER_KEEP: usize = 512;
 
 /// The state of one connection, from its greeting on.
 #[derive(Debug)]

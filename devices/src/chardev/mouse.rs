@@ -126,15 +126,14 @@ impl Msmouse {
         port.opened(Box::new(MouseSink(mouse.clone())));
         port.spawn(move |_, port| async move {
             loop {
-                let taker = port.taker();
-                let data = match taker.room {
+                let data = match port.room() {
                     0 => Vec::new(),
                     room => mouse.take(room),
                 };
                 if data.is_empty() {
                     port.input.notified().await;
                 } else {
-                    taker.deliver(&data);
+                    port.deliver(&data);
                 }
             }
         });

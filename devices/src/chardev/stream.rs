@@ -63,10 +63,8 @@ async fn receive(
     mut read: impl FnMut(&OwnedFd, &mut [u8]) -> io::Result<usize>,
     give_up: impl AsyncFn(),
 ) -> io::Result<()> {
-    let mut buf = vec![0; CHUNK];
     loop {
-        let taker = port.taker();
-        let room = taker.room.min(CHUNK);
+        let room = port.room().min(CHUNK);
         if room == 0 {
             let abandoned = async {
                 input.hung_up().await;
@@ -78,18 +76,29 @@ async fn receive(
             continue;
         }
         // Nothing is awaited between the question for room and the delivery.
-        let chunk = buf.get_mut(..room).unwrap_or_default();
-        match read(input.get(), chunk) {
+        match deliver(port, input.get(), room, &mut read) {
             Ok(0) => return answered(local, port, give_up).await,
-            Ok(count) => {
-                taker.deliver(chunk.get(..count).unwrap_or_default());
-                local.yield_now().await;
-            }
+            Ok(_) => local.yield_now().await,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => input.readable().await,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Reads up to `room` bytes and delivers them; gives their number. The buffer is here, so that a
+/// peer that is waited for takes none.
+fn deliver(
+    port: &Port,
+    fd: &OwnedFd,
+    room: usize,
+    read: &mut impl FnMut(&OwnedFd, &mut [u8]) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut buf = [0; CHUNK];
+    let chunk = buf.get_mut(..room).unwrap_or_default();
+    let count = read(fd, chunk)?;
+    port.deliver(chunk.get(..count).unwrap_or_default());
+    Ok(count)
 }
 
 /// Waits at the end of the input until the front end has answered it: the peer may have closed

@@ -17,7 +17,7 @@ use crate::scratch::Scratch;
 use crate::supply::cpio::Archive;
 
 /// How long a booted guest is left alone before its process is weighed.
-const SETTLE: Duration = Duration::from_secs(1);
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
 /// Between two attempts to connect.
 const POLL: Duration = Duration::from_micros(200);
 const MARK: &str = "VMBENCH-INIT";
@@ -39,11 +39,13 @@ pub(super) enum Measure {
     Boot,
     /// Round trips of query-status.
     Query,
+    /// What sessions cost.
+    Session,
 }
 
 impl Measure {
     /// Every measure.
-    pub(super) const ALL: [Self; 3] = [Self::Greeting, Self::Boot, Self::Query];
+    pub(super) const ALL: [Self; 4] = [Self::Greeting, Self::Boot, Self::Query, Self::Session];
 
     /// The word on command lines.
     pub(super) fn word(self) -> &'static str {
@@ -51,6 +53,7 @@ impl Measure {
             Self::Greeting => "greeting",
             Self::Boot => "boot",
             Self::Query => "query",
+            Self::Session => "session",
         }
     }
 }
@@ -83,8 +86,16 @@ impl Place {
         self.dir.join("initrd")
     }
 
-    fn firmware(&self) -> PathBuf {
+    pub(super) fn firmware(&self) -> PathBuf {
         self.dir.join("firmware")
+    }
+
+    pub(super) fn vmm(&self) -> &Path {
+        &self.vmm
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The round with this number of `measure`; a number of trips where it is about trips.
@@ -102,6 +113,7 @@ impl Place {
                 }
             }
             Measure::Query => self.query(trips, &mut samples)?,
+            Measure::Session => self.sessions(round, trips, &mut samples)?,
         }
         Ok(samples)
     }
@@ -183,7 +195,7 @@ impl Place {
 }
 
 /// A started process with a QMP connection that does as little as can be between two messages.
-struct Peer {
+pub(super) struct Peer {
     process: Process,
     stream: UnixStream,
     buffer: Vec<u8>,
@@ -193,7 +205,7 @@ struct Peer {
 }
 
 impl Peer {
-    fn start(command: &mut Command, dir: &Path) -> Result<Self> {
+    pub(super) fn start(command: &mut Command, dir: &Path) -> Result<Self> {
         let socket = dir.join("qmp");
         // One left by a process that was killed takes no connection, but would be found.
         let _ = fs::remove_file(&socket);
@@ -218,11 +230,19 @@ impl Peer {
         Ok(peer)
     }
 
-    fn warm_up(&mut self, trips: usize) -> Result {
+    pub(super) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    pub(super) fn stream(&mut self) -> &mut UnixStream {
+        &mut self.stream
+    }
+
+    pub(super) fn warm_up(&mut self, trips: usize) -> Result {
         (0..trips).try_for_each(|_| self.trip().map(drop))
     }
 
-    fn trip(&mut self) -> Result<Duration> {
+    pub(super) fn trip(&mut self) -> Result<Duration> {
         let start = Instant::now();
         self.exchange(b"{\"execute\": \"query-status\"}\n")?;
         Ok(start.elapsed())
@@ -235,18 +255,29 @@ impl Peer {
 
     /// Reads up to the end of a line that contains `word`.
     fn receive(&mut self, word: &str) -> Result {
+        self.receive_many(word, 1)
+    }
+
+    /// Reads up to the end of a line, with `word` in it or before it `count` times.
+    pub(super) fn receive_many(&mut self, word: &str, count: usize) -> Result {
         self.buffer.clear();
+        let mut found = 0;
+        let mut looked = 0;
         let mut part = [0; 4096];
         loop {
-            let count = match self.stream.read(&mut part) {
+            let read = match self.stream.read(&mut part) {
                 Ok(0) => return Err(self.process.explain("QMP was closed".into())),
-                Ok(count) => count,
+                Ok(read) => read,
                 Err(error) => return Err(self.process.explain(error.into())),
             };
-            self.buffer.extend_from_slice(&part[..count]);
-            let whole = self.buffer.ends_with(b"\n");
-            if whole && self.buffer.windows(word.len()).any(|part| part == word.as_bytes()) {
-                return Ok(());
+            self.buffer.extend_from_slice(&part[..read]);
+            if self.buffer.ends_with(b"\n") {
+                let news = self.buffer[looked..].windows(word.len());
+                found += news.filter(|part| *part == word.as_bytes()).count();
+                looked = self.buffer.len();
+                if found >= count {
+                    return Ok(());
+                }
             }
         }
     }
@@ -262,11 +293,11 @@ pub(super) fn has_init(who: Who) -> String {
     format!("vmbench: {} has its init", who.name())
 }
 
-fn qmp_option(socket: &Path) -> String {
+pub(super) fn qmp_option(socket: &Path) -> String {
     format!("unix:{},server=on,wait=off", socket.display())
 }
 
-fn connect(socket: &Path) -> Result<UnixStream> {
+pub(super) fn connect(socket: &Path) -> Result<UnixStream> {
     let deadline = Instant::now() + SOON;
     loop {
         match UnixStream::connect(socket) {
@@ -279,15 +310,28 @@ fn connect(socket: &Path) -> Result<UnixStream> {
     }
 }
 
+/// Reads the greeting of a connection and leaves negotiation mode.
+pub(super) fn greeting(stream: &mut UnixStream) -> Result {
+    stream.set_read_timeout(Some(SOON))?;
+    for request in ["", "{\"execute\": \"qmp_capabilities\"}\n"] {
+        stream.write_all(request.as_bytes())?;
+        let mut byte = [0];
+        while byte != *b"\n" {
+            stream.read_exact(&mut byte)?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-fn micros(time: Duration) -> f64 {
+pub(super) fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-fn kib(count: u64) -> f64 {
+pub(super) fn kib(count: u64) -> f64 {
     // Far below what a float holds exactly.
     #[expect(clippy::cast_precision_loss)]
     let count = count as f64;

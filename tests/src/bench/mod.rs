@@ -8,6 +8,7 @@ mod measure;
 mod process;
 mod report;
 mod sample;
+mod session;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use report::{Report, Where};
 use sample::{Figure, Samples, Who};
 
 const USAGE: &str = "\
-usage: cargo vmbench [--quick] [--rounds N] [--only greeting|boot|query] [--write]
+usage: cargo vmbench [--quick] [--rounds N] [--only greeting|boot|query|session] [--write]
   --quick   one round of everything
   --rounds  that many boots of every machine, and four times as many starts; 5 without it
   --only    one measure
@@ -77,7 +78,7 @@ impl Options {
         match measure {
             Measure::Boot => (self.rounds, 0),
             Measure::Greeting => (self.rounds * 4, 0),
-            Measure::Query => (self.rounds, 1000),
+            Measure::Query | Measure::Session => (self.rounds, 1000),
         }
     }
 }
@@ -95,7 +96,7 @@ pub fn run(words: &[&str]) -> Result {
         println!("== on this machine");
         let guests = supplies.guests.path();
         // The first round warms the caches up.
-        for measure in [Measure::Greeting, Measure::Boot, Measure::Query] {
+        for measure in Measure::ALL {
             if !options.wants(measure)
                 || (measure == Measure::Boot && native != probe::Native::Linux)
             {
@@ -137,7 +138,8 @@ fn in_nested_host(options: &Options, nested: &Nested, report: &mut Report) -> Re
     let mut machine: Option<Machine> = None;
     let mut deaths = 0;
     for measure in Measure::ALL {
-        if !options.wants(measure) {
+        // Sessions cost what they cost, and 64 MiB take their time there.
+        if !options.wants(measure) || measure == Measure::Session {
             continue;
         }
         let (rounds, trips) = options.plan(measure);

@@ -44,6 +44,14 @@ pub(super) fn memory(pid: u32) -> Result<Memory> {
     parse(&fs::read_to_string(format!("/proc/{pid}/smaps"))?)
 }
 
+/// The most memory, the guest's RAM included, that a process has ever held, in KiB.
+pub(super) fn peak(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.ok_or("a process without memory")?.parse()?)
+}
+
 /// Adds up all mappings but the guest's RAM: the one mapping that is at least as large as that.
 fn parse(smaps: &str) -> Result<Memory> {
     let mut total = Memory::default();

@@ -53,7 +53,7 @@ const NESTED: &[Where] = &[Where::Nested];
 
 /// Time to init is judged by the clock on this machine, and by the work it makes in a nested host,
 /// where the clock tells more of what else the machine does.
-const TARGETS: [Target; 13] = [
+const TARGETS: [Target; 19] = [
     target(Figure::GreetingCpu, Who::Vmm, Who::Pc, Limit::Value(8.0), NATIVE),
     target(Figure::GreetingCpu, Who::Vmm, Who::Pc, Limit::Part(0.2), BOTH),
     target(Figure::Init, Who::Vmm, Who::Pc, Limit::Part(0.5), NATIVE),
@@ -67,6 +67,13 @@ const TARGETS: [Target; 13] = [
     target(Figure::Resident, Who::Vmm, Who::Pc, Limit::Value(8192.0), BOTH),
     target(Figure::QueryStopped, Who::Vmm, Who::Pc, Limit::Part(0.5), BOTH),
     target(Figure::QueryRunning, Who::Vmm, Who::Pc, Limit::Part(0.5), BOTH),
+    // 10,000 in a second.
+    target(Figure::QueryOneCore, Who::Vmm, Who::Pc, Limit::Value(100.0), NATIVE),
+    target(Figure::QueryOneCore, Who::Vmm, Who::Pc, Limit::Part(0.5), NATIVE),
+    target(Figure::QueryPipelined, Who::Vmm, Who::Pc, Limit::Value(100.0), NATIVE),
+    target(Figure::QueryPipelined, Who::Vmm, Who::Pc, Limit::Part(0.5), NATIVE),
+    target(Figure::IdleMonitors, Who::Vmm, Who::Pc, Limit::Value(1024.0), NATIVE),
+    target(Figure::Refused, Who::Vmm, Who::Pc, Limit::Value(65536.0), NATIVE),
 ];
 
 const fn target(
@@ -142,21 +149,22 @@ impl Report {
     fn verdict(&self, target: &Target, place: Where) -> Option<String> {
         let samples = self.samples(place);
         let ours = samples.series(target.figure, target.who)?.median();
-        let theirs = samples.series(target.figure, target.other)?.median();
+        let theirs = samples.series(target.figure, target.other).map(|series| series.median());
         let (limit, reached) = match target.limit {
             Limit::Value(most) => (format!("at most {most}"), ours <= most),
             Limit::Part(part) => {
-                (format!("at most {part} of {}", target.other.name()), { ours <= theirs * part })
+                (format!("at most {part} of {}", target.other.name()), { ours <= theirs? * part })
             }
         };
+        let shown = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         Some(format!(
-            "| {}: {} {limit} | {} | {} | {} | {:.2} | {} |\n",
+            "| {}: {} {limit} | {} | {} | {} | {} | {} |\n",
             target.figure.name(),
             target.who.name(),
             place.name(),
             number(ours),
-            number(theirs),
-            ours / theirs,
+            shown(theirs.map(number)),
+            shown(theirs.map(|theirs| format!("{:.2}", ours / theirs))),
             if reached { "yes" } else { "no" }
         ))
     }

@@ -105,11 +105,19 @@ pub(super) enum Figure {
     QueryRunning,
     /// What it costs the process, in us of CPU time.
     QueryRunningCpu,
+    /// A query-status, client and machine on one processor, one after another, in us.
+    QueryOneCore,
+    /// The same with a hundred in flight.
+    QueryPipelined,
+    /// What a hundred idle monitors with clients cost, in KiB of the process's own memory.
+    IdleMonitors,
+    /// What is held at most while a request of 64 MiB is refused, in KiB.
+    Refused,
 }
 
 impl Figure {
     /// Every figure, in the order of the table.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::GreetingCpu,
         Self::Greeting,
         Self::AnswerCpu,
@@ -121,6 +129,10 @@ impl Figure {
         Self::QueryStoppedCpu,
         Self::QueryRunning,
         Self::QueryRunningCpu,
+        Self::QueryOneCore,
+        Self::QueryPipelined,
+        Self::IdleMonitors,
+        Self::Refused,
     ];
 
     /// The name and unit in tables.
@@ -137,6 +149,10 @@ impl Figure {
             Self::QueryStoppedCpu => "query-status, guest not started, CPU time, us",
             Self::QueryRunning => "query-status, guest idle, us",
             Self::QueryRunningCpu => "query-status, guest idle, CPU time, us",
+            Self::QueryOneCore => "query-status on one core, one after another, us each",
+            Self::QueryPipelined => "query-status on one core, a hundred in flight, us each",
+            Self::IdleMonitors => "memory of 100 idle monitors, KiB",
+            Self::Refused => "held at most for a refused request of 64 MiB, KiB",
         }
     }
 }

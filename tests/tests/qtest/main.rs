@@ -4,7 +4,6 @@
 //! writes ports and memory over the debug port and lets virtual time pass.
 
 mod acpi;
-mod chardev;
 mod debug_ports;
 mod i8042;
 mod life;

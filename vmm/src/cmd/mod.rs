@@ -15,7 +15,7 @@ mod memory;
 mod query;
 mod run;
 #[cfg(test)]
-pub(crate) mod testing;
+mod testing;
 
 use qmp::monitors::{Context, Host};
 

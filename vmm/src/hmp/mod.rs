@@ -36,7 +36,6 @@ use std::fmt::Display;
 
 use qmp::QmpError;
 
-pub(crate) use commands::quoted;
 pub use editor::History;
 pub use fuzz::fuzz;
 pub use parse::LastFormat;

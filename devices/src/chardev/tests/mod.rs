@@ -1,6 +1,5 @@
 //! Chardevs against real sockets, pseudo-terminals and files.
 
-mod backends;
 mod mux;
 mod socket;
 mod terminal;
@@ -34,7 +33,6 @@ struct Recorded {
     log: Vec<String>,
     fds: Vec<OwnedFd>,
     writable: usize,
-    owes: bool,
 }
 
 impl Recorder {
@@ -90,10 +88,6 @@ impl CharFrontend for Recorder {
 
     fn event(&self, event: CharEvent) {
         self.change(|state| state.log.push(format!("{event:?}")));
-    }
-
-    fn owes_output(&self) -> bool {
-        self.state.lock().owes
     }
 
     fn writable(&self) {
