@@ -142,3 +142,13 @@ fn nested_arguments_are_named() {
     assert_eq!(inet(r#"{"host": "h", "port": "1", "ipv4": 1}"#), kind("ipv4", "boolean"));
     assert_eq!(chardev(r#"{"type": "ringbuf", "data": {"size": "1"}}"#), kind("size", "integer"));
 }
+
+#[test]
+fn the_readme_promises_no_more_than_there_is() {
+    let readme = include_str!("../../README.md");
+    let (_, after) = readme.split_once("| QMP commands | at least ").unwrap();
+    let (count, rest) = after.split_once(" of the ").unwrap();
+    let (all, _) = rest.split_once(' ').unwrap();
+    assert!(count.parse::<usize>().unwrap() <= implemented(), "README.md says {count}");
+    assert_eq!(all.parse(), Ok(EXPECTED.len()));
+}

@@ -7,6 +7,7 @@
 //! | [`vm`] | the machine's life: run states, stop, start, reset, save, load |
 //! | [`machine`] | the machines and their boards |
 //! | [`cpu`] | processors: models, threads, state |
+//! | [`examine`] | memory, page tables and address spaces as text |
 //! | [`dump`] | the guest as an ELF core file |
 //! | [`memory`] | which host memory becomes guest RAM |
 //! | [`boot`] | kernels and firmware |
@@ -25,6 +26,7 @@ pub mod cli;
 pub mod cmd;
 pub mod cpu;
 pub mod dump;
+pub mod examine;
 pub mod hmp;
 pub mod machine;
 pub mod mailbox;

@@ -127,6 +127,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     }
     let status = main_loop.run(serve(&local, &mut vm, &mut monitors, &notify));
     // Devices leave what they have not sent yet to their chardevs.
+    vm.board.devices.iter().rev().for_each(|device| device.lock().unplug());
     let chardevs = std::mem::take(&mut vm.chardevs);
     drop(vm);
     chardevs.close();

@@ -126,14 +126,15 @@ impl Msmouse {
         port.opened(Box::new(MouseSink(mouse.clone())));
         port.spawn(move |_, port| async move {
             loop {
-                let data = match port.room() {
+                let taker = port.taker();
+                let data = match taker.room {
                     0 => Vec::new(),
                     room => mouse.take(room),
                 };
                 if data.is_empty() {
                     port.input.notified().await;
                 } else {
-                    port.deliver(&data);
+                    taker.deliver(&data);
                 }
             }
         });

@@ -161,17 +161,17 @@ impl Mux {
     fn deliver_kept(&self, index: usize) {
         let Some(port) = self.port(index) else { return };
         loop {
-            let room = port.room();
+            let taker = port.taker();
             let data: Vec<u8> = {
                 let mut state = self.state.lock();
                 let Some(Some(slot)) = state.slots.get_mut(index) else { return };
-                let count = room.min(slot.kept.len());
+                let count = taker.room.min(slot.kept.len());
                 slot.kept.drain(..count).collect()
             };
             if data.is_empty() {
                 break;
             }
-            port.deliver(&data);
+            taker.deliver(&data);
         }
         // There may be room where there was none.
         self.base.accept_input();

@@ -341,24 +341,17 @@ impl Port {
         }
     }
 
-    /// How many bytes of input the front end takes; 0 without one.
-    pub(super) fn room(&self) -> usize {
-        self.frontend().map_or(0, |frontend| frontend.can_receive())
+    /// Who takes input, and how much.
+    pub(super) fn taker(&self) -> Taker {
+        let frontend = self.frontend();
+        let room = frontend.as_ref().map_or(0, |frontend| frontend.can_receive());
+        Taker { frontend, room }
     }
 
     /// Whether there is still to answer.
     pub(super) fn owes_output(&self) -> bool {
         let kept = !self.out.lock().kept.is_empty();
         kept || self.frontend().is_some_and(|frontend| frontend.owes_output())
-    }
-
-    /// Delivers input, at most what `room` said just before.
-    pub(super) fn deliver(&self, data: &[u8]) {
-        if !data.is_empty()
-            && let Some(frontend) = self.frontend()
-        {
-            frontend.receive(data);
-        }
     }
 
     pub(super) fn deliver_fd(&self, fd: OwnedFd) {
@@ -397,6 +390,25 @@ impl Port {
     /// completes first.
     pub(super) async fn wait_for_room(&self, give_up: impl Future<Output = ()>) -> bool {
         race(self.input.notified(), give_up).await == Either::Left(())
+    }
+}
+
+/// A front end that was asked how much input it takes: what is delivered goes to it even if
+/// another one takes its place meanwhile, which may have less room.
+pub(super) struct Taker {
+    frontend: Option<Arc<dyn CharFrontend>>,
+    /// How many bytes it takes.
+    pub(super) room: usize,
+}
+
+impl Taker {
+    /// Delivers input, at most `room`.
+    pub(super) fn deliver(&self, data: &[u8]) {
+        if !data.is_empty()
+            && let Some(frontend) = &self.frontend
+        {
+            frontend.receive(data);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use resources::iol::{Either, Local, Watch, race};
 
-use super::port::{Port, Sink};
+use super::port::{Port, Sink, Taker};
 
 /// A watched descriptor. Shared, for the sink of the port has it as well.
 pub(super) type Stream = Watch<Arc<OwnedFd>>;
@@ -64,7 +64,8 @@ async fn receive(
     give_up: impl AsyncFn(),
 ) -> io::Result<()> {
     loop {
-        let room = port.room().min(CHUNK);
+        let taker = port.taker();
+        let room = taker.room.min(CHUNK);
         if room == 0 {
             let abandoned = async {
                 input.hung_up().await;
@@ -76,7 +77,7 @@ async fn receive(
             continue;
         }
         // Nothing is awaited between the question for room and the delivery.
-        match deliver(port, input.get(), room, &mut read) {
+        match deliver(&taker, input.get(), room, &mut read) {
             Ok(0) => return answered(local, port, give_up).await,
             Ok(_) => local.yield_now().await,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => input.readable().await,
@@ -89,7 +90,7 @@ async fn receive(
 /// Reads up to `room` bytes and delivers them; gives their number. The buffer is here, so that a
 /// peer that is waited for takes none.
 fn deliver(
-    port: &Port,
+    taker: &Taker,
     fd: &OwnedFd,
     room: usize,
     read: &mut impl FnMut(&OwnedFd, &mut [u8]) -> io::Result<usize>,
@@ -97,7 +98,7 @@ fn deliver(
     let mut buf = [0; CHUNK];
     let chunk = buf.get_mut(..room).unwrap_or_default();
     let count = read(fd, chunk)?;
-    port.deliver(chunk.get(..count).unwrap_or_default());
+    taker.deliver(chunk.get(..count).unwrap_or_default());
     Ok(count)
 }
 

@@ -16,7 +16,7 @@ use resources::props::{Kind, Prop};
 use resources::request::{Request, Requests};
 use resources::state::{Blob, StateError};
 
-use super::{Attached, CharBackend};
+use super::{Attached, CharBackend, NullBackend};
 use crate::chardev::{CharError, CharFrontend, Chardev};
 use crate::class::Ctx;
 
@@ -147,6 +147,10 @@ impl Device for DebugCon {
     }
 
     fn reset(&mut self) {}
+
+    fn unplug(&mut self) {
+        self.backend = Box::new(NullBackend);
+    }
 
     fn save(&self) -> Result<Blob, StateError> {
         Blob::new(1, &state::Empty {})

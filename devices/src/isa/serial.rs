@@ -584,6 +584,13 @@ impl Device for Serial {
         self.running = false;
     }
 
+    fn unplug(&mut self) {
+        // Nobody will ask again: it is the back end's to send.
+        self.backend.push(self.regs.tx.make_contiguous());
+        self.regs.tx.clear();
+        self.backend = Box::new(NullBackend);
+    }
+
     fn save(&self) -> Result<Blob, StateError> {
         Blob::new(1, &self.regs)
     }
@@ -614,13 +621,6 @@ impl Serial {
         self.lines_due = None;
         self.armed = None;
         self.timer.cancel();
-    }
-}
-
-impl Drop for Serial {
-    fn drop(&mut self) {
-        // Nobody will ask again: it is the back end's to send.
-        self.backend.push(self.regs.tx.make_contiguous());
     }
 }
 

@@ -4,6 +4,7 @@
 //! writes ports and memory over the debug port and lets virtual time pass.
 
 mod acpi;
+mod chardev;
 mod debug_ports;
 mod i8042;
 mod life;

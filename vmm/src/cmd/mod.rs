@@ -15,7 +15,7 @@ mod memory;
 mod query;
 mod run;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use qmp::monitors::{Context, Host};
 

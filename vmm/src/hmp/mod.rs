@@ -36,6 +36,7 @@ use std::fmt::Display;
 
 use qmp::QmpError;
 
+pub(crate) use commands::quoted;
 pub use editor::History;
 pub use fuzz::fuzz;
 pub use parse::LastFormat;

@@ -1,5 +1,6 @@
 //! Chardevs against real sockets, pseudo-terminals and files.
 
+mod backends;
 mod mux;
 mod socket;
 mod terminal;
@@ -33,6 +34,7 @@ struct Recorded {
     log: Vec<String>,
     fds: Vec<OwnedFd>,
     writable: usize,
+    owes: bool,
 }
 
 impl Recorder {
@@ -88,6 +90,10 @@ impl CharFrontend for Recorder {
 
     fn event(&self, event: CharEvent) {
         self.change(|state| state.log.push(format!("{event:?}")));
+    }
+
+    fn owes_output(&self) -> bool {
+        self.state.lock().owes
     }
 
     fn writable(&self) {

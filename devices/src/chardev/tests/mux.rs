@@ -144,3 +144,69 @@ fn a_peer_that_comes_again_is_announced() {
     drop(rig.mux);
     assert_eq!(slot.write(b"x"), 1);
 }
+
+#[test]
+fn lines_are_stamped_from_the_next_one_on() {
+    let mut rig = rig(100);
+    let [(a, _), (b, _)] = &rig.slots;
+    rig.user.write_all(b"\x01t\x01h").unwrap();
+    // The help comes after the command before it.
+    let mut help = Vec::new();
+    while !help.ends_with(b"escape key itself\r\n") {
+        help.extend(read_exactly(&mut rig.user, 1));
+    }
+    assert_eq!(a.write(b"end of a line\none\ntw"), 20);
+    assert_eq!(b.write(b"o\n"), 2);
+    let mut got = Vec::new();
+    while !got.ends_with(b"two\n") {
+        got.extend(read_exactly(&mut rig.user, 1));
+    }
+    let text = String::from_utf8(got).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let stamp = |line: &str, rest: &str| {
+        let (stamp, end) = line.split_once("] ").unwrap();
+        assert_eq!(end, rest);
+        let digits: String =
+            stamp.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        assert_eq!(digits, "[00:00:00.000");
+    };
+    assert_eq!(lines[0], "end of a line");
+    stamp(lines[1], "one");
+    stamp(lines[2], "two");
+    rig.user.write_all(b"\x01tx").unwrap();
+    rig.slots[0].1.until_data(b"x");
+    a.write(b"plain\nagain");
+    assert_eq!(read_exactly(&mut rig.user, 11), b"plain\nagain");
+}
+
+#[test]
+fn stamps_and_lines_stay_whole_on_a_slow_reader() {
+    let mut rig = rig(100);
+    rig.user.write_all(b"\x01tx").unwrap();
+    let (a, from_a) = rig.slots[0].clone();
+    from_a.until_data(b"x");
+    let lines: String = (0..50_000).map(|i| format!("{i}\n")).collect();
+    let data = lines.clone();
+    let writer = std::thread::spawn(move || write_all(&a, &from_a, data.as_bytes()));
+    let size = lines.len() + 49_999 * "[00:00:00.000] ".len();
+    let got = String::from_utf8(read_exactly(&mut rig.user, size)).unwrap();
+    let plain: String =
+        got.lines().map(|line| format!("{}\n", line.rsplit(' ').next().unwrap())).collect();
+    assert!(plain == lines);
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_slot_that_goes_gives_up_the_focus() {
+    let mut rig = rig(100);
+    let [(a, _), (_b, from_b)] = rig.slots;
+    drop(a);
+    from_b.until_log(&["Opened", "MuxOut", "MuxIn"]);
+    rig.user.write_all(b"here").unwrap();
+    from_b.until_data(b"here");
+    let (slot, recorder) = (rig.mux.slot().unwrap(), Recorder::with_room(10));
+    slot.attach(recorder.clone()).unwrap();
+    recorder.until_log(&["Opened", "MuxOut"]);
+    rig.user.write_all(b"\x01cthere").unwrap();
+    recorder.until_data(b"there");
+}

@@ -276,6 +276,49 @@ fn a_half_closed_client_has_its_input_read_to_the_end() {
 }
 
 #[test]
+fn a_half_closed_client_has_its_answer() {
+    let rig = Rig::new();
+    let (chardev, recorder) = rig.server(1000);
+    recorder.change(|state| state.owes = true);
+    let mut client = rig.connect();
+    client.write_all(b"question").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    recorder.until_data(b"question");
+    let answer = numbers(1_000_000);
+    let reader = std::thread::spawn(move || {
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).unwrap();
+        got
+    });
+    write_all(&chardev, &recorder, &answer);
+    recorder.until_log(&["Opened"]);
+    recorder.change(|state| state.owes = false);
+    chardev.accept_input();
+    assert!(reader.join().unwrap() == answer);
+    recorder.until_log(&["Opened", "Closed"]);
+}
+
+#[test]
+fn clients_may_be_handed_over() {
+    let rig = Rig::new();
+    let (chardev, recorder) = rig.server(1000);
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    assert!(chardev.add_client(theirs.into()));
+    recorder.until_log(&["Opened"]);
+    let (_, another) = UnixStream::pair().unwrap();
+    assert!(!chardev.add_client(another.into()));
+    ours.write_all(b"in").unwrap();
+    recorder.until_data(b"in");
+    drop(ours);
+    recorder.until_log(&["Opened", "Closed"]);
+    // The next one may come either way.
+    let mut client = rig.connect();
+    client.write_all(b"side").unwrap();
+    recorder.until_data(b"inside");
+    assert!(!chardev.add_client(std::fs::File::open("/dev/null").unwrap().into()));
+}
+
+#[test]
 fn telnet_offers_and_strips() {
     let rig = Rig::new();
     let server = rig.open(Socket { telnet: true, ..Socket::at(localhost(0)) }).unwrap();

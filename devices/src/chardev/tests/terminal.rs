@@ -91,6 +91,52 @@ fn child(mode: &str) -> std::process::Command {
     command
 }
 
+#[test]
+fn console_in_a_child() {
+    if std::env::var_os("CHARDEV_CONSOLE_CHILD").is_none() {
+        return;
+    }
+    let (_thread, on) = iol::Thread::spawn("io-test").unwrap();
+    let chardev = Chardev::open("c", Backend::Console(Console), &on).unwrap();
+    let recorder = Recorder::with_room(1);
+    chardev.attach(recorder.clone()).unwrap();
+    write_all(&chardev, &recorder, &numbers(300_000));
+    write_all(&chardev, &recorder, b"<end>");
+}
+
+#[test]
+fn the_console_is_standard_output_as_it_is() {
+    let run = |output: OwnedFd, input: Option<std::fs::File>| {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "chardev::tests::terminal::console_in_a_child"])
+            .env("CHARDEV_CONSOLE_CHILD", "1")
+            .stderr(std::process::Stdio::null())
+            .stdout(output)
+            .spawn()
+            .unwrap();
+        let got = input.map(|mut input| {
+            let mut got = Vec::new();
+            input.read_to_end(&mut got).unwrap();
+            got
+        });
+        assert!(child.wait().unwrap().success());
+        got.unwrap_or_default()
+    };
+    let check = |got: Vec<u8>| {
+        let mut data = numbers(300_000);
+        data.extend(b"<end>");
+        assert!(got.windows(data.len()).any(|window| window == data));
+    };
+    let (input, output) = std::io::pipe().unwrap();
+    check(run(output.into(), Some(OwnedFd::from(input).into())));
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    check(run(theirs.into(), Some(OwnedFd::from(ours).into())));
+    let dir = TempDir::new().unwrap();
+    let path = dir.as_path().join("out");
+    run(std::fs::File::create(&path).unwrap().into(), None);
+    check(std::fs::read(&path).unwrap());
+}
+
 fn read_until(from: &mut impl Read, end: &[u8]) -> Vec<u8> {
     let mut got = Vec::new();
     while !got.ends_with(end) {

@@ -38,7 +38,7 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 /// A character in quotes, as C writes it.
-pub(super) fn quoted(byte: u8) -> String {
+pub(crate) fn quoted(byte: u8) -> String {
     match byte {
         b'\n' => r"'\n'".to_owned(),
         b'\r' => r"'\r'".to_owned(),

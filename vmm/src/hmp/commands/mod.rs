@@ -8,6 +8,8 @@ mod identity;
 mod memory;
 mod run;
 
+pub(crate) use memory::quoted;
+
 use super::table::{Action, Row, Rows};
 
 /// All commands.
