@@ -16,12 +16,29 @@ use resources::props::{PropError, Props};
 use resources::request::Requests;
 use resources::space::{Mapping, Space};
 
+use crate::acpi::pm::Pm;
 use crate::chardev::{CharError, Chardev};
-use crate::isa::debug::{DebugCon, DebugExit};
+use crate::isa::Bridge;
+use crate::isa::debug::{DebugCon, DebugExit, PostCode};
+use crate::isa::i8042::I8042;
+use crate::isa::port92::Port92;
+use crate::isa::reset_control::ResetControl;
+use crate::isa::rtc::Rtc;
 use crate::isa::serial::Serial;
 
 /// Every class.
-pub static CLASSES: &[Class<Ctx>] = &[Serial::CLASS, DebugCon::CLASS, DebugExit::CLASS];
+pub static CLASSES: &[Class<Ctx>] = &[
+    Serial::CLASS,
+    DebugCon::CLASS,
+    DebugExit::CLASS,
+    Bridge::CLASS,
+    I8042::CLASS,
+    Rtc::CLASS,
+    Port92::CLASS,
+    Pm::CLASS,
+    PostCode::CLASS,
+    ResetControl::CLASS,
+];
 
 /// What a device is given of the machine.
 pub struct Ctx {
@@ -44,7 +61,7 @@ pub struct Ctx {
 }
 
 /// See [`Ctx::chardevs`].
-pub type FindChardev = Box<dyn Fn(&str) -> Option<Result<Arc<Chardev>, CharError>>>;
+pub type FindChardev = Arc<dyn Fn(&str) -> Option<Result<Arc<Chardev>, CharError>> + Send + Sync>;
 
 impl Ctx {
     /// The stable path of a new device: of its id, or of its number.
@@ -144,7 +161,7 @@ mod tests {
                 wires: (0..16).map(|gsi| Wire::new(gsi, fake.clone())).collect(),
                 clock: Clock::new(),
                 requests: requests.clone(),
-                chardevs: Box::new(move |id| (id == "c0").then(|| Ok(known.clone()))),
+                chardevs: Arc::new(move |id| (id == "c0").then(|| Ok(known.clone()))),
                 serials: 0,
                 anonymous: 0,
             };
@@ -155,6 +172,7 @@ mod tests {
             let class = Class::find(CLASSES, name).map_err(|error| error.to_string())?;
             class
                 .create(&Overrides::default(), given.iter().copied(), &mut self.ctx)
+                .map(|(device, _)| device)
                 .map_err(|error| error.to_string())
         }
 

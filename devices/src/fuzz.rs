@@ -14,13 +14,13 @@ use resources::request::{Nobody, Requests};
 use resources::state::Blob;
 
 use crate::acpi::pm::Pm;
-use crate::isa::NullBackend;
 use crate::isa::debug::{DebugCon, DebugExit, PostCode};
 use crate::isa::i8042::I8042;
 use crate::isa::port92::Port92;
 use crate::isa::reset_control::ResetControl;
 use crate::isa::rtc::{self, Rtc};
 use crate::isa::serial::{self, Serial};
+use crate::isa::{Bridge, NullBackend};
 
 /// A device without a machine around it.
 pub struct Specimen {
@@ -54,6 +54,7 @@ pub const SPECIMENS: &[(&str, Make)] = &[
         };
         (Rtc::new("rtc", Irq::None, clock, requests, &config), &[(0, rtc::SIZE)])
     }),
+    ("bridge", |_, _| (Bridge::new("bridge"), &[])),
     ("port92", |_, requests| (Port92::new("port92", requests), &[(0, 1)])),
     ("reset-control", |_, requests| (ResetControl::new("reset-control", requests), &[(0, 1)])),
     ("post-code", |_, _| (PostCode::new("post-code"), &[(0, 1)])),

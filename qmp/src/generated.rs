@@ -3229,6 +3229,51 @@ pub struct ObjectTypeInfo {
     pub name: String,
 }
 
+/// Host memory that a machine can use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Memdev {
+    /// Whether other processes that map it see changes.
+    pub share: bool,
+    /// Whether all of it was taken at once.
+    pub prealloc: bool,
+    /// The nodes of the host that the policy is about.
+    #[serde(rename = "host-nodes")]
+    pub host_nodes: Vec<u16>,
+    /// Bytes.
+    pub size: u64,
+    /// Whether the host may share equal pages.
+    pub merge: bool,
+    /// Whether it is part of core dumps.
+    pub dump: bool,
+    /// On which nodes of the host it lies.
+    pub policy: String,
+    /// The name of the object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// A thread that serves devices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IoThreadInfo {
+    /// By how much polling is shortened; 0.
+    #[serde(rename = "poll-shrink")]
+    pub poll_shrink: i64,
+    /// The system's number for the thread.
+    #[serde(rename = "thread-id")]
+    pub thread_id: i64,
+    /// The most requests started at once; 0 for no limit.
+    #[serde(rename = "aio-max-batch")]
+    pub aio_max_batch: i64,
+    /// By how much polling is prolonged; 0.
+    #[serde(rename = "poll-grow")]
+    pub poll_grow: i64,
+    /// How long it polls before it sleeps; 0.
+    #[serde(rename = "poll-max-ns")]
+    pub poll_max_ns: i64,
+    /// The name of the object.
+    pub id: String,
+}
+
 /// The run state, three ways.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusInfo {
@@ -5680,6 +5725,32 @@ impl Command for ObjectDel {
     type Ret = ();
 }
 
+/// `query-memdev`: Lists the memory backends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryMemdev {
+}
+
+impl Command for QueryMemdev {
+    const NAME: &'static str = "query-memdev";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = Vec<Memdev>;
+}
+
+/// `query-iothreads`: Lists the threads made as objects.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryIothreads {
+}
+
+impl Command for QueryIothreads {
+    const NAME: &'static str = "query-iothreads";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = Vec<IoThreadInfo>;
+}
+
 /// Carries out every command of the schema that is not pending.
 pub trait Commands:
     Handle<Quit> +
@@ -5688,6 +5759,8 @@ pub trait Commands:
     Handle<SystemWakeup> +
     Handle<SystemReset> +
     Handle<SystemPowerdown> +
+    Handle<DeviceAdd> +
+    Handle<DeviceDel> +
     Handle<Cpu> +
     Handle<Memsave> +
     Handle<Pmemsave> +
@@ -5714,6 +5787,11 @@ pub trait Commands:
     Handle<QueryName> +
     Handle<QueryUuid> +
     Handle<QueryCommandLineOptions> +
+    Handle<QomList> +
+    Handle<QomSet> +
+    Handle<QomGet> +
+    Handle<QomListTypes> +
+    Handle<DeviceListProperties> +
     Handle<QueryMachines> +
     Handle<QueryCpuDefinitions> +
     Handle<QueryTarget> +
@@ -5728,7 +5806,12 @@ pub trait Commands:
     Handle<QueryCurrentMachine> +
     Handle<QueryDumpGuestMemoryCapability> +
     Handle<QueryDump> +
-    Handle<QueryMemorySizeSummary>
+    Handle<QueryMemorySizeSummary> +
+    Handle<QomListProperties> +
+    Handle<ObjectAdd> +
+    Handle<ObjectDel> +
+    Handle<QueryMemdev> +
+    Handle<QueryIothreads>
 {
 }
 
@@ -5740,6 +5823,8 @@ impl<T> Commands for T where
     Handle<SystemWakeup> +
     Handle<SystemReset> +
     Handle<SystemPowerdown> +
+    Handle<DeviceAdd> +
+    Handle<DeviceDel> +
     Handle<Cpu> +
     Handle<Memsave> +
     Handle<Pmemsave> +
@@ -5766,6 +5851,11 @@ impl<T> Commands for T where
     Handle<QueryName> +
     Handle<QueryUuid> +
     Handle<QueryCommandLineOptions> +
+    Handle<QomList> +
+    Handle<QomSet> +
+    Handle<QomGet> +
+    Handle<QomListTypes> +
+    Handle<DeviceListProperties> +
     Handle<QueryMachines> +
     Handle<QueryCpuDefinitions> +
     Handle<QueryTarget> +
@@ -5780,7 +5870,12 @@ impl<T> Commands for T where
     Handle<QueryCurrentMachine> +
     Handle<QueryDumpGuestMemoryCapability> +
     Handle<QueryDump> +
-    Handle<QueryMemorySizeSummary>
+    Handle<QueryMemorySizeSummary> +
+    Handle<QomListProperties> +
+    Handle<ObjectAdd> +
+    Handle<ObjectDel> +
+    Handle<QueryMemdev> +
+    Handle<QueryIothreads>
 {
 }
 
@@ -5800,6 +5895,8 @@ pub fn dispatch<V: Commands>(
         "system_wakeup" => call::<SystemWakeup, _>(vm, args),
         "system_reset" => call::<SystemReset, _>(vm, args),
         "system_powerdown" => call::<SystemPowerdown, _>(vm, args),
+        "device_add" => call::<DeviceAdd, _>(vm, args),
+        "device_del" => call::<DeviceDel, _>(vm, args),
         "cpu" => call::<Cpu, _>(vm, args),
         "memsave" => call::<Memsave, _>(vm, args),
         "pmemsave" => call::<Pmemsave, _>(vm, args),
@@ -5828,6 +5925,11 @@ pub fn dispatch<V: Commands>(
         "query-name" => call::<QueryName, _>(vm, args),
         "query-uuid" => call::<QueryUuid, _>(vm, args),
         "query-command-line-options" => call::<QueryCommandLineOptions, _>(vm, args),
+        "qom-list" => call::<QomList, _>(vm, args),
+        "qom-set" => call::<QomSet, _>(vm, args),
+        "qom-get" => call::<QomGet, _>(vm, args),
+        "qom-list-types" => call::<QomListTypes, _>(vm, args),
+        "device-list-properties" => call::<DeviceListProperties, _>(vm, args),
         "query-machines" => call::<QueryMachines, _>(vm, args),
         "query-cpu-definitions" => call::<QueryCpuDefinitions, _>(vm, args),
         "query-target" => call::<QueryTarget, _>(vm, args),
@@ -5844,6 +5946,11 @@ pub fn dispatch<V: Commands>(
         "query-dump-guest-memory-capability" => call::<QueryDumpGuestMemoryCapability, _>(vm, args),
         "query-dump" => call::<QueryDump, _>(vm, args),
         "query-memory-size-summary" => call::<QueryMemorySizeSummary, _>(vm, args),
+        "qom-list-properties" => call::<QomListProperties, _>(vm, args),
+        "object-add" => call::<ObjectAdd, _>(vm, args),
+        "object-del" => call::<ObjectDel, _>(vm, args),
+        "query-memdev" => call::<QueryMemdev, _>(vm, args),
+        "query-iothreads" => call::<QueryIothreads, _>(vm, args),
         _ => Err(QmpError::command_not_found(name)),
     }
 }
@@ -5856,6 +5963,8 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "system_wakeup", args: SystemWakeup::ARGS },
     CommandSpec { name: "system_reset", args: SystemReset::ARGS },
     CommandSpec { name: "system_powerdown", args: SystemPowerdown::ARGS },
+    CommandSpec { name: "device_add", args: DeviceAdd::ARGS },
+    CommandSpec { name: "device_del", args: DeviceDel::ARGS },
     CommandSpec { name: "cpu", args: Cpu::ARGS },
     CommandSpec { name: "memsave", args: Memsave::ARGS },
     CommandSpec { name: "pmemsave", args: Pmemsave::ARGS },
@@ -5885,6 +5994,11 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "query-name", args: QueryName::ARGS },
     CommandSpec { name: "query-uuid", args: QueryUuid::ARGS },
     CommandSpec { name: "query-command-line-options", args: QueryCommandLineOptions::ARGS },
+    CommandSpec { name: "qom-list", args: QomList::ARGS },
+    CommandSpec { name: "qom-set", args: QomSet::ARGS },
+    CommandSpec { name: "qom-get", args: QomGet::ARGS },
+    CommandSpec { name: "qom-list-types", args: QomListTypes::ARGS },
+    CommandSpec { name: "device-list-properties", args: DeviceListProperties::ARGS },
     CommandSpec { name: "query-machines", args: QueryMachines::ARGS },
     CommandSpec { name: "query-cpu-definitions", args: QueryCpuDefinitions::ARGS },
     CommandSpec { name: "query-target", args: QueryTarget::ARGS },
@@ -5901,6 +6015,11 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "query-dump-guest-memory-capability", args: QueryDumpGuestMemoryCapability::ARGS },
     CommandSpec { name: "query-dump", args: QueryDump::ARGS },
     CommandSpec { name: "query-memory-size-summary", args: QueryMemorySizeSummary::ARGS },
+    CommandSpec { name: "qom-list-properties", args: QomListProperties::ARGS },
+    CommandSpec { name: "object-add", args: ObjectAdd::ARGS },
+    CommandSpec { name: "object-del", args: ObjectDel::ARGS },
+    CommandSpec { name: "query-memdev", args: QueryMemdev::ARGS },
+    CommandSpec { name: "query-iothreads", args: QueryIothreads::ARGS },
 ];
 
 /// Commands that have types and no handler: clients are told they do not exist.
@@ -5908,8 +6027,6 @@ pub static PENDING: &[&str] = &[
     "eject",
     "change",
     "screendump",
-    "device_add",
-    "device_del",
     "send-key",
     "cpu-add",
     "migrate",
@@ -5950,21 +6067,13 @@ pub static PENDING: &[&str] = &[
     "query-migrate-capabilities",
     "query-balloon",
     "query-block-jobs",
-    "qom-list",
-    "qom-set",
-    "qom-get",
     "nbd-server-start",
     "nbd-server-add",
     "nbd-server-stop",
     "change-vnc-password",
-    "qom-list-types",
-    "device-list-properties",
     "query-rx-filter",
     "blockdev-add",
     "chardev-change",
-    "qom-list-properties",
-    "object-add",
-    "object-del",
 ];
 
 /// The commands that clients expect, implemented or not.
@@ -6383,250 +6492,282 @@ pub(crate) static INTROSPECTION: &[Entity] = &[
     Entity { name: "system_wakeup", kind: What::Command("0", "0") },
     Entity { name: "system_reset", kind: What::Command("0", "0") },
     Entity { name: "system_powerdown", kind: What::Command("0", "0") },
-    Entity { name: "cpu", kind: What::Command("1", "0") },
-    Entity { name: "memsave", kind: What::Command("2", "0") },
-    Entity { name: "pmemsave", kind: What::Command("3", "0") },
+    Entity { name: "device_add", kind: What::Command("0", "0") },
+    Entity { name: "device_del", kind: What::Command("1", "0") },
+    Entity { name: "cpu", kind: What::Command("2", "0") },
+    Entity { name: "memsave", kind: What::Command("3", "0") },
+    Entity { name: "pmemsave", kind: What::Command("4", "0") },
     Entity { name: "inject-nmi", kind: What::Command("0", "0") },
-    Entity { name: "ringbuf-write", kind: What::Command("4", "0") },
-    Entity { name: "ringbuf-read", kind: What::Command("5", "str") },
-    Entity { name: "xen-save-devices-state", kind: What::Command("6", "0") },
-    Entity { name: "xen-set-global-dirty-log", kind: What::Command("7", "0") },
-    Entity { name: "dump-guest-memory", kind: What::Command("8", "0") },
-    Entity { name: "getfd", kind: What::Command("9", "0") },
-    Entity { name: "closefd", kind: What::Command("10", "0") },
-    Entity { name: "add-fd", kind: What::Command("11", "12") },
-    Entity { name: "remove-fd", kind: What::Command("13", "0") },
-    Entity { name: "query-fdsets", kind: What::Command("0", "[14]") },
-    Entity { name: "add_client", kind: What::Command("15", "0") },
-    Entity { name: "qmp_capabilities", kind: What::Command("16", "0") },
-    Entity { name: "human-monitor-command", kind: What::Command("17", "str") },
-    Entity { name: "query-version", kind: What::Command("0", "18") },
-    Entity { name: "query-commands", kind: What::Command("0", "[19]") },
-    Entity { name: "query-events", kind: What::Command("0", "[20]") },
-    Entity { name: "query-chardev", kind: What::Command("0", "[21]") },
-    Entity { name: "query-cpus", kind: What::Command("0", "[22]") },
-    Entity { name: "query-kvm", kind: What::Command("0", "23") },
-    Entity { name: "query-status", kind: What::Command("0", "24") },
-    Entity { name: "query-mice", kind: What::Command("0", "[25]") },
-    Entity { name: "query-vnc", kind: What::Command("0", "26") },
-    Entity { name: "query-name", kind: What::Command("0", "27") },
-    Entity { name: "query-uuid", kind: What::Command("0", "28") },
-    Entity { name: "query-command-line-options", kind: What::Command("29", "[30]") },
-    Entity { name: "query-machines", kind: What::Command("0", "[31]") },
-    Entity { name: "query-cpu-definitions", kind: What::Command("0", "[32]") },
-    Entity { name: "query-target", kind: What::Command("0", "33") },
-    Entity { name: "query-tpm", kind: What::Command("0", "[34]") },
-    Entity { name: "query-tpm-models", kind: What::Command("0", "[35]") },
-    Entity { name: "query-tpm-types", kind: What::Command("0", "[36]") },
-    Entity { name: "chardev-add", kind: What::Command("37", "38") },
-    Entity { name: "chardev-remove", kind: What::Command("39", "0") },
-    Entity { name: "chardev-send-break", kind: What::Command("40", "0") },
+    Entity { name: "ringbuf-write", kind: What::Command("5", "0") },
+    Entity { name: "ringbuf-read", kind: What::Command("6", "str") },
+    Entity { name: "xen-save-devices-state", kind: What::Command("7", "0") },
+    Entity { name: "xen-set-global-dirty-log", kind: What::Command("8", "0") },
+    Entity { name: "dump-guest-memory", kind: What::Command("9", "0") },
+    Entity { name: "getfd", kind: What::Command("10", "0") },
+    Entity { name: "closefd", kind: What::Command("11", "0") },
+    Entity { name: "add-fd", kind: What::Command("12", "13") },
+    Entity { name: "remove-fd", kind: What::Command("14", "0") },
+    Entity { name: "query-fdsets", kind: What::Command("0", "[15]") },
+    Entity { name: "add_client", kind: What::Command("16", "0") },
+    Entity { name: "qmp_capabilities", kind: What::Command("17", "0") },
+    Entity { name: "human-monitor-command", kind: What::Command("18", "str") },
+    Entity { name: "query-version", kind: What::Command("0", "19") },
+    Entity { name: "query-commands", kind: What::Command("0", "[20]") },
+    Entity { name: "query-events", kind: What::Command("0", "[21]") },
+    Entity { name: "query-chardev", kind: What::Command("0", "[22]") },
+    Entity { name: "query-cpus", kind: What::Command("0", "[23]") },
+    Entity { name: "query-kvm", kind: What::Command("0", "24") },
+    Entity { name: "query-status", kind: What::Command("0", "25") },
+    Entity { name: "query-mice", kind: What::Command("0", "[26]") },
+    Entity { name: "query-vnc", kind: What::Command("0", "27") },
+    Entity { name: "query-name", kind: What::Command("0", "28") },
+    Entity { name: "query-uuid", kind: What::Command("0", "29") },
+    Entity { name: "query-command-line-options", kind: What::Command("30", "[31]") },
+    Entity { name: "qom-list", kind: What::Command("32", "[33]") },
+    Entity { name: "qom-set", kind: What::Command("34", "0") },
+    Entity { name: "qom-get", kind: What::Command("35", "any") },
+    Entity { name: "qom-list-types", kind: What::Command("36", "[37]") },
+    Entity { name: "device-list-properties", kind: What::Command("38", "[39]") },
+    Entity { name: "query-machines", kind: What::Command("0", "[40]") },
+    Entity { name: "query-cpu-definitions", kind: What::Command("0", "[41]") },
+    Entity { name: "query-target", kind: What::Command("0", "42") },
+    Entity { name: "query-tpm", kind: What::Command("0", "[43]") },
+    Entity { name: "query-tpm-models", kind: What::Command("0", "[44]") },
+    Entity { name: "query-tpm-types", kind: What::Command("0", "[45]") },
+    Entity { name: "chardev-add", kind: What::Command("46", "47") },
+    Entity { name: "chardev-remove", kind: What::Command("48", "0") },
+    Entity { name: "chardev-send-break", kind: What::Command("49", "0") },
     Entity { name: "x-pulse-save-restore", kind: What::Command("0", "0") },
-    Entity { name: "query-qmp-schema", kind: What::Command("0", "[41]") },
-    Entity { name: "query-cpus-fast", kind: What::Command("0", "[42]") },
-    Entity { name: "query-current-machine", kind: What::Command("0", "43") },
-    Entity { name: "query-dump-guest-memory-capability", kind: What::Command("0", "44") },
-    Entity { name: "query-dump", kind: What::Command("0", "45") },
-    Entity { name: "query-memory-size-summary", kind: What::Command("0", "46") },
-    Entity { name: "SHUTDOWN", kind: What::Event("47") },
-    Entity { name: "RESET", kind: What::Event("48") },
+    Entity { name: "query-qmp-schema", kind: What::Command("0", "[50]") },
+    Entity { name: "query-cpus-fast", kind: What::Command("0", "[51]") },
+    Entity { name: "query-current-machine", kind: What::Command("0", "52") },
+    Entity { name: "query-dump-guest-memory-capability", kind: What::Command("0", "53") },
+    Entity { name: "query-dump", kind: What::Command("0", "54") },
+    Entity { name: "query-memory-size-summary", kind: What::Command("0", "55") },
+    Entity { name: "qom-list-properties", kind: What::Command("56", "[33]") },
+    Entity { name: "object-add", kind: What::Command("57", "0") },
+    Entity { name: "object-del", kind: What::Command("58", "0") },
+    Entity { name: "query-memdev", kind: What::Command("0", "[59]") },
+    Entity { name: "query-iothreads", kind: What::Command("0", "[60]") },
+    Entity { name: "SHUTDOWN", kind: What::Event("61") },
+    Entity { name: "RESET", kind: What::Event("62") },
     Entity { name: "POWERDOWN", kind: What::Event("0") },
     Entity { name: "STOP", kind: What::Event("0") },
     Entity { name: "RESUME", kind: What::Event("0") },
-    Entity { name: "VNC_CONNECTED", kind: What::Event("49") },
-    Entity { name: "VNC_INITIALIZED", kind: What::Event("50") },
-    Entity { name: "VNC_DISCONNECTED", kind: What::Event("51") },
-    Entity { name: "BLOCK_IO_ERROR", kind: What::Event("52") },
-    Entity { name: "RTC_CHANGE", kind: What::Event("53") },
-    Entity { name: "WATCHDOG", kind: What::Event("54") },
-    Entity { name: "SPICE_CONNECTED", kind: What::Event("55") },
-    Entity { name: "SPICE_INITIALIZED", kind: What::Event("56") },
-    Entity { name: "SPICE_DISCONNECTED", kind: What::Event("57") },
-    Entity { name: "BLOCK_JOB_COMPLETED", kind: What::Event("58") },
-    Entity { name: "BLOCK_JOB_CANCELLED", kind: What::Event("59") },
-    Entity { name: "BLOCK_JOB_ERROR", kind: What::Event("60") },
-    Entity { name: "BLOCK_JOB_READY", kind: What::Event("61") },
-    Entity { name: "DEVICE_DELETED", kind: What::Event("62") },
-    Entity { name: "DEVICE_TRAY_MOVED", kind: What::Event("63") },
-    Entity { name: "NIC_RX_FILTER_CHANGED", kind: What::Event("64") },
+    Entity { name: "VNC_CONNECTED", kind: What::Event("63") },
+    Entity { name: "VNC_INITIALIZED", kind: What::Event("64") },
+    Entity { name: "VNC_DISCONNECTED", kind: What::Event("65") },
+    Entity { name: "BLOCK_IO_ERROR", kind: What::Event("66") },
+    Entity { name: "RTC_CHANGE", kind: What::Event("67") },
+    Entity { name: "WATCHDOG", kind: What::Event("68") },
+    Entity { name: "SPICE_CONNECTED", kind: What::Event("69") },
+    Entity { name: "SPICE_INITIALIZED", kind: What::Event("70") },
+    Entity { name: "SPICE_DISCONNECTED", kind: What::Event("71") },
+    Entity { name: "BLOCK_JOB_COMPLETED", kind: What::Event("72") },
+    Entity { name: "BLOCK_JOB_CANCELLED", kind: What::Event("73") },
+    Entity { name: "BLOCK_JOB_ERROR", kind: What::Event("74") },
+    Entity { name: "BLOCK_JOB_READY", kind: What::Event("75") },
+    Entity { name: "DEVICE_DELETED", kind: What::Event("76") },
+    Entity { name: "DEVICE_TRAY_MOVED", kind: What::Event("77") },
+    Entity { name: "NIC_RX_FILTER_CHANGED", kind: What::Event("78") },
     Entity { name: "SUSPEND", kind: What::Event("0") },
     Entity { name: "SUSPEND_DISK", kind: What::Event("0") },
     Entity { name: "WAKEUP", kind: What::Event("0") },
-    Entity { name: "BALLOON_CHANGE", kind: What::Event("65") },
+    Entity { name: "BALLOON_CHANGE", kind: What::Event("79") },
     Entity { name: "SPICE_MIGRATE_COMPLETED", kind: What::Event("0") },
-    Entity { name: "GUEST_PANICKED", kind: What::Event("66") },
-    Entity { name: "BLOCK_IMAGE_CORRUPTED", kind: What::Event("67") },
-    Entity { name: "DUMP_COMPLETED", kind: What::Event("68") },
+    Entity { name: "GUEST_PANICKED", kind: What::Event("80") },
+    Entity { name: "BLOCK_IMAGE_CORRUPTED", kind: What::Event("81") },
+    Entity { name: "DUMP_COMPLETED", kind: What::Event("82") },
     Entity { name: "0", kind: What::Object { members: &[], tag: None, cases: &[] } },
-    Entity { name: "1", kind: What::Object { members: &[("index", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "2", kind: What::Object { members: &[("cpu", "int", true), ("filename", "str", false), ("size", "int", false), ("val", "int", false), ("cpu-index", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "3", kind: What::Object { members: &[("filename", "str", false), ("size", "int", false), ("val", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "4", kind: What::Object { members: &[("device", "str", false), ("format", "69", true), ("data", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "5", kind: What::Object { members: &[("device", "str", false), ("size", "int", false), ("format", "69", true)], tag: None, cases: &[] } },
+    Entity { name: "1", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "2", kind: What::Object { members: &[("index", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "3", kind: What::Object { members: &[("cpu", "int", true), ("filename", "str", false), ("size", "int", false), ("val", "int", false), ("cpu-index", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "4", kind: What::Object { members: &[("filename", "str", false), ("size", "int", false), ("val", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "5", kind: What::Object { members: &[("device", "str", false), ("format", "83", true), ("data", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "6", kind: What::Object { members: &[("device", "str", false), ("size", "int", false), ("format", "83", true)], tag: None, cases: &[] } },
     Entity { name: "str", kind: What::Builtin(crate::JSONType::String) },
-    Entity { name: "6", kind: What::Object { members: &[("filename", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "7", kind: What::Object { members: &[("enable", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "8", kind: What::Object { members: &[("length", "int", true), ("end", "int", true), ("begin", "int", true), ("protocol", "str", false), ("paging", "bool", false), ("detach", "bool", true), ("format", "70", true)], tag: None, cases: &[] } },
-    Entity { name: "9", kind: What::Object { members: &[("fdname", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "7", kind: What::Object { members: &[("filename", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "8", kind: What::Object { members: &[("enable", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "9", kind: What::Object { members: &[("length", "int", true), ("end", "int", true), ("begin", "int", true), ("protocol", "str", false), ("paging", "bool", false), ("detach", "bool", true), ("format", "84", true)], tag: None, cases: &[] } },
     Entity { name: "10", kind: What::Object { members: &[("fdname", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "11", kind: What::Object { members: &[("fdset-id", "int", true), ("opaque", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "12", kind: What::Object { members: &[("fd", "int", false), ("fdset-id", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "13", kind: What::Object { members: &[("fd", "int", true), ("fdset-id", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "14", kind: What::Object { members: &[("fds", "[71]", false), ("fdset-id", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "[14]", kind: What::Array("14") },
-    Entity { name: "15", kind: What::Object { members: &[("protocol", "str", false), ("skipauth", "bool", true), ("tls", "bool", true), ("fdname", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "16", kind: What::Object { members: &[("enable", "[str]", true)], tag: None, cases: &[] } },
-    Entity { name: "17", kind: What::Object { members: &[("command-line", "str", false), ("cpu-index", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "18", kind: What::Object { members: &[("qemu", "72", false), ("package", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "19", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[19]", kind: What::Array("19") },
+    Entity { name: "11", kind: What::Object { members: &[("fdname", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "12", kind: What::Object { members: &[("fdset-id", "int", true), ("opaque", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "13", kind: What::Object { members: &[("fd", "int", false), ("fdset-id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "14", kind: What::Object { members: &[("fd", "int", true), ("fdset-id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "15", kind: What::Object { members: &[("fds", "[85]", false), ("fdset-id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "[15]", kind: What::Array("15") },
+    Entity { name: "16", kind: What::Object { members: &[("protocol", "str", false), ("skipauth", "bool", true), ("tls", "bool", true), ("fdname", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "17", kind: What::Object { members: &[("enable", "[str]", true)], tag: None, cases: &[] } },
+    Entity { name: "18", kind: What::Object { members: &[("command-line", "str", false), ("cpu-index", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "19", kind: What::Object { members: &[("qemu", "86", false), ("package", "str", false)], tag: None, cases: &[] } },
     Entity { name: "20", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
     Entity { name: "[20]", kind: What::Array("20") },
-    Entity { name: "21", kind: What::Object { members: &[("filename", "str", false), ("label", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "21", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
     Entity { name: "[21]", kind: What::Array("21") },
-    Entity { name: "22", kind: What::Object { members: &[("current", "bool", false), ("CPU", "int", false), ("pc", "int", true), ("halted", "bool", false), ("thread_id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "22", kind: What::Object { members: &[("filename", "str", false), ("label", "str", false)], tag: None, cases: &[] } },
     Entity { name: "[22]", kind: What::Array("22") },
-    Entity { name: "23", kind: What::Object { members: &[("enabled", "bool", false), ("present", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "24", kind: What::Object { members: &[("status", "73", false), ("singlestep", "bool", false), ("running", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "25", kind: What::Object { members: &[("index", "int", false), ("name", "str", false), ("current", "bool", false), ("absolute", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "[25]", kind: What::Array("25") },
-    Entity { name: "26", kind: What::Object { members: &[("enabled", "bool", false), ("auth", "str", true), ("family", "str", true), ("clients", "[74]", true), ("service", "str", true), ("host", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "27", kind: What::Object { members: &[("name", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "28", kind: What::Object { members: &[("UUID", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "29", kind: What::Object { members: &[("option", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "30", kind: What::Object { members: &[("parameters", "[75]", false), ("option", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[30]", kind: What::Array("30") },
-    Entity { name: "31", kind: What::Object { members: &[("name", "str", false), ("is-default", "bool", true), ("cpu-max", "int", false), ("alias", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "23", kind: What::Object { members: &[("current", "bool", false), ("CPU", "int", false), ("pc", "int", true), ("halted", "bool", false), ("thread_id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "[23]", kind: What::Array("23") },
+    Entity { name: "24", kind: What::Object { members: &[("enabled", "bool", false), ("present", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "25", kind: What::Object { members: &[("status", "87", false), ("singlestep", "bool", false), ("running", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "26", kind: What::Object { members: &[("index", "int", false), ("name", "str", false), ("current", "bool", false), ("absolute", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "[26]", kind: What::Array("26") },
+    Entity { name: "27", kind: What::Object { members: &[("enabled", "bool", false), ("auth", "str", true), ("family", "str", true), ("clients", "[88]", true), ("service", "str", true), ("host", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "28", kind: What::Object { members: &[("name", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "29", kind: What::Object { members: &[("UUID", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "30", kind: What::Object { members: &[("option", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "31", kind: What::Object { members: &[("parameters", "[89]", false), ("option", "str", false)], tag: None, cases: &[] } },
     Entity { name: "[31]", kind: What::Array("31") },
-    Entity { name: "32", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[32]", kind: What::Array("32") },
-    Entity { name: "33", kind: What::Object { members: &[("arch", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "34", kind: What::Object { members: &[("model", "35", false), ("options", "76", false), ("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[34]", kind: What::Array("34") },
-    Entity { name: "35", kind: What::Enum(&["tpm-tis"]) },
-    Entity { name: "[35]", kind: What::Array("35") },
-    Entity { name: "36", kind: What::Enum(&["passthrough"]) },
-    Entity { name: "[36]", kind: What::Array("36") },
-    Entity { name: "37", kind: What::Object { members: &[("backend", "77", false), ("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "38", kind: What::Object { members: &[("pty", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "39", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "40", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "41", kind: What::Object { members: &[("name", "str", false), ("meta-type", "78", false)], tag: Some("meta-type"), cases: &[("builtin", "79"), ("enum", "80"), ("array", "81"), ("object", "82"), ("alternate", "83"), ("command", "84"), ("event", "85")] } },
-    Entity { name: "[41]", kind: What::Array("41") },
-    Entity { name: "42", kind: What::Object { members: &[("thread-id", "int", false), ("qom-path", "str", false), ("cpu-index", "int", false), ("target", "86", false)], tag: None, cases: &[] } },
-    Entity { name: "[42]", kind: What::Array("42") },
-    Entity { name: "43", kind: What::Object { members: &[("wakeup-suspend-support", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "44", kind: What::Object { members: &[("formats", "[70]", false)], tag: None, cases: &[] } },
-    Entity { name: "45", kind: What::Object { members: &[("completed", "int", false), ("status", "87", false), ("total", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "46", kind: What::Object { members: &[("base-memory", "int", false), ("plugged-memory", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "47", kind: What::Object { members: &[("guest", "bool", false), ("reason", "88", false)], tag: None, cases: &[] } },
-    Entity { name: "48", kind: What::Object { members: &[("guest", "bool", false), ("reason", "88", false)], tag: None, cases: &[] } },
-    Entity { name: "49", kind: What::Object { members: &[("server", "89", false), ("client", "74", false)], tag: None, cases: &[] } },
-    Entity { name: "50", kind: What::Object { members: &[("server", "89", false), ("client", "74", false)], tag: None, cases: &[] } },
-    Entity { name: "51", kind: What::Object { members: &[("server", "89", false), ("client", "74", false)], tag: None, cases: &[] } },
-    Entity { name: "52", kind: What::Object { members: &[("device", "str", false), ("operation", "90", false), ("action", "91", false)], tag: None, cases: &[] } },
-    Entity { name: "53", kind: What::Object { members: &[("offset", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "54", kind: What::Object { members: &[("action", "92", false)], tag: None, cases: &[] } },
-    Entity { name: "55", kind: What::Object { members: &[("server", "93", false), ("client", "93", false)], tag: None, cases: &[] } },
-    Entity { name: "56", kind: What::Object { members: &[("server", "94", false), ("client", "95", false)], tag: None, cases: &[] } },
-    Entity { name: "57", kind: What::Object { members: &[("server", "93", false), ("client", "93", false)], tag: None, cases: &[] } },
-    Entity { name: "58", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "96", false), ("error", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "59", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "96", false)], tag: None, cases: &[] } },
-    Entity { name: "60", kind: What::Object { members: &[("device", "str", false), ("operation", "90", false), ("action", "91", false)], tag: None, cases: &[] } },
-    Entity { name: "61", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "96", false)], tag: None, cases: &[] } },
-    Entity { name: "62", kind: What::Object { members: &[("device", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "63", kind: What::Object { members: &[("device", "str", false), ("tray-open", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "64", kind: What::Object { members: &[("name", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "65", kind: What::Object { members: &[("actual", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "66", kind: What::Object { members: &[("action", "97", false)], tag: None, cases: &[] } },
-    Entity { name: "67", kind: What::Object { members: &[("device", "str", false), ("msg", "str", false), ("offset", "int", false), ("size", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "68", kind: What::Object { members: &[("result", "45", false), ("error", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "int", kind: What::Builtin(crate::JSONType::Int) },
-    Entity { name: "69", kind: What::Enum(&["utf8", "base64"]) },
-    Entity { name: "bool", kind: What::Builtin(crate::JSONType::Boolean) },
-    Entity { name: "70", kind: What::Enum(&["elf", "kdump-zlib", "kdump-lzo", "kdump-snappy"]) },
-    Entity { name: "71", kind: What::Object { members: &[("fd", "int", false), ("opaque", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "[71]", kind: What::Array("71") },
-    Entity { name: "[str]", kind: What::Array("str") },
-    Entity { name: "72", kind: What::Object { members: &[("micro", "int", false), ("minor", "int", false), ("major", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "73", kind: What::Enum(&["debug", "inmigrate", "internal-error", "io-error", "paused", "postmigrate", "prelaunch", "finish-migrate", "restore-vm", "running", "save-vm", "shutdown", "suspended", "watchdog", "guest-panicked"]) },
-    Entity { name: "74", kind: What::Object { members: &[("family", "str", false), ("service", "str", false), ("x509_dname", "str", true), ("host", "str", false), ("sasl_username", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "[74]", kind: What::Array("74") },
-    Entity { name: "75", kind: What::Object { members: &[("name", "str", false), ("help", "str", true), ("type", "98", false)], tag: None, cases: &[] } },
-    Entity { name: "[75]", kind: What::Array("75") },
-    Entity { name: "76", kind: What::Object { members: &[("type", "99", false)], tag: Some("type"), cases: &[("passthrough", "100")] } },
-    Entity { name: "77", kind: What::Object { members: &[("type", "101", false)], tag: Some("type"), cases: &[("file", "102"), ("serial", "103"), ("parallel", "104"), ("pipe", "105"), ("socket", "106"), ("udp", "107"), ("pty", "108"), ("null", "109"), ("mux", "110"), ("msmouse", "111"), ("braille", "112"), ("stdio", "113"), ("console", "114"), ("spicevmc", "115"), ("spiceport", "116"), ("vc", "117"), ("ringbuf", "118"), ("memory", "119")] } },
-    Entity { name: "78", kind: What::Enum(&["builtin", "enum", "array", "object", "alternate", "command", "event"]) },
-    Entity { name: "79", kind: What::Object { members: &[("json-type", "120", false)], tag: None, cases: &[] } },
-    Entity { name: "80", kind: What::Object { members: &[("members", "[121]", false), ("values", "[str]", false)], tag: None, cases: &[] } },
-    Entity { name: "81", kind: What::Object { members: &[("element-type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "82", kind: What::Object { members: &[("tag", "str", true), ("variants", "[122]", true), ("members", "[123]", false)], tag: None, cases: &[] } },
-    Entity { name: "83", kind: What::Object { members: &[("members", "[124]", false)], tag: None, cases: &[] } },
-    Entity { name: "84", kind: What::Object { members: &[("ret-type", "str", false), ("arg-type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "85", kind: What::Object { members: &[("arg-type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "86", kind: What::Enum(&["x86_64"]) },
-    Entity { name: "[70]", kind: What::Array("70") },
-    Entity { name: "87", kind: What::Enum(&["none", "active", "completed", "failed"]) },
-    Entity { name: "88", kind: What::Enum(&["none", "host-error", "host-qmp-quit", "host-qmp-system-reset", "host-signal", "host-ui", "guest-shutdown", "guest-reset", "guest-panic", "subsystem-reset", "snapshot-load"]) },
-    Entity { name: "89", kind: What::Object { members: &[("auth", "str", true), ("family", "str", false), ("service", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "90", kind: What::Enum(&["read", "write"]) },
-    Entity { name: "91", kind: What::Enum(&["report", "ignore", "stop"]) },
-    Entity { name: "92", kind: What::Enum(&["reset", "shutdown", "poweroff", "pause", "debug", "none"]) },
-    Entity { name: "93", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "94", kind: What::Object { members: &[("auth", "str", true), ("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "95", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("channel-type", "int", false), ("connection-id", "int", false), ("host", "str", false), ("channel-id", "int", false), ("tls", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "96", kind: What::Enum(&["commit", "stream", "mirror", "backup"]) },
-    Entity { name: "97", kind: What::Enum(&["pause"]) },
-    Entity { name: "98", kind: What::Enum(&["string", "boolean", "number", "size"]) },
-    Entity { name: "99", kind: What::Enum(&["passthrough"]) },
-    Entity { name: "100", kind: What::Object { members: &[("data", "125", false)], tag: None, cases: &[] } },
-    Entity { name: "101", kind: What::Enum(&["file", "serial", "parallel", "pipe", "socket", "udp", "pty", "null", "mux", "msmouse", "braille", "stdio", "console", "spicevmc", "spiceport", "vc", "ringbuf", "memory"]) },
-    Entity { name: "102", kind: What::Object { members: &[("data", "126", false)], tag: None, cases: &[] } },
-    Entity { name: "103", kind: What::Object { members: &[("data", "127", false)], tag: None, cases: &[] } },
-    Entity { name: "104", kind: What::Object { members: &[("data", "127", false)], tag: None, cases: &[] } },
-    Entity { name: "105", kind: What::Object { members: &[("data", "127", false)], tag: None, cases: &[] } },
-    Entity { name: "106", kind: What::Object { members: &[("data", "128", false)], tag: None, cases: &[] } },
-    Entity { name: "107", kind: What::Object { members: &[("data", "129", false)], tag: None, cases: &[] } },
-    Entity { name: "108", kind: What::Object { members: &[("data", "130", false)], tag: None, cases: &[] } },
-    Entity { name: "109", kind: What::Object { members: &[("data", "130", false)], tag: None, cases: &[] } },
-    Entity { name: "110", kind: What::Object { members: &[("data", "131", false)], tag: None, cases: &[] } },
-    Entity { name: "111", kind: What::Object { members: &[("data", "130", false)], tag: None, cases: &[] } },
-    Entity { name: "112", kind: What::Object { members: &[("data", "130", false)], tag: None, cases: &[] } },
-    Entity { name: "113", kind: What::Object { members: &[("data", "132", false)], tag: None, cases: &[] } },
-    Entity { name: "114", kind: What::Object { members: &[("data", "130", false)], tag: None, cases: &[] } },
-    Entity { name: "115", kind: What::Object { members: &[("data", "133", false)], tag: None, cases: &[] } },
-    Entity { name: "116", kind: What::Object { members: &[("data", "134", false)], tag: None, cases: &[] } },
-    Entity { name: "117", kind: What::Object { members: &[("data", "135", false)], tag: None, cases: &[] } },
-    Entity { name: "118", kind: What::Object { members: &[("data", "136", false)], tag: None, cases: &[] } },
-    Entity { name: "119", kind: What::Object { members: &[("data", "136", false)], tag: None, cases: &[] } },
-    Entity { name: "120", kind: What::Enum(&["string", "number", "int", "boolean", "null", "object", "array", "value"]) },
-    Entity { name: "121", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[121]", kind: What::Array("121") },
-    Entity { name: "122", kind: What::Object { members: &[("case", "str", false), ("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[122]", kind: What::Array("122") },
-    Entity { name: "123", kind: What::Object { members: &[("name", "str", false), ("default", "any", true), ("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[123]", kind: What::Array("123") },
-    Entity { name: "124", kind: What::Object { members: &[("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[124]", kind: What::Array("124") },
-    Entity { name: "125", kind: What::Object { members: &[("cancel-path", "str", true), ("path", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "126", kind: What::Object { members: &[("in", "str", true), ("out", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "127", kind: What::Object { members: &[("device", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "128", kind: What::Object { members: &[("addr", "137", false), ("server", "bool", true), ("wait", "bool", true), ("nodelay", "bool", true), ("telnet", "bool", true), ("reconnect", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "129", kind: What::Object { members: &[("remote", "137", false), ("local", "137", true)], tag: None, cases: &[] } },
-    Entity { name: "130", kind: What::Object { members: &[], tag: None, cases: &[] } },
-    Entity { name: "131", kind: What::Object { members: &[("chardev", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "132", kind: What::Object { members: &[("signal", "bool", true)], tag: None, cases: &[] } },
-    Entity { name: "133", kind: What::Object { members: &[("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "134", kind: What::Object { members: &[("fqdn", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "135", kind: What::Object { members: &[("width", "int", true), ("height", "int", true), ("cols", "int", true), ("rows", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "136", kind: What::Object { members: &[("size", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "32", kind: What::Object { members: &[("path", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "33", kind: What::Object { members: &[("name", "str", false), ("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[33]", kind: What::Array("33") },
+    Entity { name: "34", kind: What::Object { members: &[("path", "str", false), ("property", "str", false), ("value", "any", false)], tag: None, cases: &[] } },
+    Entity { name: "35", kind: What::Object { members: &[("path", "str", false), ("property", "str", false)], tag: None, cases: &[] } },
     Entity { name: "any", kind: What::Builtin(crate::JSONType::Value) },
-    Entity { name: "137", kind: What::Object { members: &[("type", "138", false)], tag: Some("type"), cases: &[("inet", "139"), ("unix", "140"), ("fd", "141")] } },
-    Entity { name: "138", kind: What::Enum(&["inet", "unix", "fd"]) },
-    Entity { name: "139", kind: What::Object { members: &[("data", "142", false)], tag: None, cases: &[] } },
-    Entity { name: "140", kind: What::Object { members: &[("data", "143", false)], tag: None, cases: &[] } },
-    Entity { name: "141", kind: What::Object { members: &[("data", "144", false)], tag: None, cases: &[] } },
-    Entity { name: "142", kind: What::Object { members: &[("host", "str", false), ("port", "str", false), ("to", "int", true), ("ipv4", "bool", true), ("ipv6", "bool", true)], tag: None, cases: &[] } },
-    Entity { name: "143", kind: What::Object { members: &[("path", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "144", kind: What::Object { members: &[("str", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "36", kind: What::Object { members: &[("abstract", "bool", true), ("implements", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "37", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[37]", kind: What::Array("37") },
+    Entity { name: "38", kind: What::Object { members: &[("typename", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "39", kind: What::Object { members: &[("name", "str", false), ("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[39]", kind: What::Array("39") },
+    Entity { name: "40", kind: What::Object { members: &[("name", "str", false), ("is-default", "bool", true), ("cpu-max", "int", false), ("alias", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "[40]", kind: What::Array("40") },
+    Entity { name: "41", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[41]", kind: What::Array("41") },
+    Entity { name: "42", kind: What::Object { members: &[("arch", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "43", kind: What::Object { members: &[("model", "44", false), ("options", "90", false), ("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[43]", kind: What::Array("43") },
+    Entity { name: "44", kind: What::Enum(&["tpm-tis"]) },
+    Entity { name: "[44]", kind: What::Array("44") },
+    Entity { name: "45", kind: What::Enum(&["passthrough"]) },
+    Entity { name: "[45]", kind: What::Array("45") },
+    Entity { name: "46", kind: What::Object { members: &[("backend", "91", false), ("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "47", kind: What::Object { members: &[("pty", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "48", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "49", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "50", kind: What::Object { members: &[("name", "str", false), ("meta-type", "92", false)], tag: Some("meta-type"), cases: &[("builtin", "93"), ("enum", "94"), ("array", "95"), ("object", "96"), ("alternate", "97"), ("command", "98"), ("event", "99")] } },
+    Entity { name: "[50]", kind: What::Array("50") },
+    Entity { name: "51", kind: What::Object { members: &[("thread-id", "int", false), ("qom-path", "str", false), ("cpu-index", "int", false), ("target", "100", false)], tag: None, cases: &[] } },
+    Entity { name: "[51]", kind: What::Array("51") },
+    Entity { name: "52", kind: What::Object { members: &[("wakeup-suspend-support", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "53", kind: What::Object { members: &[("formats", "[84]", false)], tag: None, cases: &[] } },
+    Entity { name: "54", kind: What::Object { members: &[("completed", "int", false), ("status", "101", false), ("total", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "55", kind: What::Object { members: &[("base-memory", "int", false), ("plugged-memory", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "56", kind: What::Object { members: &[("typename", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "57", kind: What::Object { members: &[("qom-type", "str", false), ("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "58", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "59", kind: What::Object { members: &[("share", "bool", false), ("prealloc", "bool", false), ("host-nodes", "[int]", false), ("size", "int", false), ("merge", "bool", false), ("dump", "bool", false), ("policy", "str", false), ("id", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "[59]", kind: What::Array("59") },
+    Entity { name: "60", kind: What::Object { members: &[("poll-shrink", "int", false), ("thread-id", "int", false), ("aio-max-batch", "int", false), ("poll-grow", "int", false), ("poll-max-ns", "int", false), ("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[60]", kind: What::Array("60") },
+    Entity { name: "61", kind: What::Object { members: &[("guest", "bool", false), ("reason", "102", false)], tag: None, cases: &[] } },
+    Entity { name: "62", kind: What::Object { members: &[("guest", "bool", false), ("reason", "102", false)], tag: None, cases: &[] } },
+    Entity { name: "63", kind: What::Object { members: &[("server", "103", false), ("client", "88", false)], tag: None, cases: &[] } },
+    Entity { name: "64", kind: What::Object { members: &[("server", "103", false), ("client", "88", false)], tag: None, cases: &[] } },
+    Entity { name: "65", kind: What::Object { members: &[("server", "103", false), ("client", "88", false)], tag: None, cases: &[] } },
+    Entity { name: "66", kind: What::Object { members: &[("device", "str", false), ("operation", "104", false), ("action", "105", false)], tag: None, cases: &[] } },
+    Entity { name: "67", kind: What::Object { members: &[("offset", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "68", kind: What::Object { members: &[("action", "106", false)], tag: None, cases: &[] } },
+    Entity { name: "69", kind: What::Object { members: &[("server", "107", false), ("client", "107", false)], tag: None, cases: &[] } },
+    Entity { name: "70", kind: What::Object { members: &[("server", "108", false), ("client", "109", false)], tag: None, cases: &[] } },
+    Entity { name: "71", kind: What::Object { members: &[("server", "107", false), ("client", "107", false)], tag: None, cases: &[] } },
+    Entity { name: "72", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "110", false), ("error", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "73", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "110", false)], tag: None, cases: &[] } },
+    Entity { name: "74", kind: What::Object { members: &[("device", "str", false), ("operation", "104", false), ("action", "105", false)], tag: None, cases: &[] } },
+    Entity { name: "75", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "110", false)], tag: None, cases: &[] } },
+    Entity { name: "76", kind: What::Object { members: &[("device", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "77", kind: What::Object { members: &[("device", "str", false), ("tray-open", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "78", kind: What::Object { members: &[("name", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "79", kind: What::Object { members: &[("actual", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "80", kind: What::Object { members: &[("action", "111", false)], tag: None, cases: &[] } },
+    Entity { name: "81", kind: What::Object { members: &[("device", "str", false), ("msg", "str", false), ("offset", "int", false), ("size", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "82", kind: What::Object { members: &[("result", "54", false), ("error", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "int", kind: What::Builtin(crate::JSONType::Int) },
+    Entity { name: "83", kind: What::Enum(&["utf8", "base64"]) },
+    Entity { name: "bool", kind: What::Builtin(crate::JSONType::Boolean) },
+    Entity { name: "84", kind: What::Enum(&["elf", "kdump-zlib", "kdump-lzo", "kdump-snappy"]) },
+    Entity { name: "85", kind: What::Object { members: &[("fd", "int", false), ("opaque", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "[85]", kind: What::Array("85") },
+    Entity { name: "[str]", kind: What::Array("str") },
+    Entity { name: "86", kind: What::Object { members: &[("micro", "int", false), ("minor", "int", false), ("major", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "87", kind: What::Enum(&["debug", "inmigrate", "internal-error", "io-error", "paused", "postmigrate", "prelaunch", "finish-migrate", "restore-vm", "running", "save-vm", "shutdown", "suspended", "watchdog", "guest-panicked"]) },
+    Entity { name: "88", kind: What::Object { members: &[("family", "str", false), ("service", "str", false), ("x509_dname", "str", true), ("host", "str", false), ("sasl_username", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "[88]", kind: What::Array("88") },
+    Entity { name: "89", kind: What::Object { members: &[("name", "str", false), ("help", "str", true), ("type", "112", false)], tag: None, cases: &[] } },
+    Entity { name: "[89]", kind: What::Array("89") },
+    Entity { name: "90", kind: What::Object { members: &[("type", "113", false)], tag: Some("type"), cases: &[("passthrough", "114")] } },
+    Entity { name: "91", kind: What::Object { members: &[("type", "115", false)], tag: Some("type"), cases: &[("file", "116"), ("serial", "117"), ("parallel", "118"), ("pipe", "119"), ("socket", "120"), ("udp", "121"), ("pty", "122"), ("null", "123"), ("mux", "124"), ("msmouse", "125"), ("braille", "126"), ("stdio", "127"), ("console", "128"), ("spicevmc", "129"), ("spiceport", "130"), ("vc", "131"), ("ringbuf", "132"), ("memory", "133")] } },
+    Entity { name: "92", kind: What::Enum(&["builtin", "enum", "array", "object", "alternate", "command", "event"]) },
+    Entity { name: "93", kind: What::Object { members: &[("json-type", "134", false)], tag: None, cases: &[] } },
+    Entity { name: "94", kind: What::Object { members: &[("members", "[135]", false), ("values", "[str]", false)], tag: None, cases: &[] } },
+    Entity { name: "95", kind: What::Object { members: &[("element-type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "96", kind: What::Object { members: &[("tag", "str", true), ("variants", "[136]", true), ("members", "[137]", false)], tag: None, cases: &[] } },
+    Entity { name: "97", kind: What::Object { members: &[("members", "[138]", false)], tag: None, cases: &[] } },
+    Entity { name: "98", kind: What::Object { members: &[("ret-type", "str", false), ("arg-type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "99", kind: What::Object { members: &[("arg-type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "100", kind: What::Enum(&["x86_64"]) },
+    Entity { name: "[84]", kind: What::Array("84") },
+    Entity { name: "101", kind: What::Enum(&["none", "active", "completed", "failed"]) },
+    Entity { name: "[int]", kind: What::Array("int") },
+    Entity { name: "102", kind: What::Enum(&["none", "host-error", "host-qmp-quit", "host-qmp-system-reset", "host-signal", "host-ui", "guest-shutdown", "guest-reset", "guest-panic", "subsystem-reset", "snapshot-load"]) },
+    Entity { name: "103", kind: What::Object { members: &[("auth", "str", true), ("family", "str", false), ("service", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "104", kind: What::Enum(&["read", "write"]) },
+    Entity { name: "105", kind: What::Enum(&["report", "ignore", "stop"]) },
+    Entity { name: "106", kind: What::Enum(&["reset", "shutdown", "poweroff", "pause", "debug", "none"]) },
+    Entity { name: "107", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "108", kind: What::Object { members: &[("auth", "str", true), ("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "109", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("channel-type", "int", false), ("connection-id", "int", false), ("host", "str", false), ("channel-id", "int", false), ("tls", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "110", kind: What::Enum(&["commit", "stream", "mirror", "backup"]) },
+    Entity { name: "111", kind: What::Enum(&["pause"]) },
+    Entity { name: "112", kind: What::Enum(&["string", "boolean", "number", "size"]) },
+    Entity { name: "113", kind: What::Enum(&["passthrough"]) },
+    Entity { name: "114", kind: What::Object { members: &[("data", "139", false)], tag: None, cases: &[] } },
+    Entity { name: "115", kind: What::Enum(&["file", "serial", "parallel", "pipe", "socket", "udp", "pty", "null", "mux", "msmouse", "braille", "stdio", "console", "spicevmc", "spiceport", "vc", "ringbuf", "memory"]) },
+    Entity { name: "116", kind: What::Object { members: &[("data", "140", false)], tag: None, cases: &[] } },
+    Entity { name: "117", kind: What::Object { members: &[("data", "141", false)], tag: None, cases: &[] } },
+    Entity { name: "118", kind: What::Object { members: &[("data", "141", false)], tag: None, cases: &[] } },
+    Entity { name: "119", kind: What::Object { members: &[("data", "141", false)], tag: None, cases: &[] } },
+    Entity { name: "120", kind: What::Object { members: &[("data", "142", false)], tag: None, cases: &[] } },
+    Entity { name: "121", kind: What::Object { members: &[("data", "143", false)], tag: None, cases: &[] } },
+    Entity { name: "122", kind: What::Object { members: &[("data", "144", false)], tag: None, cases: &[] } },
+    Entity { name: "123", kind: What::Object { members: &[("data", "144", false)], tag: None, cases: &[] } },
+    Entity { name: "124", kind: What::Object { members: &[("data", "145", false)], tag: None, cases: &[] } },
+    Entity { name: "125", kind: What::Object { members: &[("data", "144", false)], tag: None, cases: &[] } },
+    Entity { name: "126", kind: What::Object { members: &[("data", "144", false)], tag: None, cases: &[] } },
+    Entity { name: "127", kind: What::Object { members: &[("data", "146", false)], tag: None, cases: &[] } },
+    Entity { name: "128", kind: What::Object { members: &[("data", "144", false)], tag: None, cases: &[] } },
+    Entity { name: "129", kind: What::Object { members: &[("data", "147", false)], tag: None, cases: &[] } },
+    Entity { name: "130", kind: What::Object { members: &[("data", "148", false)], tag: None, cases: &[] } },
+    Entity { name: "131", kind: What::Object { members: &[("data", "149", false)], tag: None, cases: &[] } },
+    Entity { name: "132", kind: What::Object { members: &[("data", "150", false)], tag: None, cases: &[] } },
+    Entity { name: "133", kind: What::Object { members: &[("data", "150", false)], tag: None, cases: &[] } },
+    Entity { name: "134", kind: What::Enum(&["string", "number", "int", "boolean", "null", "object", "array", "value"]) },
+    Entity { name: "135", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[135]", kind: What::Array("135") },
+    Entity { name: "136", kind: What::Object { members: &[("case", "str", false), ("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[136]", kind: What::Array("136") },
+    Entity { name: "137", kind: What::Object { members: &[("name", "str", false), ("default", "any", true), ("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[137]", kind: What::Array("137") },
+    Entity { name: "138", kind: What::Object { members: &[("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[138]", kind: What::Array("138") },
+    Entity { name: "139", kind: What::Object { members: &[("cancel-path", "str", true), ("path", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "140", kind: What::Object { members: &[("in", "str", true), ("out", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "141", kind: What::Object { members: &[("device", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "142", kind: What::Object { members: &[("addr", "151", false), ("server", "bool", true), ("wait", "bool", true), ("nodelay", "bool", true), ("telnet", "bool", true), ("reconnect", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "143", kind: What::Object { members: &[("remote", "151", false), ("local", "151", true)], tag: None, cases: &[] } },
+    Entity { name: "144", kind: What::Object { members: &[], tag: None, cases: &[] } },
+    Entity { name: "145", kind: What::Object { members: &[("chardev", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "146", kind: What::Object { members: &[("signal", "bool", true)], tag: None, cases: &[] } },
+    Entity { name: "147", kind: What::Object { members: &[("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "148", kind: What::Object { members: &[("fqdn", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "149", kind: What::Object { members: &[("width", "int", true), ("height", "int", true), ("cols", "int", true), ("rows", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "150", kind: What::Object { members: &[("size", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "151", kind: What::Object { members: &[("type", "152", false)], tag: Some("type"), cases: &[("inet", "153"), ("unix", "154"), ("fd", "155")] } },
+    Entity { name: "152", kind: What::Enum(&["inet", "unix", "fd"]) },
+    Entity { name: "153", kind: What::Object { members: &[("data", "156", false)], tag: None, cases: &[] } },
+    Entity { name: "154", kind: What::Object { members: &[("data", "157", false)], tag: None, cases: &[] } },
+    Entity { name: "155", kind: What::Object { members: &[("data", "158", false)], tag: None, cases: &[] } },
+    Entity { name: "156", kind: What::Object { members: &[("host", "str", false), ("port", "str", false), ("to", "int", true), ("ipv4", "bool", true), ("ipv6", "bool", true)], tag: None, cases: &[] } },
+    Entity { name: "157", kind: What::Object { members: &[("path", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "158", kind: What::Object { members: &[("str", "str", false)], tag: None, cases: &[] } },
 ];

@@ -26,9 +26,14 @@ pub struct Class<C: 'static> {
     pub description: &'static str,
     /// Its properties.
     pub props: &'static [Prop],
-    /// Makes one and puts it where its properties say. On an error nothing is left behind.
-    pub create: fn(&Props, &mut C) -> Result<DeviceRef, CreateError>,
+    /// Makes one and puts it where its properties say, which it completes by what it chose
+    /// itself. On an error nothing is left behind. `None` for a part of the board, which users
+    /// cannot add.
+    pub create: Option<Create<C>>,
 }
+
+/// See [`Class::create`].
+pub type Create<C> = fn(&mut Props, &mut C) -> Result<DeviceRef, CreateError>;
 
 /// A name that is not in the table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,13 +54,22 @@ pub enum CreateError {
     /// It does not fit where it should go.
     #[error(transparent)]
     Space(#[from] SpaceError),
+    /// It is a part of the board.
+    #[error("Parameter 'driver' expects pluggable device type")]
+    Part,
     /// Another reason.
     #[error("{0}")]
     Other(String),
 }
 
 impl<C: 'static> Class<C> {
-    /// Finds a class by its name or an alias.
+    /// A part of the board, without properties.
+    pub const fn part(name: &'static str, bus: &'static str, description: &'static str) -> Self {
+        Class { name, aliases: &[], bus, description, props: &[], create: None }
+    }
+
+    /// Finds a class by its name or an alias. Parts of the board are found too, but no mistake is
+    /// taken for the name of one.
     ///
     /// # Errors
     /// [`UnknownClass`].
@@ -66,7 +80,7 @@ impl<C: 'static> Class<C> {
         let is = |class: &&Class<C>| class.name == name || class.aliases.contains(&name);
         classes.iter().find(is).ok_or_else(|| UnknownClass {
             name: name.to_owned(),
-            nearest: nearest(name, classes.iter().map(|class| class.name)),
+            nearest: nearest(name, classes.iter().filter(|c| c.create.is_some()).map(|c| c.name)),
         })
     }
 
@@ -82,7 +96,7 @@ impl<C: 'static> Class<C> {
         Props::parse(self.name, self.props, overrides, given)
     }
 
-    /// Makes a device.
+    /// Makes a device; returns it with the properties that it has now.
     ///
     /// # Errors
     /// A property is wrong, or what it asks for is not to be had.
@@ -91,8 +105,10 @@ impl<C: 'static> Class<C> {
         overrides: &Overrides,
         given: impl IntoIterator<Item = (&'a str, &'a str)>,
         context: &mut C,
-    ) -> Result<DeviceRef, CreateError> {
-        (self.create)(&self.props(overrides, given)?, context)
+    ) -> Result<(DeviceRef, Props), CreateError> {
+        let mut props = self.props(overrides, given)?;
+        let create = self.create.ok_or(CreateError::Part)?;
+        Ok((create(&mut props, context)?, props))
     }
 
     /// The text of `-device NAME,help`: one line for each property.
@@ -114,7 +130,7 @@ impl<C: 'static> Class<C> {
     /// The text of `-device help`: one line for each class.
     pub fn list(classes: &'static [Class<C>]) -> String {
         let mut text = String::new();
-        for class in classes {
+        for class in classes.iter().filter(|class| class.create.is_some()) {
             let _ = write!(text, "name \"{}\", bus {}", class.name, class.bus);
             for alias in class.aliases {
                 let _ = write!(text, ", alias \"{alias}\"");
@@ -186,14 +202,14 @@ mod tests {
         bus: "ISA",
         description: "A thing",
         props: PROPS,
-        create: |props, ports| {
+        create: Some(|props, ports| {
             let port = props.get("port")?;
             if ports.contains(&port) {
                 return Err(CreateError::Other(format!("port {port:#x} is taken")));
             }
             ports.push(port);
             Ok(DeviceCell::new(props.id().unwrap_or("anonymous"), Thing))
-        },
+        }),
     }];
 
     #[test]
@@ -207,7 +223,7 @@ mod tests {
                 &mut ports,
             )
         };
-        assert_eq!(make("isa-thing", &[("id", "t")]).unwrap().name(), "t");
+        assert_eq!(make("isa-thing", &[("id", "t")]).unwrap().0.name(), "t");
         assert!(make("thing", &[("port", "1")]).is_ok());
         let error = make("thing", &[("port", "32")]).err().unwrap();
         assert_eq!(error.to_string(), "port 0x20 is taken");
@@ -245,7 +261,7 @@ mod tests {
             bus: "ISA",
             description: "X",
             props: &[Prop { name: "n", kind: Kind::U8(0, 9), default: Some("10"), help: "n" }],
-            create: |_, ()| Err(CreateError::Other(String::new())),
+            create: None,
         }];
         assert!(Class::check(WRONG).is_err());
     }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::props::Value;
 use crate::state::{Blob, StateError};
 
 /// Where an access hits a device: never an absolute address.
@@ -52,6 +53,30 @@ pub trait Device: Send {
     fn load(&mut self, blob: &Blob) -> Result<(), StateError>;
     /// The device is gone for the guest: release back ends.
     fn unplug(&mut self) {}
+    /// The properties that [`live_value`](Self::live_value) answers.
+    fn live_props(&self) -> &'static [LiveProp] {
+        &[]
+    }
+    /// The value now of a property of [`live_props`](Self::live_props).
+    fn live_value(&self, _: &str) -> Option<Value> {
+        None
+    }
+    /// Changes a settable property of [`live_props`](Self::live_props). The value is a client's.
+    fn set_live(&mut self, name: &str, _: &Value) -> Result<(), String> {
+        Err(format!("'{name}' cannot be changed"))
+    }
+}
+
+/// A property of a device that changes at run time, rather than being fixed when it was made:
+/// the time that a clock shows. Clients read and set it by qom-get and qom-set.
+#[derive(Debug, Clone, Copy)]
+pub struct LiveProp {
+    /// Its name; not that of a property of the class.
+    pub name: &'static str,
+    /// The name of its type: `struct tm`, `int`.
+    pub type_name: &'static str,
+    /// Whether it can be set.
+    pub settable: bool,
 }
 
 /// A device behind its mutex, with the name it goes by.

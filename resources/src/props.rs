@@ -35,6 +35,10 @@ pub enum Kind {
     U32(u32, u32),
     /// A number of 64 bits, from `min` to `max`.
     U64(u64, u64),
+    /// As [`Kind::U8`], written in hexadecimal for people.
+    Hex8(u8, u8),
+    /// As [`Kind::U32`], written in hexadecimal for people.
+    Hex32(u32, u32),
     /// A size in bytes, see [`value::parse_size`].
     Size,
     /// Any text.
@@ -46,13 +50,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The name of the type in `help` and in device-list-properties.
+    /// The name of the type in `help`.
     pub fn type_name(self) -> &'static str {
         match self {
             Kind::Bool => "boolean",
-            Kind::U8(..) => "uint8",
+            Kind::U8(..) | Kind::Hex8(..) => "uint8",
             Kind::U16(..) => "uint16",
-            Kind::U32(..) => "uint32",
+            Kind::U32(..) | Kind::Hex32(..) => "uint32",
             Kind::U64(..) => "uint64",
             Kind::Size => "size",
             Kind::Str | Kind::Enum(_) => "str",
@@ -60,12 +64,34 @@ impl Kind {
         }
     }
 
+    /// The name of the type in device-list-properties, where one that tells how the value is
+    /// written comes before the plain one.
+    pub fn legacy_name(self) -> &'static str {
+        match self {
+            Kind::Hex8(..) => "hex8",
+            Kind::Hex32(..) => "hex32",
+            other => other.qom_name(),
+        }
+    }
+
+    /// The name of the type among the properties of an object.
+    pub fn qom_name(self) -> &'static str {
+        match self {
+            Kind::Str | Kind::Enum(_) => "string",
+            other => other.type_name(),
+        }
+    }
+
     /// For numbers: the type's name in error messages, its largest value, and the range taken.
     fn number(self) -> Option<(&'static str, u64, u64, u64)> {
         Some(match self {
-            Kind::U8(min, max) => ("uint8_t", u8::MAX.into(), min.into(), max.into()),
+            Kind::U8(min, max) | Kind::Hex8(min, max) => {
+                ("uint8_t", u8::MAX.into(), min.into(), max.into())
+            }
             Kind::U16(min, max) => ("uint16_t", u16::MAX.into(), min.into(), max.into()),
-            Kind::U32(min, max) => ("uint32_t", u32::MAX.into(), min.into(), max.into()),
+            Kind::U32(min, max) | Kind::Hex32(min, max) => {
+                ("uint32_t", u32::MAX.into(), min.into(), max.into())
+            }
             Kind::U64(min, max) => ("uint64_t", u64::MAX, min, max),
             _ => return None,
         })
@@ -201,8 +227,12 @@ pub enum Value {
     Bool(bool),
     /// A number or a size.
     Uint(u64),
+    /// A number that may be negative; only of properties that a device answers itself.
+    Int(i64),
     /// A text, an id or a word.
     Text(String),
+    /// Named values; only of properties that a device answers itself.
+    Struct(Vec<(&'static str, Value)>),
 }
 
 /// Parameters of `-device` and device_add that are not properties.
@@ -217,6 +247,11 @@ pub struct Props {
 }
 
 impl Props {
+    /// No properties.
+    pub fn none(class: &'static str) -> Props {
+        Props { class, id: None, values: Vec::new() }
+    }
+
     /// Applies the table's defaults, then `overrides`, then what was `given`. Of `driver`, `id`
     /// and `bus` only the id is kept; that they are right is for the caller to see to.
     ///
@@ -269,6 +304,28 @@ impl Props {
     /// The id that was given.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
+    }
+
+    /// All properties in the table's order, with their values.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Option<&Value>)> {
+        self.values.iter().map(|(name, value)| (*name, value.as_ref()))
+    }
+
+    /// Gives a property that was left unset the value that the maker chose for it. A name that
+    /// the table does not have changes nothing.
+    pub fn fill(&mut self, name: &'static str, chosen: Value) {
+        let found = self.values.iter_mut().find(|(other, _)| *other == name);
+        debug_assert!(found.is_some(), "{}.{name} is not in the table", self.class);
+        if let Some((_, value @ None)) = found {
+            *value = Some(chosen);
+        }
+    }
+
+    /// Unsets a property whose value is not to be kept.
+    pub fn forget(&mut self, name: &'static str) {
+        if let Some((_, value)) = self.values.iter_mut().find(|(other, _)| *other == name) {
+            *value = None;
+        }
     }
 
     /// The value of a property as the type that is wanted: `bool`, `u8` to `u64`, `&str`, or an

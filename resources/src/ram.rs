@@ -50,6 +50,10 @@ pub struct RamConfig {
     pub prealloc: bool,
     /// Other processes that have the file see the guest's writes.
     pub share: bool,
+    /// The host may keep pages of equal contents once (KSM). A wish: it may be unable to.
+    pub merge: bool,
+    /// It is part of core dumps.
+    pub dump: bool,
 }
 
 /// The kinds of host memory.
@@ -180,6 +184,13 @@ impl Ram {
         for (guest, len) in layout(size) {
             let file = file.as_ref().map(|file| (&**file, offset));
             let region = Arc::new(map(len, file, config.share)?);
+            for (wanted, advice) in
+                [(config.merge, libc::MADV_MERGEABLE), (config.dump, libc::MADV_DODUMP)]
+            {
+                if wanted {
+                    advise(&region, advice);
+                }
+            }
             ranges.push(RamRange { guest, block: Arc::new(RamBlock { region }) });
             offset += len;
         }
@@ -290,18 +301,18 @@ fn map(
         builder = builder.with_file_offset(FileOffset::new(file, offset));
     }
     let region = builder.build().map_err(|e| host(what(), io::Error::other(e)))?;
-    advise(&region);
+    // Left out of core dumps, unless asked for, and of huge pages where the host has some.
+    advise(&region, libc::MADV_DONTDUMP);
+    advise(&region, libc::MADV_HUGEPAGE);
     Ok(region)
 }
 
-/// Guest RAM is left out of core dumps and may use transparent huge pages. Both are wishes: their
-/// failure changes nothing the user asked for.
-fn advise(region: &MmapRegion<AtomicBitmap>) {
-    for advice in [libc::MADV_DONTDUMP, libc::MADV_HUGEPAGE] {
-        // SAFETY: the range is exactly the mapping that `region` owns, and neither advice changes
-        // its contents.
-        unsafe { libc::madvise(region.as_ptr().cast(), region.size(), advice) };
-    }
+/// Gives the host an advice that changes no contents. It is a wish: its failure changes nothing
+/// the user asked for.
+fn advise(region: &MmapRegion<AtomicBitmap>, advice: i32) {
+    // SAFETY: the range is exactly the mapping that `region` owns, and none of the advices given
+    // changes its contents.
+    unsafe { libc::madvise(region.as_ptr().cast(), region.size(), advice) };
 }
 
 /// Populates a block for writing. MADV_POPULATE_WRITE (Linux 5.14) reports missing memory as an
@@ -361,7 +372,9 @@ mod tests {
         for backend in backends {
             for (share, prealloc) in [(false, false), (true, true)] {
                 let size = if prealloc { 1 << 20 } else { 5 << 30 };
-                let config = RamConfig { size, backend: backend.clone(), prealloc, share };
+                let backend = backend.clone();
+                let (merge, dump) = (share, share);
+                let config = RamConfig { size, backend, prealloc, share, merge, dump };
                 let ram = Ram::new(&config).unwrap();
                 ram.memory().write_obj(0x1122_3344u32, GuestAddress(0x5000)).unwrap();
                 assert_eq!(

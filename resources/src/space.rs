@@ -217,6 +217,15 @@ impl Space {
         self.publish(&mut writer)
     }
 
+    /// Takes all mappings of a device away: it is gone.
+    pub fn unmap_device(&self, gone: &DeviceRef) -> Result<(), SpaceError> {
+        let mut writer = self.writer.lock();
+        writer.mappings.retain(|(_, mapping)| {
+            !matches!(&mapping.target, Target::Device { device, .. } if Arc::ptr_eq(device, gone))
+        });
+        self.publish(&mut writer)
+    }
+
     /// Moves, enables or disables a mapping; doorbells follow.
     pub fn place(&self, id: MapId, base: u64, enabled: bool) -> Result<(), SpaceError> {
         let mut writer = self.writer.lock();

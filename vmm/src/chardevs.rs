@@ -326,7 +326,7 @@ impl Chardevs {
     /// Finds those that are there now, for devices.
     pub fn finder(&self) -> FindChardev {
         let all = self.all.clone();
-        Box::new(move |id| {
+        Arc::new(move |id| {
             all.iter().find(|(other, _)| other == id).map(|(_, entry)| entry.front())
         })
     }

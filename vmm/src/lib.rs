@@ -9,7 +9,8 @@
 //! | [`cpu`] | processors: models, threads, state |
 //! | [`examine`] | memory, page tables and address spaces as text |
 //! | [`dump`] | the guest as an ELF core file |
-//! | [`memory`] | which host memory becomes guest RAM |
+//! | [`objects`] | objects that users make: memory, random bytes, I/O threads, secrets |
+//! | [`qom`] | everything as a tree of paths |
 //! | [`boot`] | kernels and firmware |
 //! | [`cmd`] | QMP commands |
 //! | [`monitor`] | QMP clients |
@@ -20,6 +21,7 @@
 //! | [`qtest`] | the debug port |
 //! | [`mailbox`] | what devices, vCPUs and signals ask of the main thread |
 
+mod base64;
 pub mod boot;
 pub mod chardevs;
 pub mod cli;
@@ -30,14 +32,17 @@ pub mod examine;
 pub mod hmp;
 pub mod machine;
 pub mod mailbox;
-pub mod memory;
 pub mod monitor;
+pub mod objects;
 pub mod plug;
 pub mod privileges;
+pub mod qom;
 pub mod qtest;
 pub mod runstate;
 pub mod signals;
 pub mod start;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod vm;
 
 /// The version that QMP reports: the interface's numbers, and ours as the packager's suffix.

@@ -14,7 +14,6 @@ use resources::fdset::FdSets;
 use resources::hv::fake::Fake;
 use resources::hv::kvm::KvmVm;
 use resources::iol::{self, Either, Handle, Local, Loop, Notify, race};
-use resources::ram::{Ram, RamBackend};
 use resources::request::Requests;
 use time::{OffsetDateTime, UtcOffset};
 
@@ -32,9 +31,9 @@ use crate::cpu::topology::Topology;
 use crate::cpu::{processors, run_page};
 use crate::machine::{self, Accel, Board, Boot, pc};
 use crate::mailbox::Mailbox;
-use crate::memory;
 use crate::monitor::Monitors;
-use crate::plug;
+use crate::objects::{self, Objects, memory};
+use crate::plug::{self, Means};
 use crate::privileges::Privileges;
 use crate::qtest::{self, Qtest};
 use crate::signals;
@@ -98,7 +97,8 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     let mut chardevs = Chardevs::new(io, &mailbox, escape);
     chardevs.no_stdio = config.daemonize;
     let consoles = consoles(config, std::io::stdin().is_terminal());
-    let (board, vcpus) = build(config, &consoles, &mut chardevs, &mailbox, rtc)?;
+    let Built { board, vcpus, means, objects } =
+        build(config, &consoles, &mut chardevs, &mailbox, rtc)?;
     let on = main_loop.handle();
     let mut monitors = add_monitors(config, &consoles.monitors, &mut chardevs, &on, &notify)?;
     drive_clock(&board.clock, &chardevs.io().map_err(plain)?);
@@ -110,6 +110,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     };
     let mut vm = Vm::new(board, vcpus, mailbox.clone(), policy);
     vm.chardevs = chardevs;
+    (vm.means, vm.objects) = (means, objects);
     let local = main_loop.local().clone();
     let mut vm =
         main_loop.run(first_reset(&local, vm, !config.stopped, (&mut monitors, &notify)))?;
@@ -261,17 +262,31 @@ fn drive_clock(clock: &Arc<Clock>, io: &Handle) {
     });
 }
 
-/// Everything the options name, put together.
+/// Everything the options name.
+struct Built {
+    board: Board,
+    vcpus: Vec<VcpuHandle>,
+    means: Means,
+    objects: Objects,
+}
+
+/// Puts everything together that the options name.
 fn build(
     config: &Config,
     consoles: &Consoles,
     chardevs: &mut Chardevs,
     mailbox: &Arc<Mailbox>,
     rtc: (rtc::Source, i64),
-) -> Result<(Board, Vec<VcpuHandle>), StartError> {
+) -> Result<Built, StartError> {
     for pairs in config.chardevs.iter().chain(&consoles.chardevs) {
         chardevs.add(pairs).map_err(plain)?;
     }
+    let overrides = config.globals.iter();
+    let overrides = overrides
+        .map(|global| (global.driver.as_str(), global.property.as_str(), global.value.as_str()))
+        .collect();
+    let means = Means { overrides, ..Means::default() };
+    let objects = objects::of_options(&config.objects, &chardevs.finder()).map_err(plain)?;
     let io = chardevs.io().map_err(plain)?;
     let mut serials = Vec::new();
     for (index, text) in consoles.serials.iter().enumerate() {
@@ -302,7 +317,7 @@ fn build(
         (AccelKind::Kvm, _) => Accel::Kvm(KvmVm::new().map_err(plain)?),
     };
     if machine.kind == machine::Kind::None {
-        return Ok((Board::new(accel), Vec::new()));
+        return Ok(Built { board: Board::new(accel), vcpus: Vec::new(), means, objects });
     }
     let model = match &accel {
         Accel::Kvm(vm) => Some(processors::resolve(&spec, vm).map_err(plain)?),
@@ -313,9 +328,9 @@ fn build(
         tracing::warn!("{warning}");
     }
     let requests: Requests = mailbox.clone();
-    let ram = memory::ram_config(config).map_err(plain)?;
+    let ram = memory::main_ram(config, &objects).map_err(plain)?;
     let pc = pc::PcConfig {
-        ram: Ram::new(&ram).map_err(plain)?,
+        ram: ram.ram,
         topology: &topology,
         serials,
         debugcon,
@@ -323,20 +338,15 @@ fn build(
         boot: boot(config)?,
     };
     let mut board = pc::build(accel.clone(), pc, &requests).map_err(plain)?;
-    // A file may hold anything.
-    board.fresh = !matches!(ram.backend, RamBackend::File(_));
-    let overrides = config.globals.iter();
-    let overrides = overrides
-        .map(|global| (global.driver.as_str(), global.property.as_str(), global.value.as_str()))
-        .collect();
-    let finder = chardevs.finder();
-    plug::plug_all(&mut board, &config.devices, &overrides, &requests, finder)
+    (board.machine, board.fresh, board.ram_backend) = (machine.name, ram.fresh, ram.backend);
+    board.cpu_model = cpu.split(',').next().unwrap_or_default().to_owned();
+    plug::plug_all(&mut board, &config.devices, &means, &requests, &chardevs.finder())
         .map_err(|error| StartError(format!("-device {error}")))?;
     let mut vcpus = Vec::new();
     if let (Accel::Kvm(vm), Some(model)) = (&accel, &model) {
         vcpus = processors::create(vm, &board, (model, &topology), mailbox).map_err(plain)?;
     }
-    Ok((board, vcpus))
+    Ok(Built { board, vcpus, means, objects })
 }
 
 /// Options that are understood but ask for what is not there: better an error than a machine that

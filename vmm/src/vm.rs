@@ -30,6 +30,8 @@ use crate::cpu::setup;
 use crate::cpu::thread::{Gone, Vcpu, VcpuHandle};
 use crate::machine::Board;
 use crate::mailbox::{Mail, Mailbox, by_guest};
+use crate::objects::Objects;
+use crate::plug::Means;
 use crate::runstate;
 
 mod fuzz;
@@ -71,6 +73,10 @@ pub struct Vm {
     pub last_format: crate::hmp::LastFormat,
     /// The latest dump of the guest.
     pub latest_dump: LatestDump,
+    /// What devices are made with.
+    pub means: Means,
+    /// What users made for devices to use.
+    pub objects: Objects,
     mailbox: Arc<Mailbox>,
     state: RunState,
     /// Whether the parts (vCPUs, clock, devices) run: in state `running`, but for moments.
@@ -120,6 +126,8 @@ impl Vm {
             latest_dump: LatestDump::default(),
             fdsets: FdSets::global().clone(),
             last_format: crate::hmp::LastFormat::default(),
+            means: Means::default(),
+            objects: Objects::default(),
             mailbox,
             state: RunState::Prelaunch,
             active: false,
@@ -135,6 +143,11 @@ impl Vm {
     /// Whether the guest runs.
     pub fn is_running(&self) -> bool {
         self.state == RunState::Running
+    }
+
+    /// Whether the parts run.
+    pub(crate) fn is_active(&self) -> bool {
+        self.active
     }
 
     /// The status the process is to end with, once it is to end.
@@ -429,7 +442,7 @@ impl Vm {
             }
         };
         let devices: Vec<_> = (self.board.devices.iter())
-            .map(|device| Ok((device.clone(), find(device.name())?)))
+            .map(|device| Ok((device.device.clone(), find(device.name())?)))
             .collect::<Result<_, VmError>>()?;
         let vcpus: Vec<_> = (self.vcpus.iter())
             .map(|vcpu| Ok((vcpu, find(&vcpu_path(vcpu.index()))?)))

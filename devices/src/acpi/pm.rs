@@ -21,12 +21,15 @@
 
 use std::sync::{Arc, Weak};
 
+use resources::class::Class;
 use resources::clock::{Clock, Timer};
 use resources::device::{At, Device, DeviceCell, read_bytes, write_bytes};
 use resources::guest_error;
 use resources::irq::Irq;
 use resources::request::{Request, Requests, WakeReason};
 use resources::state::{Blob, StateError, invalid};
+
+use crate::class::Ctx;
 
 use self::state::Registers;
 
@@ -95,6 +98,9 @@ pub struct Pm {
 }
 
 impl Pm {
+    /// What it is among the devices of a machine.
+    pub const CLASS: Class<Ctx> = Class::part("PIIX4_PM", "System", "ACPI power management");
+
     /// The block. `acpi_mode`: starts with SCI_EN set, for a guest that no firmware prepares.
     pub fn new(
         name: &str,

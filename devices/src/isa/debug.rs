@@ -26,6 +26,9 @@ pub struct PostCode {
 }
 
 impl PostCode {
+    /// What it is among the devices of a machine.
+    pub const CLASS: Class<Ctx> = Class::part("post-code", "ISA", "Port for POST codes");
+
     /// The usual port.
     pub const PORT: u64 = 0x80;
 
@@ -100,25 +103,25 @@ impl DebugCon {
             Prop { name: "chardev", kind: Kind::Chardev, default: None, help: "where bytes go" },
             Prop {
                 name: "iobase",
-                kind: Kind::U32(0, 0xffff),
+                kind: Kind::Hex32(0, 0xffff),
                 default: Some("0xe9"),
                 help: "I/O port",
             },
             Prop {
                 name: "readback",
-                kind: Kind::U8(0, 0xff),
+                kind: Kind::Hex8(0, 0xff),
                 default: Some("0xe9"),
                 help: "what the port reads as",
             },
         ],
-        create: |props, ctx| {
+        create: Some(|props, ctx| {
             let missing = "Can't create debugcon device, empty char device";
             let chardev = ctx.chardev(props, "chardev", missing)?;
             let con = DebugCon::on_chardev(&ctx.path(props), chardev.clone())
                 .map_err(|error| CreateError::Other(error.to_string()))?;
             con.lock().readback = props.get("readback")?;
             ctx.map_ports(props.get("iobase")?, 1, con).inspect_err(|_| chardev.detach())
-        },
+        }),
     };
 }
 
@@ -186,7 +189,7 @@ impl DebugExit {
         props: &[
             Prop {
                 name: "iobase",
-                kind: Kind::U32(0, 0xffff),
+                kind: Kind::Hex32(0, 0xffff),
                 default: Some("0x501"),
                 help: "first I/O port",
             },
@@ -197,10 +200,10 @@ impl DebugExit {
                 help: "number of I/O ports",
             },
         ],
-        create: |props, ctx| {
+        create: Some(|props, ctx| {
             let exit = DebugExit::new(&ctx.path(props), ctx.requests.clone());
             ctx.map_ports(props.get("iobase")?, props.get("iosize")?, exit)
-        },
+        }),
     };
 }
 

@@ -13,11 +13,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use resources::class::Class;
 use resources::device::{At, Device, DeviceCell};
 use resources::guest_error;
 use resources::irq::Irq;
 use resources::request::{Request, Requests};
 use resources::state::{Blob, StateError, invalid};
+
+use crate::class::Ctx;
 
 use self::state::{Output, Registers};
 
@@ -63,6 +66,9 @@ pub struct I8042 {
 }
 
 impl I8042 {
+    /// What it is among the devices of a machine.
+    pub const CLASS: Class<Ctx> = Class::part("i8042", "ISA", "Keyboard and mouse controller");
+
     /// A controller that raises `keyboard_irq` and `mouse_irq`.
     pub fn new(
         name: &str,

@@ -7,9 +7,12 @@
 
 use std::sync::Arc;
 
+use resources::class::Class;
 use resources::device::{At, Device, DeviceCell};
 use resources::request::{Request, Requests};
 use resources::state::{Blob, StateError};
+
+use crate::class::Ctx;
 
 /// Port of region 0.
 pub const PORT: u64 = 0x92;
@@ -24,6 +27,9 @@ pub struct Port92 {
 }
 
 impl Port92 {
+    /// What it is among the devices of a machine.
+    pub const CLASS: Class<Ctx> = Class::part("port92", "ISA", "System control port");
+
     /// The port, with A20 on.
     pub fn new(name: &str, requests: Requests) -> Arc<DeviceCell<Port92>> {
         DeviceCell::new(name, Port92 { requests, regs: state::Registers { control: A20 } })

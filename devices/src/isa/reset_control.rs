@@ -7,9 +7,12 @@
 
 use std::sync::Arc;
 
+use resources::class::Class;
 use resources::device::{At, Device, DeviceCell};
 use resources::request::{Request, Requests};
 use resources::state::{Blob, StateError};
+
+use crate::class::Ctx;
 
 /// Port of region 0.
 pub const PORT: u64 = 0xcf9;
@@ -27,6 +30,9 @@ pub struct ResetControl {
 }
 
 impl ResetControl {
+    /// What it is among the devices of a machine.
+    pub const CLASS: Class<Ctx> = Class::part("reset-control", "ISA", "Reset port of the chipset");
+
     /// The register.
     pub fn new(name: &str, requests: Requests) -> Arc<DeviceCell<ResetControl>> {
         DeviceCell::new(name, ResetControl { requests, regs: state::Registers::default() })

@@ -15,12 +15,16 @@
 use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use resources::class::Class;
 use resources::clock::{Clock, Timer};
-use resources::device::{At, Device, DeviceCell, read_bytes, write_bytes};
+use resources::device::{At, Device, DeviceCell, LiveProp, read_bytes, write_bytes};
 use resources::irq::Irq;
+use resources::props::Value;
 use resources::request::{Request, Requests};
 use resources::state::{Blob, StateError, invalid};
 use time::{Date, Month, OffsetDateTime};
+
+use crate::class::Ctx;
 
 use self::state::Registers;
 
@@ -120,6 +124,9 @@ pub struct Rtc {
 }
 
 impl Rtc {
+    /// What it is among the devices of a machine.
+    pub const CLASS: Class<Ctx> = Class::part("mc146818rtc", "ISA", "Real-time clock and CMOS RAM");
+
     /// A clock that shows the time of its base.
     pub fn new(
         name: &str,
@@ -508,7 +515,28 @@ fn power_on(config: &Config) -> Vec<u8> {
     cmos
 }
 
+/// A time as C's `struct tm` has it: months from 0, years from 1900.
+fn broken_down(time: OffsetDateTime) -> Value {
+    let int = |number: u8| Value::Int(number.into());
+    Value::Struct(vec![
+        ("tm_year", Value::Int(i64::from(time.year()).saturating_sub(1900))),
+        ("tm_sec", int(time.second())),
+        ("tm_hour", int(time.hour())),
+        ("tm_min", int(time.minute())),
+        ("tm_mon", int(u8::from(time.month()).saturating_sub(1))),
+        ("tm_mday", int(time.day())),
+    ])
+}
+
 impl Device for Rtc {
+    fn live_props(&self) -> &'static [LiveProp] {
+        &[LiveProp { name: "date", type_name: "struct tm", settable: false }]
+    }
+
+    fn live_value(&self, name: &str) -> Option<Value> {
+        (name == "date").then(|| broken_down(self.time()))
+    }
+
     fn read(&mut self, at: At, data: &mut [u8]) {
         read_bytes(at, data, |offset| match offset {
             1 => self.read_cmos(self.regs.index),

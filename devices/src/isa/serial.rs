@@ -19,7 +19,7 @@ use resources::class::{Class, CreateError};
 use resources::clock::{Clock, Timer};
 use resources::device::{At, Device, DeviceCell, read_bytes, write_bytes};
 use resources::irq::Irq;
-use resources::props::{Kind, Prop};
+use resources::props::{Kind, Prop, Value};
 use resources::state::{Blob, StateError, invalid};
 
 use self::front::Front;
@@ -132,7 +132,7 @@ impl Serial {
             },
             Prop {
                 name: "iobase",
-                kind: Kind::U32(0, 0xffff),
+                kind: Kind::Hex32(0, 0xffff),
                 default: None,
                 help: "first I/O port; by default that of the COM port",
             },
@@ -143,7 +143,7 @@ impl Serial {
                 help: "ISA interrupt; by default that of the COM port",
             },
         ],
-        create: |props, ctx| {
+        create: Some(|props, ctx| {
             let missing = "Can't create serial device, empty char device";
             let chardev = ctx.chardev(props, "chardev", missing)?;
             let index = props.get::<Option<u32>>("index")?.unwrap_or(ctx.serials);
@@ -154,14 +154,18 @@ impl Serial {
                     CreateError::Other(why)
                 })?;
             let base = props.get::<Option<u64>>("iobase")?.unwrap_or(com.0);
-            let irq = ctx.irq(props.get::<Option<u32>>("irq")?.unwrap_or(com.1))?;
-            let port = Serial::new(&ctx.path(props), irq, &ctx.clock, Box::new(NullBackend));
+            let irq = props.get::<Option<u32>>("irq")?.unwrap_or(com.1);
+            let line = ctx.irq(irq)?;
+            let port = Serial::new(&ctx.path(props), line, &ctx.clock, Box::new(NullBackend));
             connect(&port, chardev.clone())
                 .map_err(|error| CreateError::Other(error.to_string()))?;
             let device = ctx.map_ports(base, SIZE, port).inspect_err(|_| chardev.detach())?;
             ctx.serials = ctx.serials.saturating_add(1);
+            props.fill("index", Value::Uint(index.into()));
+            props.fill("iobase", Value::Uint(base));
+            props.fill("irq", Value::Uint(irq.into()));
             Ok(device)
-        },
+        }),
     };
 
     /// A port that interrupts through `irq` and talks to `backend`.

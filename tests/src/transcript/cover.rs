@@ -52,6 +52,7 @@ const STILL_LACKING: &str = "\
     query-mice query-migrate query-migrate-cache-size query-migrate-capabilities query-pci \
     query-qmp-schema query-rx-filter query-spice query-tpm query-tpm-models query-tpm- \
     types query-vnc remove-fd ringbuf-read ringbuf-write screendump send-key set_link \
+    qom-list-types query-iothreads query-memdev \
     set_password transaction xen-save-devices-state xen-set-global-dirty-log";
 
 /// What `scripts` lack for these commands and events, one line each; also reasons above that

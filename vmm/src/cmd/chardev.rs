@@ -18,8 +18,8 @@ use qmp::{
     Handle, InetSocketAddress, QmpError, QueryChardev, RingbufRead, RingbufWrite, SocketAddress,
 };
 
+use crate::base64;
 use crate::chardevs::ChardevError;
-use crate::qtest::base64;
 use crate::vm::Vm;
 
 impl Handle<QueryChardev> for Vm {

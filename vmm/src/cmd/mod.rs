@@ -8,14 +8,19 @@ mod absent;
 mod chardev;
 mod command_line;
 mod cpu;
+mod device;
 pub mod dump;
 pub mod fd;
 mod hmp;
 mod memory;
+mod object;
+mod qom;
 mod query;
 mod run;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use qmp::monitors::{Context, Host};
 

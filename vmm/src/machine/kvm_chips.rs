@@ -7,10 +7,12 @@
 
 use std::sync::Arc;
 
+use devices::class::Ctx;
 use kvm_bindings::{
     KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_clock_data, kvm_irqchip,
     kvm_pit_state2,
 };
+use resources::class::Class;
 use resources::device::{At, Device};
 use resources::hv::kvm::KvmVm;
 use resources::state::{Blob, StateError, invalid};
@@ -50,6 +52,10 @@ fn kernel(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> StateError {
 }
 
 impl KvmChips {
+    /// What it is among the devices of a machine.
+    pub const CLASS: Class<Ctx> =
+        Class::part("kvm-chips", "System", "Interrupt controllers and timer inside KVM");
+
     /// The chips of a machine that has not run yet.
     ///
     /// # Errors

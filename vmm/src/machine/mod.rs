@@ -8,7 +8,7 @@ use std::sync::Arc;
 use devices::acpi::pm::Pm;
 use devices::acpi::tables::Tables;
 use resources::clock::Clock;
-use resources::device::{DeviceCell, DeviceRef};
+use resources::device::DeviceCell;
 use resources::hv::fake::Fake;
 use resources::hv::kvm::KvmVm;
 use resources::hv::{Hypervisor, SpaceKind};
@@ -18,11 +18,14 @@ use resources::ram::{GuestMemory, Ram};
 use resources::request::WakeReason;
 use resources::space::Space;
 
+use self::bus::{Bus, Plugged};
 use crate::boot::firmware::Firmware;
 use crate::boot::layout::RamLayout;
 use crate::boot::{self, BootSource};
 use crate::cpu::setup::Entry;
+use crate::objects::memory::MemoryBackend;
 
+pub mod bus;
 pub mod kvm_chips;
 pub mod pc;
 
@@ -117,6 +120,10 @@ impl Accel {
 
 /// Everything the guest sees but its processors.
 pub struct Board {
+    /// The name of the machine.
+    pub machine: &'static str,
+    /// The name of the processors' model.
+    pub cpu_model: String,
     /// What runs the guest.
     pub accel: Accel,
     /// Guest-physical memory.
@@ -125,10 +132,16 @@ pub struct Board {
     pub ports: Arc<Space>,
     /// Main memory; none in machine `none`.
     pub ram: Option<Ram>,
+    /// The object that it is of, which is so in use.
+    pub ram_backend: Option<Arc<MemoryBackend>>,
     /// Virtual time.
     pub clock: Arc<Clock>,
     /// Every device, in plug order.
-    pub devices: Vec<DeviceRef>,
+    pub devices: Vec<Plugged>,
+    /// What they sit on, the system bus first.
+    pub buses: Vec<Bus>,
+    /// How many devices without an id there have been.
+    pub anonymous: u32,
     /// The wired interrupts, by GSI.
     pub wires: Vec<Arc<Wire>>,
     /// The ACPI power management block, for the power button.
@@ -165,8 +178,13 @@ impl Board {
                 Accel::Qtest(_) => Clock::stepped(),
             },
             accel,
+            machine: "none",
+            cpu_model: String::new(),
             ram: None,
+            ram_backend: None,
             devices: Vec::new(),
+            buses: vec![Bus::new(bus::SYSTEM_BUS, "System", None)],
+            anonymous: 0,
             wires: Vec::new(),
             pm: None,
             boot: Boot::Nothing,

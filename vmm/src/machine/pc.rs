@@ -20,24 +20,31 @@ use std::sync::Arc;
 use devices::acpi::pm::{self, Pm};
 use devices::acpi::tables::{self, Processor, SerialPort};
 use devices::chardev::Chardev;
-use devices::isa::NullBackend;
+use devices::class::Ctx;
 use devices::isa::debug::{DebugCon, PostCode};
 use devices::isa::i8042::{self, I8042};
 use devices::isa::port92::{self, Port92};
 use devices::isa::reset_control::{self, ResetControl};
 use devices::isa::rtc::{self, Rtc};
 use devices::isa::serial::{self, Serial};
+use devices::isa::{Bridge, NullBackend};
+use resources::class::Class;
 use resources::device::{Device, DeviceCell, DeviceRef};
 use resources::hv::kvm::WIRED_GSIS;
 use resources::irq::{Irq, Wire};
+use resources::props::Overrides;
 use resources::ram::{Ram, RamBlock};
 use resources::request::Requests;
 use resources::space::{Mapping, SpaceError, Target};
 
+use super::bus::{Bus, Plugged, SYSTEM_BUS};
 use super::kvm_chips::KvmChips;
 use super::{Accel, Board, Boot};
 use crate::boot::layout;
 use crate::cpu::topology::Topology;
+
+/// The bus of the devices at traditional ports.
+pub const ISA_BUS: &str = "isa.0";
 
 /// What a `pc` is made of.
 pub struct PcConfig<'a> {
@@ -67,6 +74,9 @@ pub enum BuildError {
     /// Host memory.
     #[error(transparent)]
     Ram(#[from] resources::ram::RamError),
+    /// A property that a device's class does not take.
+    #[error(transparent)]
+    Prop(#[from] resources::props::PropError),
     /// A chardev is used twice.
     #[error(transparent)]
     Chardev(#[from] devices::chardev::CharError),
@@ -81,8 +91,12 @@ pub fn build(accel: Accel, config: PcConfig, requests: &Requests) -> Result<Boar
     map_memory(&board, &config)?;
     board.wires = (0..WIRED_GSIS).map(|gsi| Wire::new(gsi, board.accel.hypervisor())).collect();
     if let Accel::Kvm(vm) = &board.accel {
-        board.devices.push(DeviceCell::new("/machine/kvm-chips", KvmChips::new(vm)?));
+        let chips = DeviceCell::new("/machine/kvm-chips", KvmChips::new(vm)?);
+        board.devices.push(Plugged::part(chips, &KvmChips::CLASS, SYSTEM_BUS));
     }
+    let isa = "/machine/isa";
+    add(&mut board, (Bridge::new(isa), &Bridge::CLASS), &[])?;
+    board.buses.push(Bus::new(ISA_BUS, "ISA", Some(isa)));
     add_legacy(&mut board, requests)?;
     add_rtc(&mut board, &config, requests)?;
     for (index, chardev) in config.serials.iter().enumerate() {
@@ -91,12 +105,17 @@ pub fn build(accel: Accel, config: PcConfig, requests: &Requests) -> Result<Boar
         let back_end = Box::new(NullBackend);
         let com = Serial::new(&path, line(&board, gsi), &board.clock, back_end);
         serial::connect(&com, chardev.clone())?;
-        add(&mut board, com, &[(port, serial::SIZE, 0)])?;
+        add(&mut board, (com, &Serial::CLASS), &[(port, serial::SIZE, 0)])?;
+        let (index, port, gsi) = (index.to_string(), port.to_string(), gsi.to_string());
+        let chardev = ("chardev", chardev.label());
+        tell(&mut board, &[chardev, ("index", &index), ("iobase", &port), ("irq", &gsi)])?;
     }
     if let Some(chardev) = &config.debugcon {
         // Where QEMU has it, and where firmware writes.
         let con = DebugCon::on_chardev("/machine/debugcon", chardev.clone())?;
-        add(&mut board, con, &[(0xe9, 1, 0), (DebugCon::PORT, 1, 0)])?;
+        let ports = [(0xe9, 1, 0), (DebugCon::PORT, 1, 0)];
+        add(&mut board, (con, &DebugCon::CLASS), &ports)?;
+        tell(&mut board, &[("chardev", chardev.label())])?;
     }
     add_acpi(&mut board, &config, requests)?;
     board.ram = Some(config.ram);
@@ -111,14 +130,23 @@ fn line(board: &Board, gsi: u32) -> Irq {
 /// Adds a device and maps its regions: port, size and region number.
 fn add<D: Device + 'static>(
     board: &mut Board,
-    device: Arc<DeviceCell<D>>,
+    (device, class): (Arc<DeviceCell<D>>, &'static Class<Ctx>),
     regions: &[(u64, u64, u16)],
 ) -> Result<(), BuildError> {
     let device: DeviceRef = device;
     for (port, size, region) in regions {
         board.ports.map(Mapping::device(*port, *size, device.clone(), *region))?;
     }
-    board.devices.push(device);
+    let bus = if class.bus == "ISA" { ISA_BUS } else { SYSTEM_BUS };
+    board.devices.push(Plugged::part(device, class, bus));
+    Ok(())
+}
+
+/// Notes the properties of the device added last, as if it had been made by name.
+fn tell(board: &mut Board, given: &[(&str, &str)]) -> Result<(), BuildError> {
+    if let Some(last) = board.devices.last_mut() {
+        last.props = last.class.props(&Overrides::default(), given.iter().copied())?;
+    }
     Ok(())
 }
 
@@ -146,12 +174,13 @@ fn map_memory(board: &Board, config: &PcConfig) -> Result<(), BuildError> {
 fn add_legacy(board: &mut Board, requests: &Requests) -> Result<(), BuildError> {
     let keyboard = I8042::new("/machine/i8042", line(board, 1), line(board, 12), requests.clone());
     let ports = [(i8042::DATA_PORT, 1, i8042::DATA), (i8042::COMMAND_PORT, 1, i8042::COMMAND)];
-    add(board, keyboard, &ports)?;
-    add(board, PostCode::new("/machine/post-code"), &[(PostCode::PORT, 1, 0)])?;
+    add(board, (keyboard, &I8042::CLASS), &ports)?;
+    let post_code = PostCode::new("/machine/post-code");
+    add(board, (post_code, &PostCode::CLASS), &[(PostCode::PORT, 1, 0)])?;
     let port92 = Port92::new("/machine/port92", requests.clone());
-    add(board, port92, &[(port92::PORT, 1, 0)])?;
+    add(board, (port92, &Port92::CLASS), &[(port92::PORT, 1, 0)])?;
     let reset = ResetControl::new("/machine/reset-control", requests.clone());
-    add(board, reset, &[(reset_control::PORT, 1, 0)])
+    add(board, (reset, &ResetControl::CLASS), &[(reset_control::PORT, 1, 0)])
 }
 
 fn add_rtc(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result<(), BuildError> {
@@ -164,7 +193,7 @@ fn add_rtc(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result<
         processors: config.topology.cpus(),
     };
     let rtc = Rtc::new("/machine/rtc", line(board, 8), &board.clock, requests.clone(), &config);
-    add(board, rtc, &[(rtc::PORT, rtc::SIZE, 0)])
+    add(board, (rtc, &Rtc::CLASS), &[(rtc::PORT, rtc::SIZE, 0)])
 }
 
 /// The power management hardware, and the tables that describe the machine.
@@ -176,7 +205,7 @@ fn add_acpi(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result
     board.pm = Some(block.clone());
     let ports =
         [(pm::BLOCK_PORT, pm::BLOCK_SIZE, pm::BLOCK), (pm::SMI_PORT, pm::SMI_SIZE, pm::SMI)];
-    add(board, block, &ports)?;
+    add(board, (block, &Pm::CLASS), &ports)?;
     if acpi_mode {
         let topology = config.topology;
         let processors = (0..topology.max_cpus()).map(|index| Processor {

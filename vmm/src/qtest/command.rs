@@ -6,7 +6,8 @@
 use resources::nearest::nearest;
 use resources::value::parse_number;
 
-use super::{MAX_DATA, Qtest, base64};
+use super::{MAX_DATA, Qtest};
+use crate::base64;
 
 /// The most bytes that `memset` fills.
 const MAX_FILL: u64 = 64 << 20;

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | lines in, lines out | here |
 //! | the commands, one row each | `command.rs` |
-//! | base 64, for two of them | `base64.rs` |
+//! | base 64, for two of them | `crate::base64` |
 //! | the port on a chardev | `frontend.rs` |
 //!
 //! Thread: the engine runs where it is fed; the front end feeds it on the chardev's I/O thread.
@@ -19,7 +19,6 @@
 //! sizes, the timers run by one command and the interrupt changes kept for it are bounded, and
 //! what is wrong is answered by `FAIL` with the reason.
 
-pub(crate) mod base64;
 mod command;
 mod frontend;
 #[cfg(test)]

@@ -308,7 +308,7 @@ fn machine() -> (Vm, Arc<Mutex<Record>>) {
     let record = Arc::new(Mutex::new(Record::default()));
     let mut board = Board::new(Accel::Qtest(Fake::unrecorded()));
     board.ram = Some(Ram::new(&RamConfig { size: 2 << 20, ..RamConfig::default() }).unwrap());
-    board.devices.push(DeviceCell::new("recorder", Recorder(record.clone())));
+    board.devices.push(DeviceCell::new("recorder", Recorder(record.clone())).into());
     let mailbox = Mailbox::new(Notify::new());
     let vm = Vm::new(board, Vec::new(), mailbox, Policy { no_shutdown: true, ..Policy::default() });
     (vm, record)

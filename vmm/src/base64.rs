@@ -17,7 +17,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 }
 
 /// Decodes text; `None` if it is not in this form to the bit.
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let groups = text.as_bytes().chunks_exact(4);
     if !groups.remainder().is_empty() {
         return None;

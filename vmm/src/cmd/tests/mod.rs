@@ -1,0 +1,5 @@
+//! Commands on a machine without KVM.
+
+mod device;
+mod object;
+mod qom;

@@ -1,0 +1,255 @@
+//! `rng-*`: sources of random bytes for a guest.
+//!
+//! Made on the main thread and read on the I/O loop of the device that has it, by any number of
+//! tasks. How much a guest may have in which time is the device's to say; a reader holds the bytes
+//! it asked for and nothing more is stored. The daemon behind `rng-egd` is not trusted: it can
+//! keep bytes back, and what it sends unasked is not read.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use devices::chardev::{CharEvent, CharFrontend, Chardev};
+use parking_lot::Mutex;
+use resources::fdset;
+use resources::iol::{Local, Notify};
+use resources::props::{Kind, Prop};
+use rustix::fs::{Mode, OFlags};
+
+use super::{Object, ObjectError, ObjectType};
+
+/// A source of random bytes.
+pub trait Entropy: Send + Sync {
+    /// Reads at least one and at most `len` bytes (none if `len` is 0), as soon as there are some.
+    /// Dropping the future gives up; bytes on their way may then be lost.
+    ///
+    /// # Errors
+    /// What the source says, such as the end of a file; it may work later.
+    fn read<'a>(&'a self, on: &'a Local, len: usize) -> Reading<'a>;
+}
+
+/// What [`Entropy::read`] gives.
+pub type Reading<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<u8>>> + 'a>>;
+
+/// The most bytes of one read, whatever was asked for.
+pub const MAX_READ: usize = 64 << 10;
+
+/// A device or file, `/dev/random` unless told otherwise.
+pub(super) const RANDOM: ObjectType = ObjectType {
+    name: "rng-random",
+    parent: "rng-backend",
+    props: &[Prop {
+        name: "filename",
+        kind: Kind::Str,
+        default: Some("/dev/random"),
+        help: "what to read",
+    }],
+    needs: &[],
+    create: |props, _| {
+        let path: &str = props.get("filename")?;
+        // Without blocking, so that a pipe nobody writes to cannot hold up the machine.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = fdset::open(path, flags, Mode::empty()).map_err(|error| {
+            let text = error.to_string();
+            let words = text.split(" (os error").next().unwrap_or_default();
+            ObjectError::Refused(format!("Could not open '{path}': {words}"))
+        })?;
+        Ok(Object::Rng(Arc::new(Random(file))))
+    },
+};
+
+/// The host kernel's generator, without a file.
+pub(super) const BUILTIN: ObjectType = ObjectType {
+    name: "rng-builtin",
+    parent: "rng-backend",
+    props: &[],
+    needs: &[],
+    create: |_, _| Ok(Object::Rng(Arc::new(Builtin))),
+};
+
+/// A daemon of the entropy gathering protocol behind a chardev.
+pub(super) const EGD: ObjectType = ObjectType {
+    name: "rng-egd",
+    parent: "rng-backend",
+    props: &[Prop {
+        name: "chardev",
+        kind: Kind::Chardev,
+        default: None,
+        help: "where the daemon is",
+    }],
+    needs: &["chardev"],
+    create: |props, ctx| {
+        let id: &str = props.get("chardev")?;
+        let in_use = || ObjectError::Refused(format!("Device '{id}' is in use"));
+        let chardev = match (ctx.chardevs)(id) {
+            None => return Err(ObjectError::NoChardev(id.to_owned())),
+            Some(found) => found.map_err(|_| in_use())?,
+        };
+        let front = Arc::new(Front { chardev: chardev.clone(), asked: Mutex::default() });
+        chardev.attach(front.clone()).map_err(|_| in_use())?;
+        Ok(Object::Rng(Arc::new(Egd(front))))
+    },
+};
+
+struct Builtin;
+
+impl Entropy for Builtin {
+    fn read<'a>(&'a self, _: &'a Local, len: usize) -> Reading<'a> {
+        Box::pin(async move {
+            let mut bytes = vec![0; len.min(MAX_READ)];
+            let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+            bytes.truncate(got);
+            Ok(bytes)
+        })
+    }
+}
+
+struct Random(fdset::File);
+
+impl Entropy for Random {
+    fn read<'a>(&'a self, on: &'a Local, len: usize) -> Reading<'a> {
+        Box::pin(async move {
+            let mut bytes = vec![0; len.min(MAX_READ)];
+            let mut read = |mut file: &std::fs::File| file.read(&mut bytes);
+            let got = match read(&self.0) {
+                // Of a descriptor of its own, because each is watched by one task.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let watch =
+                        on.watch(std::fs::File::from(OwnedFd::from(self.0.try_clone()?)))?;
+                    watch.io(resources::iol::Direction::Read, |file| read(file)).await
+                }
+                done => done,
+            }?;
+            if got == 0 && len > 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            bytes.truncate(got);
+            Ok(bytes)
+        })
+    }
+}
+
+/// The client of a daemon.
+struct Egd(Arc<Front>);
+
+/// The command for "so many bytes, as soon as you have them", and the most bytes it takes.
+const READ: u8 = 2;
+const MOST: usize = 255;
+
+struct Front {
+    chardev: Arc<Chardev>,
+    /// Locked before the chardev's own locks, and never while a reader is woken.
+    asked: Mutex<Asked>,
+}
+
+#[derive(Default)]
+struct Asked {
+    connected: bool,
+    /// Readers, the one asked for first in front; those given up stay until answered.
+    readers: VecDeque<Arc<Reader>>,
+    /// How many of them the daemon was asked for.
+    sent: usize,
+    /// What of the requests the chardev has not taken yet.
+    out: Vec<u8>,
+}
+
+struct Reader {
+    want: u8,
+    got: Mutex<Vec<u8>>,
+    done: Notify,
+}
+
+impl Front {
+    /// Asks for what has not been asked for.
+    fn ask(&self) {
+        let mut asked = self.asked.lock();
+        if !asked.connected {
+            return;
+        }
+        let Asked { readers, sent, out, .. } = &mut *asked;
+        for reader in readers.iter().skip(*sent) {
+            out.extend([READ, reader.want]);
+        }
+        *sent = readers.len();
+        let taken = self.chardev.write(out);
+        out.drain(..taken.min(out.len()));
+    }
+}
+
+impl CharFrontend for Front {
+    fn can_receive(&self) -> usize {
+        let asked = self.asked.lock();
+        let open =
+            |reader: &Arc<Reader>| usize::from(reader.want).saturating_sub(reader.got.lock().len());
+        asked.readers.iter().take(asked.sent).map(open).sum()
+    }
+
+    fn receive(&self, mut data: &[u8]) {
+        let mut answered = Vec::new();
+        {
+            let mut asked = self.asked.lock();
+            while let (true, false, Some(reader)) =
+                (asked.sent > 0, data.is_empty(), asked.readers.front().cloned())
+            {
+                let mut got = reader.got.lock();
+                let room = usize::from(reader.want).saturating_sub(got.len()).min(data.len());
+                let (these, rest) = data.split_at(room);
+                got.extend_from_slice(these);
+                data = rest;
+                if got.len() == usize::from(reader.want) {
+                    drop(got);
+                    asked.readers.pop_front();
+                    asked.sent -= 1;
+                    answered.push(reader);
+                }
+            }
+        }
+        answered.iter().for_each(|reader| reader.done.notify());
+    }
+
+    fn event(&self, event: CharEvent) {
+        {
+            let mut asked = self.asked.lock();
+            match event {
+                CharEvent::Opened => asked.connected = true,
+                // The next daemon is asked anew; nobody waits for what was given up.
+                CharEvent::Closed => {
+                    asked.connected = false;
+                    asked.sent = 0;
+                    asked.out.clear();
+                    asked.readers.retain(|reader| Arc::strong_count(reader) > 1);
+                    asked.readers.iter().for_each(|reader| reader.got.lock().clear());
+                }
+                _ => {}
+            }
+        }
+        self.ask();
+    }
+
+    fn writable(&self) {
+        self.ask();
+    }
+}
+
+impl Entropy for Egd {
+    fn read<'a>(&'a self, _: &'a Local, len: usize) -> Reading<'a> {
+        Box::pin(async move {
+            let Ok(want @ 1..) = u8::try_from(len.min(MOST)) else { return Ok(Vec::new()) };
+            let (got, done) = (Mutex::default(), Notify::new());
+            let reader = Arc::new(Reader { want, got, done });
+            self.0.asked.lock().readers.push_back(reader.clone());
+            self.0.ask();
+            self.0.chardev.accept_input();
+            reader.done.notified().await;
+            Ok(std::mem::take(&mut *reader.got.lock()))
+        })
+    }
+}
+
+impl Drop for Egd {
+    fn drop(&mut self) {
+        self.0.chardev.detach();
+    }
+}
