@@ -1,7 +1,8 @@
 //! Addresses of sockets: listening there, connecting there, and what they are called.
 //!
-//! On the thread that opens a chardev, or a pool thread where it may take long. Names of hosts are
-//! looked up by the system, which may ask the network.
+//! On the thread that opens a chardev, or one of its own where it may take long: names of hosts are
+//! looked up by the system, which may ask the network. A peer holds up nobody for longer than
+//! [`CONNECT_TIMEOUT`].
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -11,9 +12,10 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
+use resources::iol::Notify;
 use rustix::io::ioctl_fionbio;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -78,26 +80,63 @@ pub struct Inet {
     pub ipv6: Option<bool>,
 }
 
-/// Does `work` on a thread of its own and waits for it as long as `patience` allows; then the way
-/// to its result is the error.
+/// The result of work that a thread of its own does.
+pub(super) struct Later<T>(Arc<Slot<T>>);
+
+struct Slot<T> {
+    done: Mutex<Option<T>>,
+    /// For a thread that waits.
+    changed: Condvar,
+    /// For a task that waits.
+    notify: Notify,
+}
+
+impl<T: Send + 'static> Later<T> {
+    /// Begins to do `work`. Not on a pool's thread: the network may hold up as many as there are.
+    pub(super) fn start(work: impl FnOnce() -> T + Send + 'static) -> io::Result<Later<T>> {
+        let slot = Arc::new(Slot {
+            done: Mutex::new(None),
+            changed: Condvar::new(),
+            notify: Notify::new(),
+        });
+        let theirs = slot.clone();
+        std::thread::Builder::new().name("connect".to_owned()).spawn(move || {
+            let result = work();
+            *theirs.done.lock() = Some(result);
+            theirs.changed.notify_all();
+            theirs.notify.notify();
+        })?;
+        Ok(Later(slot))
+    }
+
+    /// The result, if it is there soon.
+    fn wait(self) -> Result<T, Later<T>> {
+        let mut done = self.0.done.lock();
+        self.0.changed.wait_while_for(&mut done, |done| done.is_none(), BRIEF);
+        let result = done.take();
+        drop(done);
+        result.ok_or(self)
+    }
+
+    /// The result, for a task.
+    pub(super) async fn done(self) -> T {
+        loop {
+            if let Some(result) = self.0.done.lock().take() {
+                return result;
+            }
+            self.0.notify.notified().await;
+        }
+    }
+}
+
+/// Does `work`, and waits for it as long as `patience` allows; what takes longer is the error.
 pub(super) fn within<T: Send + 'static>(
     patience: Patience,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Option<Receiver<T>>> {
-    if patience == Patience::Endless {
-        return Ok(work());
-    }
-    let (send, receive) = sync_channel(1);
-    let thread = std::thread::Builder::new().name("connect".to_owned()).spawn(move || {
-        let _ = send.send(work());
-    });
-    if thread.is_err() {
-        return Err(None);
-    }
-    match receive.recv_timeout(BRIEF) {
-        Ok(done) => Ok(done),
-        Err(RecvTimeoutError::Timeout) => Err(Some(receive)),
-        Err(RecvTimeoutError::Disconnected) => Err(None),
+) -> io::Result<Result<T, Later<T>>> {
+    match patience {
+        Patience::Endless => Ok(Ok(work())),
+        Patience::Brief => Ok(Later::start(work)?.wait()),
     }
 }
 
@@ -158,11 +197,12 @@ impl Inet {
         let name = host.to_owned();
         let look = move || (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
         let all = match within(patience, look) {
-            Ok(found) => found.map_err(|error| {
+            Ok(Ok(Ok(found))) => found,
+            Ok(Ok(Err(error))) | Err(error) => {
                 let text = reason(&error);
-                failed(text.rsplit_once(": ").map_or(text.as_str(), |(_, why)| why))
-            })?,
-            Err(_) => return Err(failed("it takes too long")),
+                return Err(failed(text.rsplit_once(": ").map_or(&*text, |(_, why)| why)));
+            }
+            Ok(Err(_)) => return Err(failed("it takes too long")),
         };
         let v4 = self.ipv4.unwrap_or(self.ipv6 != Some(true));
         let v6 = self.ipv6.unwrap_or(self.ipv4 != Some(true));

@@ -8,7 +8,6 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -18,7 +17,7 @@ use rustix::net::{
     accept_with, recv, recvmsg, send, shutdown,
 };
 
-use super::address::{Address, is_unix, name, within};
+use super::address::{Address, Later, is_unix, name, within};
 use super::port::{Patience, Port, Sink};
 use super::telnet::{self, TelnetSink};
 use super::{CharError, Extra, stream};
@@ -45,7 +44,7 @@ pub struct Socket {
 }
 
 /// A connection that is being made.
-type Connecting = Receiver<Result<Arc<OwnedFd>, CharError>>;
+type Connecting = Later<Result<Arc<OwnedFd>, CharError>>;
 
 impl Socket {
     /// A client of the socket at `address`, other options as QEMU's defaults.
@@ -107,7 +106,8 @@ impl Socket {
             return Ok(());
         }
         let address = self.address.clone();
-        match within(patience, move || address.connect()) {
+        let failed = |error| CharError::open("Failed to connect to socket", error);
+        match within(patience, move || address.connect()).map_err(failed)? {
             Ok(connected) => {
                 let fd = connected?;
                 let name = name(&fd, self.telnet).ok_or_else(not_a_socket)?;
@@ -115,12 +115,8 @@ impl Socket {
                 self.begin(port, &fd);
                 port.spawn(move |local, port| async move { self.once(&local, &port, fd).await });
             }
-            Err(Some(connecting)) => {
+            Err(connecting) => {
                 port.spawn(move |local, port| self.finish_connecting(local, port, connecting));
-            }
-            Err(None) => {
-                let error = io::Error::from(io::ErrorKind::OutOfMemory);
-                return Err(CharError::open("Failed to connect to socket", error));
             }
         }
         Ok(())
@@ -172,17 +168,21 @@ impl Socket {
 
     /// The task of a client whose connection was not there at once.
     async fn finish_connecting(self, local: Local, port: Arc<Port>, connecting: Connecting) {
-        match local.pool(move || connecting.recv()).await {
-            Ok(Ok(Ok(fd))) => {
-                if let Some(name) = name(&fd, self.telnet) {
-                    port.set_filename(name);
-                }
-                self.begin(&port, &fd);
+        match connecting.done().await {
+            Ok(fd) => {
+                self.connected(&port, &fd);
                 self.once(&local, &port, fd).await;
             }
-            Ok(Ok(Err(error))) => tracing::warn!("chardev '{}': {error}", port.label),
-            other => tracing::warn!("chardev '{}': not connected: {other:?}", port.label),
+            Err(error) => tracing::warn!("chardev '{}': {error}", port.label),
         }
+    }
+
+    /// A connection was made, not at once.
+    fn connected(&self, port: &Port, fd: &Arc<OwnedFd>) {
+        if let Some(name) = name(fd, self.telnet) {
+            port.set_filename(name);
+        }
+        self.begin(port, fd);
     }
 
     /// A client's one connection.
@@ -194,17 +194,16 @@ impl Socket {
     async fn keep_connected(self, local: Local, port: Arc<Port>) {
         loop {
             let address = self.address.clone();
-            match local.pool(move || address.connect()).await {
-                Ok(Ok(fd)) => {
-                    if let Some(name) = name(&fd, self.telnet) {
-                        port.set_filename(name);
+            match Later::start(move || address.connect()) {
+                Ok(connecting) => match connecting.done().await {
+                    Ok(fd) => {
+                        self.connected(&port, &fd);
+                        // What a server left goes when it is time to connect anew.
+                        let reconnect = async || local.sleep(self.reconnect).await;
+                        self.connection(&local, &port, fd, reconnect).await;
                     }
-                    self.begin(&port, &fd);
-                    // What a server left goes when it is time to connect anew.
-                    let reconnect = async || local.sleep(self.reconnect).await;
-                    self.connection(&local, &port, fd, reconnect).await;
-                }
-                Ok(Err(error)) => tracing::debug!(label = port.label, "{error}"),
+                    Err(error) => tracing::debug!(label = port.label, "{error}"),
+                },
                 Err(error) => tracing::warn!(label = port.label, "cannot connect: {error}"),
             }
             local.sleep(self.reconnect).await;

@@ -39,8 +39,9 @@ pub fn help() -> String {
         }
     }
     text.push_str(
-        "\nDEV is none, null, stdio, pty, file:PATH, unix:PATH[,server][,nowait],\n\
-         tcp:[HOST]:PORT[,server][,nowait], mon:DEV or chardev:ID.\n\
+        "\nDEV is none, null, stdio, pty, file:PATH, pipe:PATH, unix:PATH[,server][,nowait],\n\
+         tcp:[HOST]:PORT[,server][,nowait], udp:[HOST]:PORT[@[OWN]:PORT], vc[:WIDTHxHEIGHT],\n\
+         msmouse, /dev/ttyS0, mon:DEV or chardev:ID.\n\
          SIZE has a suffix K, M, G or T. A comma in a VALUE is written twice.\n\
          Example: vmm -m 512 -kernel bzImage -append console=ttyS0 -qmp unix:/run/vm.sock\n",
     );
