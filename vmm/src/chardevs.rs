@@ -73,6 +73,9 @@ pub enum ChardevError {
     /// It has a front end.
     #[error("Chardev '{0}' is busy")]
     Busy(String),
+    /// One that is shared cannot become another, nor another one that is shared.
+    #[error("Mux device hotswap not supported yet")]
+    Shared,
     /// There is no loop to serve it, or there are too many.
     #[error("no more character devices can be made")]
     TooMany,
@@ -113,6 +116,14 @@ fn named(option: impl FnOnce() -> String) -> impl FnOnce(ChardevError) -> Charde
     move |error| match error {
         ChardevError::Chardev(source) => ChardevError::Open { option: option(), source },
         other => other,
+    }
+}
+
+/// Says on standard error where a new pseudo-terminal is.
+fn tell_pty(chardev: &Chardev) {
+    if let Some(path) = chardev.filename().strip_prefix("pty:") {
+        let text = format!("char device redirected to {path} (label {})\n", chardev.label());
+        let _ = std::io::stderr().write_all(text.as_bytes());
     }
 }
 
@@ -191,19 +202,13 @@ impl Chardevs {
             };
             return self.share(base, id, "mux");
         }
-        if matches!(backend, Backend::Stdio(_)) && self.no_stdio {
-            let text = "cannot use stdio with -daemonize";
-            return Err(CharError::Create(text.to_owned()).into());
-        }
+        self.check_stdio(&backend)?;
         let label = if shared { &format!("{id}-base") } else { id };
         if shared && self.find(label).is_some() {
             return Err(ChardevError::Duplicate(label.to_owned()));
         }
         let base = Chardev::open_with(label, backend, on, patience)?;
-        if let Some(path) = base.filename().strip_prefix("pty:") {
-            let text = format!("char device redirected to {path} (label {label})\n");
-            let _ = std::io::stderr().write_all(text.as_bytes());
-        }
+        tell_pty(&base);
         self.all.push((label.to_owned(), Entry::Plain(base.clone())));
         if shared {
             let filename = base.filename();
@@ -297,6 +302,30 @@ impl Chardevs {
         if let Some(Entry::Shared(mux)) = self.find(id) {
             mux.base().send_break();
         }
+    }
+
+    /// Connects one, which may be in use, to something else.
+    ///
+    /// # Errors
+    /// There is none of that id, it is shared or is to be, or the host refuses what the back end
+    /// needs: then it stays as it is.
+    pub fn change(&self, id: &str, backend: Backend) -> Result<(), ChardevError> {
+        let Some(entry) = self.find(id) else { return Err(self.unknown(id)) };
+        let (Entry::Plain(chardev), false) = (entry, matches!(backend, Backend::Mux(_))) else {
+            return Err(ChardevError::Shared);
+        };
+        self.check_stdio(&backend)?;
+        chardev.change(backend, Patience::Brief)?;
+        tell_pty(chardev);
+        Ok(())
+    }
+
+    fn check_stdio(&self, backend: &Backend) -> Result<(), ChardevError> {
+        if matches!(backend, Backend::Stdio(_)) && self.no_stdio {
+            let text = "cannot use stdio with -daemonize";
+            return Err(CharError::Create(text.to_owned()).into());
+        }
+        Ok(())
     }
 
     /// Removes one, which hangs up on its peer.

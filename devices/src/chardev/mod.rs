@@ -17,7 +17,8 @@
 //!
 //! Thread: a chardev lives on one I/O loop; its front end is called on that
 //! thread. `write` works from any thread and never blocks. Lock: each port has
-//! two leaf mutexes (front end, output), neither held while a front end runs.
+//! two leaf mutexes (front end, output), neither held while a front end runs;
+//! which port a chardev has is behind one more, which only a change takes alone.
 //! A peer can send any bytes at any speed, stop reading, or vanish: it is read
 //! only while the front end has room, what it does not take makes `write`
 //! return less, and nothing is stored here on its behalf.
@@ -52,6 +53,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::RwLock;
 use resources::{fdset, iol};
 use rustix::fs::{Mode, OFlags};
 
@@ -265,7 +267,10 @@ fn reason(error: &io::Error) -> String {
 
 /// A character device, seen from its front end. Dropping it closes it.
 pub struct Chardev {
-    port: Arc<Port>,
+    label: String,
+    on: iol::Handle,
+    /// Another one after [`change`](Self::change).
+    port: RwLock<Arc<Port>>,
 }
 
 impl Chardev {
@@ -294,9 +299,32 @@ impl Chardev {
         on: &iol::Handle,
         patience: Patience,
     ) -> Result<Arc<Chardev>, CharError> {
-        let chardev = Arc::new(Chardev { port: Port::new(label, on) });
-        backend.open(&chardev.port, patience)?;
-        Ok(chardev)
+        let port = Port::new(label, on);
+        backend.open(&port, patience)?;
+        Ok(Chardev::of(port))
+    }
+
+    fn of(port: Arc<Port>) -> Arc<Chardev> {
+        let (label, on) = (port.label.clone(), port.on.clone());
+        Arc::new(Chardev { label, on, port: RwLock::new(port) })
+    }
+
+    fn port(&self) -> Arc<Port> {
+        self.port.read().clone()
+    }
+
+    /// Connects it to something else. The front end, if there is one, stays,
+    /// and is told that the old peer is gone and when the new one is there.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); everything then stays as it was.
+    pub fn change(&self, backend: Backend, patience: Patience) -> Result<(), CharError> {
+        let new = Port::new(&self.label, &self.on);
+        backend.open(&new, patience)?;
+        let old = std::mem::replace(&mut *self.port.write(), new.clone());
+        new.adopt(&old);
+        old.close();
+        Ok(())
     }
 
     /// Writes to the peer without blocking, from any thread; returns how many
@@ -304,53 +332,53 @@ impl Chardev {
     /// called once there is room. Without a peer everything is taken, and
     /// discarded.
     pub fn write(&self, data: &[u8]) -> usize {
-        self.port.write(data)
+        self.port.read().write(data)
     }
 
     /// As [`write`](Self::write), for a front end that cannot keep what is not
     /// taken: up to 64 KiB are kept for it. Returns how many bytes were taken
     /// or kept; the rest is lost.
     pub fn push(&self, data: &[u8]) -> usize {
-        self.port.push(data)
+        self.port.read().push(data)
     }
 
     /// Waits for what [`push`](Self::push) kept to be on its way, until
     /// `deadline` at most. Works on any thread, also when the loop does not run.
     pub fn flush(&self, deadline: Instant) {
-        self.port.flush(deadline);
+        self.port().flush(deadline);
     }
 
     /// Sets the parameters of the line, sends a break or moves the modem's
     /// lines; without such a line nothing happens.
     pub fn control(&self, control: Control) {
-        self.port.control(control);
+        self.port().control(control);
     }
 
     /// The state of the modem's lines, if there are some.
     pub fn modem_lines(&self) -> Option<ModemLines> {
-        self.port.modem_lines()
+        self.port().modem_lines()
     }
 
     /// The memory of a ring buffer.
-    pub fn ring(&self) -> Option<&Arc<Ring>> {
-        match self.port.extra.get()? {
-            Extra::Ring(ring) => Some(ring),
+    pub fn ring(&self) -> Option<Arc<Ring>> {
+        match self.port.read().extra.get()? {
+            Extra::Ring(ring) => Some(ring.clone()),
             _ => None,
         }
     }
 
     /// The way to move a serial mouse.
-    pub fn mouse(&self) -> Option<&Arc<Mouse>> {
-        match self.port.extra.get()? {
-            Extra::Mouse(mouse) => Some(mouse),
+    pub fn mouse(&self) -> Option<Arc<Mouse>> {
+        match self.port.read().extra.get()? {
+            Extra::Mouse(mouse) => Some(mouse.clone()),
             _ => None,
         }
     }
 
     /// What a text screen shows.
-    pub fn screen(&self) -> Option<&Arc<Screen>> {
-        match self.port.extra.get()? {
-            Extra::Screen(screen) => Some(screen),
+    pub fn screen(&self) -> Option<Arc<Screen>> {
+        match self.port.read().extra.get()? {
+            Extra::Screen(screen) => Some(screen.clone()),
             _ => None,
         }
     }
@@ -359,7 +387,7 @@ impl Chardev {
     /// the descriptor is closed, if this is none, it has a client, or `fd` is
     /// no socket.
     pub fn add_client(&self, fd: OwnedFd) -> bool {
-        match self.port.extra.get() {
+        match self.port.read().extra.get() {
             Some(Extra::Clients(clients)) => clients.offer(fd),
             _ => false,
         }
@@ -371,51 +399,51 @@ impl Chardev {
     /// # Errors
     /// [`CharError::InUse`].
     pub fn attach(&self, frontend: Arc<dyn CharFrontend>) -> Result<(), CharError> {
-        self.port.attach(frontend)
+        self.port().attach(frontend)
     }
 
     /// Takes the front end off. A call into it under way on the loop's thread
     /// may still be finishing. Input waits for the next front end.
     pub fn detach(&self) {
-        self.port.detach();
+        self.port().detach();
     }
 
     /// Whether there is a front end.
     pub fn is_used(&self) -> bool {
-        self.port.is_attached()
+        self.port().is_attached()
     }
 
     /// Has the front end told of a break, as if the peer had sent one.
     pub fn send_break(&self) {
-        let port = self.port.clone();
-        self.port.on.post(move |_| port.deliver_event(CharEvent::Break));
+        let port = self.port();
+        self.on.post(move |_| port.deliver_event(CharEvent::Break));
     }
 
     /// Cuts the connection to the peer there is now, if it is a socket's; the
     /// chardev stays for the next one.
     pub fn hang_up(&self) {
-        self.port.hang_up();
+        self.port().hang_up();
     }
 
     /// The front end has room for input again. Any thread.
     pub fn accept_input(&self) {
-        self.port.input.notify();
+        self.port.read().input.notify();
     }
 
     /// The loop it lives on.
     pub fn home(&self) -> iol::Handle {
-        self.port.on.clone()
+        self.on.clone()
     }
 
     /// The name it was opened with.
     pub fn label(&self) -> &str {
-        &self.port.label
+        &self.label
     }
 
     /// What it is connected to, as query-chardev tells: `pty:/dev/pts/3`,
     /// `unix:/run/x,server`.
     pub fn filename(&self) -> String {
-        self.port.filename.lock().clone()
+        self.port.read().filename.lock().clone()
     }
 
     /// Ends it: what `write` took is on its way to the peer, the terminal is
@@ -423,7 +451,7 @@ impl Chardev {
     /// further calls. Files and sockets made on the file system stay. What is
     /// written later is discarded.
     pub fn close(&self) {
-        self.port.close();
+        self.port().close();
     }
 }
 

@@ -126,7 +126,7 @@ impl Mux {
                 mux.deliver_kept(index);
             }
         });
-        Ok(Arc::new(Chardev { port }))
+        Ok(Chardev::of(port))
     }
 
     /// How many front ends there are.
@@ -381,7 +381,7 @@ impl Output {
         let end = data.iter().position(|byte| *byte == b'\n');
         let line = end.and_then(|end| data.get(..=end)).unwrap_or(data);
         let taken = if stamps.line_begins {
-            let (stamped, taken) = self.base.port.write_after(stamps.text().as_bytes(), line);
+            let (stamped, taken) = self.base.port().write_after(stamps.text().as_bytes(), line);
             stamps.line_begins = !stamped;
             taken
         } else {
@@ -406,7 +406,7 @@ impl Sink for Output {
     }
 
     fn fd(&self) -> Option<Arc<OwnedFd>> {
-        self.base.port.fd()
+        self.base.port().fd()
     }
 
     fn control(&mut self, control: Control) {

@@ -87,6 +87,8 @@ struct Front {
     open: bool,
     /// The front end was told `Opened`, and not `Closed` since.
     told: bool,
+    /// It was told `Opened` by the port before, which told it no `Closed`.
+    stale: bool,
     /// What is typed goes to another front end.
     out_of_focus: bool,
 }
@@ -207,6 +209,7 @@ impl Port {
             }
             front.frontend = Some(frontend);
             front.told = false;
+            front.stale = false;
         }
         let port = self.clone();
         self.on.post(move |_| {
@@ -214,6 +217,27 @@ impl Port {
         });
         self.input.notify();
         Ok(())
+    }
+
+    /// Takes over the front end of another port.
+    pub(super) fn adopt(self: &Arc<Self>, other: &Port) {
+        let (frontend, told) = {
+            let mut front = other.front.lock();
+            (front.frontend.take(), std::mem::take(&mut front.told))
+        };
+        {
+            let mut front = self.front.lock();
+            front.frontend = frontend;
+            front.stale = told;
+        }
+        // It may wait for room that the other one does not have.
+        self.out.lock().short = true;
+        let port = self.clone();
+        self.on.post(move |_| {
+            port.frontend();
+            port.drained();
+        });
+        self.input.notify();
     }
 
     pub(super) fn detach(&self) {
@@ -313,13 +337,17 @@ impl Port {
 
     /// The front end, told first that a peer is there if it does not know.
     fn frontend(&self) -> Option<Arc<dyn CharFrontend>> {
-        let (frontend, tell, mux_out) = {
+        let (frontend, stale, tell, mux_out) = {
             let mut front = self.front.lock();
             let frontend = front.frontend.clone()?;
+            let stale = std::mem::take(&mut front.stale);
             let tell = front.open && !front.told;
             front.told |= tell;
-            (frontend, tell, front.out_of_focus)
+            (frontend, stale, tell, front.out_of_focus)
         };
+        if stale {
+            frontend.event(CharEvent::Closed);
+        }
         if tell {
             frontend.event(CharEvent::Opened);
             if mux_out {

@@ -13,9 +13,10 @@ use devices::chardev::{
     Ring, Ringbuf, Socket, Stdio, Tty, Udp, Vc,
 };
 use qmp::{
-    AddClient, ChardevAdd, ChardevBackend, ChardevInfo, ChardevRemove, ChardevReturn,
-    ChardevRingbuf, ChardevSendBreak, ChardevSocket, ChardevUdp, ChardevVC, DataFormat, ErrorClass,
-    Handle, InetSocketAddress, QmpError, QueryChardev, RingbufRead, RingbufWrite, SocketAddress,
+    AddClient, ChardevAdd, ChardevBackend, ChardevChange, ChardevInfo, ChardevRemove,
+    ChardevReturn, ChardevRingbuf, ChardevSendBreak, ChardevSocket, ChardevUdp, ChardevVC,
+    DataFormat, ErrorClass, Handle, InetSocketAddress, QmpError, QueryChardev, RingbufRead,
+    RingbufWrite, SocketAddress,
 };
 
 use crate::base64;
@@ -39,9 +40,21 @@ impl Handle<ChardevAdd> for Vm {
         }
         let backend = self.chardev_backend(backend)?;
         self.chardevs.hot_add(&id, backend).map_err(refused)?;
-        let filename = self.chardevs.plain(&id).map(|chardev| chardev.filename());
-        let pty = filename.ok().and_then(|name| name.strip_prefix("pty:").map(str::to_owned));
-        Ok(ChardevReturn { pty })
+        Ok(self.made(&id))
+    }
+}
+
+impl Handle<ChardevChange> for Vm {
+    fn handle(
+        &mut self,
+        ChardevChange { id, backend }: ChardevChange,
+    ) -> Result<ChardevReturn, QmpError> {
+        if !self.chardevs.list().any(|(other, _)| other == id) {
+            return Err(QmpError::generic(format!("Chardev '{id}' does not exist")));
+        }
+        let backend = self.chardev_backend(backend)?;
+        self.chardevs.change(&id, backend).map_err(refused)?;
+        Ok(self.made(&id))
     }
 }
 
@@ -128,7 +141,14 @@ fn absent(number: u32) -> QmpError {
 }
 
 impl Vm {
-    fn ring(&self, device: &str) -> Result<&Arc<Ring>, QmpError> {
+    /// What there is to tell of a chardev that was made.
+    fn made(&self, id: &str) -> ChardevReturn {
+        let filename = self.chardevs.plain(id).map(|chardev| chardev.filename());
+        let pty = filename.ok().and_then(|name| name.strip_prefix("pty:").map(str::to_owned));
+        ChardevReturn { pty }
+    }
+
+    fn ring(&self, device: &str) -> Result<Arc<Ring>, QmpError> {
         let no_ring = || QmpError::generic(format!("{device} is not a ringbuf device"));
         match self.chardevs.plain(device) {
             Ok(chardev) => chardev.ring().ok_or_else(no_ring),

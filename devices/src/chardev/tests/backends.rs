@@ -331,3 +331,39 @@ fn chardevs_come_and_go_under_traffic() {
     std::fs::remove_file(&path).unwrap();
     clients.into_iter().for_each(|client| client.join().unwrap());
 }
+
+#[test]
+fn another_back_end_takes_over() {
+    let (_thread, on) = iol::Thread::spawn("io-test").unwrap();
+    let dir = TempDir::new().unwrap();
+    let path = dir.as_path().join("sock");
+    let server = Backend::Socket(Socket::at(Address::Unix(path.clone())));
+    let chardev = Chardev::open("s", server, &on).unwrap();
+    let recorder = Recorder::with_room(100);
+    chardev.attach(recorder.clone()).unwrap();
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    recorder.until_log(&["Opened"]);
+    while chardev.write(&[0; 4096]) == 4096 {}
+    let waiting = recorder.state.lock().writable;
+
+    let missing = Backend::Pipe(Pipe { path: dir.as_path().join("none") });
+    assert!(chardev.change(missing, Patience::Brief).is_err());
+    client.write_all(b"still").unwrap();
+    recorder.until_data(b"still");
+
+    let ring = Backend::Ringbuf(Ringbuf::default());
+    chardev.change(ring, Patience::Brief).unwrap();
+    assert_eq!((chardev.label(), chardev.filename().as_str()), ("s", "ringbuf"));
+    recorder.until_log(&["Opened", "Closed", "Opened"]);
+    // Who waited for the old peer goes on with the new one.
+    recorder.until("writable", |state| state.writable > waiting);
+    assert_eq!(chardev.write(b"new"), 3);
+    assert_eq!(chardev.ring().unwrap().read(9), b"new");
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).unwrap();
+    assert!(rest.iter().all(|byte| *byte == 0));
+    assert!(chardev.is_used());
+    chardev.close();
+    assert!(!chardev.is_used());
+}

@@ -22,10 +22,12 @@ impl CharFrontend for Front {
     }
 
     fn event(&self, event: CharEvent) {
-        if event == CharEvent::Break
-            && let Some(port) = self.0.upgrade()
-        {
-            port.lock().receive_break();
+        let Some(port) = self.0.upgrade() else { return };
+        match event {
+            // Perhaps another line than before.
+            CharEvent::Opened => port.lock().meet_line(),
+            CharEvent::Break => port.lock().receive_break(),
+            _ => {}
         }
     }
 

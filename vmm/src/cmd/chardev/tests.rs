@@ -374,6 +374,37 @@ fn one_in_use_stays() {
 }
 
 #[test]
+fn one_in_use_may_be_changed() {
+    let mut rig = Rig::new();
+    let change = |rig: &mut Rig, id: &str, backend: &str| {
+        let text = format!("'chardev-change', 'arguments': {{'id': '{id}', 'backend': {backend}}}");
+        rig.ask(&text)
+    };
+    assert_eq!(rig.ask("'chardev-change'"), generic("Parameter 'backend' is missing"));
+    assert_eq!(change(&mut rig, "a", NULL), generic("Chardev 'a' does not exist"));
+    rig.add("a", NULL);
+    let front = rig.vm.chardevs.front("a").unwrap();
+    attach(&front);
+    assert_eq!(change(&mut rig, "a", "{'type': 'ringbuf', 'data': {}}"), OK);
+    assert_eq!(rig.filename("a"), "ringbuf");
+    assert_eq!(front.write(b"x"), 1);
+    let read = "'ringbuf-read', 'arguments': {'device': 'a', 'size': 1}";
+    assert_eq!(rig.ask(read), r#"{"return": "x"}"#);
+    assert_eq!(rig.remove("a"), generic("Chardev 'a' is busy"));
+    let wrong = "{'type': 'ringbuf', 'data': {'size': 3}}";
+    let text = "size of ringbuf chardev must be power of two";
+    assert_eq!(change(&mut rig, "a", wrong), generic(text));
+    assert_eq!(rig.filename("a"), "ringbuf");
+    assert!(change(&mut rig, "a", "{'type': 'pty', 'data': {}}").contains("/dev/pts/"));
+
+    rig.add("b", NULL);
+    rig.add("m", "{'type': 'mux', 'data': {'chardev': 'b'}}");
+    let mux = generic("Mux device hotswap not supported yet");
+    assert_eq!(change(&mut rig, "m", NULL), mux);
+    assert_eq!(change(&mut rig, "a", "{'type': 'mux', 'data': {'chardev': 'b'}}"), mux);
+}
+
+#[test]
 fn ring_buffers_are_written_and_read() {
     let mut rig = Rig::new();
     rig.add("n", NULL);
