@@ -40,6 +40,8 @@ targets! {
     kernel_image: vmm::boot::fuzz, Vec::new;
     option_string: vmm::cli::fuzz, Vec::new;
     qmp_input: qmp::fuzz::fuzz, Vec::new;
+    qmp_session: vmm::cmd::fuzz::session, Vec::new;
+    qmp_commands: vmm::cmd::fuzz::commands, command_seeds;
     qtest_input: vmm::qtest::fuzz, Vec::new;
     device_registers: devices::fuzz::fuzz_registers, register_seeds;
     saved_state: devices::fuzz::fuzz_state, state_seeds;
@@ -106,6 +108,16 @@ fn state_seeds() -> Vec<Seed> {
         seed.extend(device.save().unwrap().to_bytes().unwrap());
         seed
     })
+}
+
+/// Choices for some commands each, so that every one has its turn.
+fn command_seeds() -> Vec<Seed> {
+    let mut random = Random(3);
+    let mut seed = |number: u8| {
+        let choices = (0..400).map(|_| random.next() as u8);
+        (number.to_string(), std::iter::once(number).chain(choices).collect())
+    };
+    (0..=255).map(&mut seed).collect()
 }
 
 /// A processor's state.

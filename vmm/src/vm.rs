@@ -38,6 +38,7 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use fuzz::machine as fuzz_machine;
 pub use fuzz::{fuzz, fuzz_seed};
 
 /// What the user decided about the machine's life, and its names.

@@ -11,6 +11,7 @@ mod cpu;
 mod device;
 pub mod dump;
 pub mod fd;
+pub mod fuzz;
 mod hmp;
 mod memory;
 mod object;

@@ -38,7 +38,7 @@ pub fn fuzz(data: &[u8]) {
 }
 
 /// Whether the line is for a command that can make or change files: not with names made up here.
-pub(super) fn reaches_out(line: &str) -> bool {
+pub(crate) fn reaches_out(line: &str) -> bool {
     let row = table::find(COMMANDS, &Cursor::new(line).command());
     let names_files = |kind| matches!(kind, Kind::File | Kind::Options);
     row.is_some_and(|row| row.args.iter().any(|param| names_files(param.kind)))

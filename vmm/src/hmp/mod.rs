@@ -39,6 +39,7 @@ use qmp::QmpError;
 pub(crate) use commands::quoted;
 pub use editor::History;
 pub use fuzz::fuzz;
+pub(crate) use fuzz::reaches_out as fuzz_reaches_out;
 pub use parse::LastFormat;
 
 use crate::cli::log;

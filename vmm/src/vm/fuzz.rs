@@ -35,7 +35,8 @@ pub fn fuzz_seed() -> Vec<u8> {
     Blob::new(1, &list).and_then(|blob| blob.to_bytes()).expect("a small state")
 }
 
-fn machine() -> Vm {
+/// A `pc` with 1 MiB and no processor, after power-on.
+pub(crate) fn machine() -> Vm {
     let topology = Topology::parse::<&str, &str>([]).expect("one processor");
     let mailbox = Mailbox::new(Notify::new());
     let config = pc::PcConfig {
