@@ -5,6 +5,7 @@
 //! formatted by the thread that logs it and leaves by one write. Set up once by the main thread.
 
 use super::keyval::did_you_mean;
+use parking_lot::Mutex;
 use resources::fdset;
 use resources::nearest::nearest;
 use rustix::fs::{Mode, OFlags};
@@ -12,8 +13,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
@@ -24,6 +25,7 @@ use tracing_subscriber::fmt::{self as subscriber_fmt, FmtContext};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 /// One thing that `-d` can name. Its name is also the tracing target of its lines.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,7 +73,7 @@ pub struct LogConfig {
 ///
 /// # Errors
 /// `unknown log item 'NAME'`, the nearest one, and the list of all.
-pub(super) fn parse_items(text: &str) -> Result<Vec<&'static LogItem>, String> {
+pub fn parse_items(text: &str) -> Result<Vec<&'static LogItem>, String> {
     let mut items = Vec::new();
     for name in text.split(',').filter(|name| !name.is_empty()) {
         let item = ITEMS.iter().find(|item| item.name == name).ok_or_else(|| {
@@ -148,26 +150,72 @@ fn time() -> String {
 /// # Errors
 /// `Could not open 'FILE': REASON`, or that logging runs already.
 pub fn init(config: &LogConfig) -> Result<(), String> {
-    let (writer, timestamps) = match &config.file {
-        Some(path) => (file(path)?, true),
-        None => (BoxMakeWriter::new(std::io::stderr), false),
-    };
+    if let Some(path) = &config.file {
+        set_file(path)?;
+    }
     let layer = subscriber_fmt::layer()
         .with_ansi(false)
         .fmt_fields(DefaultFields::new())
-        .event_format(Line { timestamps })
-        .with_writer(writer)
+        .event_format(Line { timestamps: || FILE.lock().is_some() })
+        .with_writer(BoxMakeWriter::new(destination))
         // It would tell of a failed write on standard error, and panic if that fails too.
         .log_internal_errors(false);
-    tracing_subscriber::registry()
-        .with(targets(&config.items))
-        .with(layer)
-        .try_init()
-        .map_err(|e| e.to_string())
+    let (targets, handle) = reload::Layer::new(targets(&config.items));
+    let subscriber = tracing_subscriber::registry().with(targets).with(layer);
+    subscriber.try_init().map_err(|e| e.to_string())?;
+    let _ = CHOICE.set(handle);
+    Ok(())
+}
+
+/// Which lines are written, to be changed while the program runs.
+static CHOICE: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
+/// Where lines are written, if not to standard error.
+static FILE: Mutex<Option<Arc<fdset::File>>> = Mutex::new(None);
+
+/// Chooses anew what is logged.
+///
+/// # Errors
+/// Logging was not started.
+pub fn set_items(items: &[&LogItem]) -> Result<(), String> {
+    let choice = CHOICE.get().ok_or("logging was not started")?;
+    choice.reload(targets(items)).map_err(|error| error.to_string())
+}
+
+/// Has lines written to a file, which is emptied.
+///
+/// # Errors
+/// `Could not open 'FILE': REASON`.
+pub fn set_file(path: &Path) -> Result<(), String> {
+    *FILE.lock() = Some(file(path)?);
+    Ok(())
+}
+
+fn destination() -> Destination {
+    FILE.lock().clone().map_or(Destination::Stderr, Destination::File)
+}
+
+/// Where one line goes.
+enum Destination {
+    Stderr,
+    File(Arc<fdset::File>),
+}
+
+impl std::io::Write for Destination {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Destination::Stderr => std::io::stderr().write(line),
+            Destination::File(file) => (&**file).write(line),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Opens the log file; lines of several threads do not mix, as each is one appending write.
-fn file(path: &Path) -> Result<BoxMakeWriter, String> {
+fn file(path: &Path) -> Result<Arc<fdset::File>, String> {
     let open = || {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND;
         let file = fdset::open(path, flags, Mode::from_raw_mode(0o666))?;
@@ -179,7 +227,7 @@ fn file(path: &Path) -> Result<BoxMakeWriter, String> {
     };
     let file =
         open().map_err(|e: std::io::Error| format!("Could not open '{}': {e}", path.display()))?;
-    Ok(BoxMakeWriter::new(Arc::new(file)))
+    Ok(Arc::new(file))
 }
 
 /// Which lines are written.
@@ -197,7 +245,7 @@ fn targets(items: &[&LogItem]) -> Targets {
 /// The form of a line: `vmm: warning: MESSAGE` on standard error, `TIME LEVEL TARGET: MESSAGE` in
 /// a file.
 struct Line {
-    timestamps: bool,
+    timestamps: fn() -> bool,
 }
 
 impl<S, N> FormatEvent<S, N> for Line
@@ -219,7 +267,7 @@ where
             Level::DEBUG => "debug",
             Level::TRACE => "trace",
         };
-        if self.timestamps {
+        if (self.timestamps)() {
             SystemTime.format_time(&mut writer)?;
             write!(writer, " {level} {}: ", metadata.target())?;
         } else {
@@ -277,7 +325,7 @@ mod tests {
         std::fs::write(&path, "old\n").unwrap();
         let layer = subscriber_fmt::layer()
             .with_ansi(false)
-            .event_format(Line { timestamps: true })
+            .event_format(Line { timestamps: || true })
             .with_writer(file(&path).unwrap());
         let subscriber = tracing_subscriber::registry().with(targets(&[])).with(layer);
         tracing::subscriber::with_default(subscriber, || {

@@ -6,6 +6,7 @@ use resources::iol::Notify;
 
 use super::table::{Action, Rows};
 use super::*;
+use crate::cmd::testing::{fake, kvm};
 use crate::machine::{Accel, Board};
 use crate::mailbox::Mailbox;
 use crate::vm::Policy;
@@ -182,7 +183,171 @@ fn ports() {
             ("i/h 0x70.3", "portw[0x0071] = 0xffff\n"),
             ("i/w 0x10070", "portl[0x0070] = 0xffffffff\n"),
             ("o/b 0x80 1", ""),
-            ("sum 0 4", "08670\n"),
+            ("sum 0 4", "00000\n"),
+        ],
+    );
+}
+
+#[test]
+fn memory_is_shown() {
+    let mut vm = fake();
+    vm.board.memory.write(0x1000, b"hello, world\n\x01\x02\x03");
+    check(
+        &mut vm,
+        &[
+            ("xp/4xb 0x1000", "0000000000001000: 0x68 0x65 0x6c 0x6c\n"),
+            ("xp 0x1000", "0000000000001000: 0x68\n"),
+            ("xp/w 0x1000", "0000000000001000: 0x6c6c6568\n"),
+            ("xp/2c 0x1004", "0000000000001004: 'o' ',' ' ' 'w' 'o' 'r' 'l' 'd'\n"),
+            (
+                "xp/1g 0x100c",
+                "000000000000100c: '\\n' '\\x01' '\\x02' '\\x03' '\\x00' '\\x00' '\\x00' '\\x00'\n",
+            ),
+            ("xp", "unexpected end of expression\n"),
+            ("xp/y 0", "invalid char in format: 'y'\n"),
+            ("x 0", "Parameter 'cpu-index' expects a CPU number\n"),
+            ("gva2gpa 0", "Parameter 'cpu-index' expects a CPU number\n"),
+            ("gpa2hva 0xfffffffff000", "No memory is mapped at address 0xfffffffff000\n"),
+            ("info numa", "0 nodes\n"),
+        ],
+    );
+    assert!(say(&mut vm, "info roms").starts_with("addr=00000000000e0000 size=0x0"));
+    let tree = say(&mut vm, "info mtree");
+    assert!(
+        tree.starts_with("memory\n  0000000000000000-ffffffffffffffff (prio 0, RW): "),
+        "{tree}"
+    );
+    assert!(tree.contains("\nI/O\n  0000000000000000-000000000000ffff (prio 0, RW): "), "{tree}");
+    let Some(mut vm) = kvm() else { return };
+    check(
+        &mut vm,
+        &[
+            ("info tlb", "PG disabled\n"),
+            ("info mem", "PG disabled\n"),
+            ("gva2gpa 0x1234", "gpa: 0x1234\n"),
+            ("x/2xw 0", "0000000000000000: 0x00000000 0x00000000\n"),
+        ],
+    );
+}
+
+/// A directory that goes with the test.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let dir = std::env::temp_dir().join(format!("vmm-hmp-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Scratch(dir)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn memory_is_written_to_files() {
+    let mut vm = fake();
+    let scratch = Scratch::new("memory");
+    let file = scratch.path("a file");
+    vm.board.memory.write(0x1000, b"hello");
+    assert_eq!(say(&mut vm, &format!("pmemsave 0x1000 5 \"{file}\"")), "");
+    assert_eq!(std::fs::read(&file).unwrap(), b"hello");
+    check(
+        &mut vm,
+        &[
+            ("memsave 0 1 x", "Parameter 'cpu-index' expects a CPU number\n"),
+            ("memsave 0 1", "memsave: filename expected\n"),
+            ("pmemsave 0 1 x y", "pmemsave: extraneous characters at the end of line\n"),
+            ("dump-guest-memory", "dump-guest-memory: filename expected\n"),
+            ("dump-guest-memory x 1", "Parameter 'length' is missing\n"),
+            ("dump-guest-memory -q x", "dump-guest-memory: unsupported option -q\n"),
+        ],
+    );
+    assert_eq!(say(&mut vm, "sum 0x1000 5"), "08403\n");
+    let Some(mut vm) = kvm() else { return };
+    let core = scratch.path("core");
+    assert_eq!(say(&mut vm, &format!("dump-guest-memory {core}")), "");
+    assert!(std::fs::read(&core).unwrap().starts_with(b"\x7fELF"));
+}
+
+#[test]
+fn processors_of_a_machine() {
+    let Some(mut vm) = kvm() else { return };
+    let one = say(&mut vm, "info registers");
+    assert!(one.starts_with("EAX="), "{one}");
+    let all = say(&mut vm, "info registers -a");
+    assert!(all.starts_with("\nCPU#0\nEAX=") && all.contains("\n\nCPU#1\nEAX="), "{all}");
+    check(
+        &mut vm,
+        &[
+            ("p/x $eip", "0xfff0\n"),
+            ("p $pc", "0xfffffff0\n"),
+            ("p $cs.base + $eip - $pc", "0\n"),
+            ("p $cs", "0xf000\n"),
+            ("p $cs.limit", "0xffff\n"),
+            ("nmi", ""),
+        ],
+    );
+    let mut monitor = Monitor::default();
+    assert_eq!(run(&mut vm, &mut monitor, "cpu 1"), "");
+    let cpus = run(&mut vm, &mut monitor, "info cpus");
+    let [first, second] = cpus.lines().collect::<Vec<_>>()[..] else { panic!("{cpus}") };
+    assert!(first.starts_with("  CPU #0: pc=0x00000000fffffff0 thread_id="), "{cpus}");
+    assert!(second.starts_with("* CPU #1: pc=0x00000000fffffff0"), "{cpus}");
+}
+
+#[test]
+fn what_is_there_and_what_is_not() {
+    check(
+        &mut machine(),
+        &[
+            ("info mice", "No mouse devices connected\n"),
+            ("info irq", "irq statistic code not compiled.\n"),
+            ("info pic", ""),
+            ("info profile", "Internal profiler not compiled\n"),
+            ("info pcmcia", "No PCMCIA sockets\n"),
+            ("info usb", "USB support not enabled\n"),
+            ("info capture", ""),
+            ("info tpm", ""),
+        ],
+    );
+    check(&mut fake(), &[("info mice", "* Mouse #0: QEMU PS/2 Mouse\n")]);
+    assert!(say(&mut machine(), "info trace-events").starts_with("error: "));
+}
+
+#[test]
+fn descriptors() {
+    check(
+        &mut machine(),
+        &[
+            ("getfd", "getfd: string expected\n"),
+            ("getfd a", "No file descriptor supplied via SCM_RIGHTS\n"),
+            ("closefd a", "File descriptor named 'a' not found\n"),
+        ],
+    );
+}
+
+#[test]
+fn what_is_logged() {
+    let mut vm = machine();
+    let all = say(&mut vm, "help log");
+    assert_eq!(say(&mut vm, "log nonsense"), all);
+    check(
+        &mut vm,
+        &[
+            ("log", "log: string expected\n"),
+            ("logfile", "logfile: filename expected\n"),
+            (
+                "logfile /nonexistent/x",
+                "Could not open '/nonexistent/x': No such file or directory (os error 2)\n",
+            ),
         ],
     );
 }

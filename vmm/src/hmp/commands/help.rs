@@ -24,11 +24,7 @@ fn help(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
         return Ok(());
     };
     if name.trim_end() == "log" {
-        call.line("Log items (comma separated):");
-        call.line(format_args!("{:<10} {}", "none", "remove all logs"));
-        for item in log::ITEMS {
-            call.line(format_args!("{:<10} {}", item.name, item.help));
-        }
+        log_items(call);
         return Ok(());
     }
     let (mut rows, mut prefix) = (COMMANDS, String::new());
@@ -48,6 +44,15 @@ fn help(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
     }
     call.print(&table::help(rows, &prefix));
     Ok(())
+}
+
+/// Prints what can be logged.
+pub(super) fn log_items(call: &mut Call<'_>) {
+    call.line("Log items (comma separated):");
+    call.line(format_args!("{:<10} {}", "none", "remove all logs"));
+    for item in log::ITEMS {
+        call.line(format_args!("{:<10} {}", item.name, item.help));
+    }
 }
 
 fn history(call: &mut Call<'_>, _: &Args) -> Result<(), QmpError> {

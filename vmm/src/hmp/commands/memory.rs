@@ -1,9 +1,9 @@
 //! Memory, ports and numbers.
 
-use qmp::QmpError;
+use qmp::{DumpGuestMemory, Handle, Memsave, Pmemsave, QmpError};
 
 use crate::hmp::Call;
-use crate::hmp::parse::{Args, Format, Kind, arg, opt};
+use crate::hmp::parse::{Args, Format, Kind, arg, flag, opt};
 use crate::hmp::table::{Row, row};
 
 pub(super) const ROWS: &[Row] = &[
@@ -18,7 +18,7 @@ pub(super) const ROWS: &[Row] = &[
         &["i"],
         &[arg("fmt", Kind::Format), arg("addr", Kind::Int), opt("index", Kind::Int).after_dot()],
         "/fmt addr[.index]",
-        "read an I/O port, after a write of index to the port before it",
+        "read an I/O port, selected by index if there is one",
         read_port,
     ),
     row(
@@ -34,6 +34,56 @@ pub(super) const ROWS: &[Row] = &[
         "addr size",
         "compute the checksum of a part of memory, as the command sum does",
         sum,
+    ),
+    row(
+        &["memsave"],
+        &[arg("val", Kind::Long), arg("size", Kind::Int), arg("filename", Kind::File)],
+        "addr size file",
+        "write memory by virtual address to a file",
+        |call, args| {
+            call.vm.handle(Memsave {
+                val: args.number("val"),
+                size: args.number("size"),
+                filename: args.text("filename").to_owned(),
+                cpu: None,
+                cpu_index: i64::try_from(call.monitor.cpu).ok(),
+            })
+        },
+    ),
+    row(
+        &["pmemsave"],
+        &[arg("val", Kind::Long), arg("size", Kind::Int), arg("filename", Kind::File)],
+        "addr size file",
+        "write memory by physical address to a file",
+        |call, args| {
+            call.vm.handle(Pmemsave {
+                val: args.number("val"),
+                size: args.number("size"),
+                filename: args.text("filename").to_owned(),
+            })
+        },
+    ),
+    row(
+        &["dump-guest-memory"],
+        &[
+            flag("paging", b'p'),
+            arg("filename", Kind::File),
+            opt("begin", Kind::Long),
+            opt("length", Kind::Long),
+        ],
+        "[-p] filename [begin length]",
+        "write memory to a core file",
+        |call, args| {
+            call.vm.handle(DumpGuestMemory {
+                paging: args.is_on("paging"),
+                protocol: format!("file:{}", args.text("filename")),
+                begin: args.opt_number("begin"),
+                length: args.opt_number("length"),
+                end: None,
+                detach: None,
+                format: None,
+            })
+        },
     ),
 ];
 
@@ -98,13 +148,14 @@ fn write_port(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
 }
 
 fn sum(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
+    call.vm.fill()?;
     let (mut at, mut left) = (args.number("start") as u64, args.number("size") as u64);
     let mut sum = 0u16;
     let mut buffer = [0; 4096];
     while left > 0 {
         let length = left.min(buffer.len() as u64);
         let data = buffer.get_mut(..length as usize).unwrap_or_default();
-        call.vm.board.memory.read(at, data);
+        call.vm.board.memory.inspect(at, data);
         for byte in data {
             sum = sum.rotate_right(1).wrapping_add(u16::from(*byte));
         }

@@ -3,8 +3,13 @@
 //! Handlers are thin: what they do is done where the QMP command does it. The order of groups does
 //! not matter; names are unique, which a test checks.
 
+mod absent;
+mod chardev;
+mod examine;
+mod fd;
 mod help;
 mod identity;
+mod log;
 mod memory;
 mod run;
 
@@ -13,10 +18,20 @@ pub(crate) use memory::quoted;
 use super::table::{Action, Row, Rows};
 
 /// All commands.
-pub(super) const COMMANDS: Rows = &[&[INFO_ROW], help::ROWS, memory::ROWS, run::ROWS];
+pub(super) const COMMANDS: Rows = &[
+    &[INFO_ROW],
+    chardev::ROWS,
+    examine::ROWS,
+    fd::ROWS,
+    help::ROWS,
+    log::ROWS,
+    memory::ROWS,
+    run::ROWS,
+];
 
 /// The commands of `info`.
-pub(super) const INFO: Rows = &[help::INFO, identity::INFO, run::INFO];
+pub(super) const INFO: Rows =
+    &[absent::INFO, chardev::INFO, examine::INFO, help::INFO, identity::INFO, run::INFO];
 
 const INFO_ROW: Row = Row {
     names: &["info"],

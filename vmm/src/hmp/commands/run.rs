@@ -1,12 +1,12 @@
 //! What runs, stops, resets and ends the machine.
 
 use qmp::{
-    Cont, Handle, QmpError, QueryCpus, QueryStatus, Quit, RunState, Stop, SystemPowerdown,
-    SystemReset, SystemWakeup,
+    Cont, Handle, InjectNmi, QmpError, QueryCpus, QueryStatus, Quit, RunState, Stop,
+    SystemPowerdown, SystemReset, SystemWakeup,
 };
 
 use crate::hmp::Call;
-use crate::hmp::parse::{Args, Kind, arg, opt};
+use crate::hmp::parse::{Args, Kind, arg, flag, opt};
 use crate::hmp::table::{Row, bare, row};
 
 pub(super) const ROWS: &[Row] = &[
@@ -20,6 +20,7 @@ pub(super) const ROWS: &[Row] = &[
     bare(&["system_wakeup"], "wake the guest from suspend", |call, _| {
         call.vm.handle(SystemWakeup {})
     }),
+    bare(&["nmi"], "send an NMI to every processor", |call, _| call.vm.handle(InjectNmi {})),
     row(
         &["singlestep"],
         &[opt("option", Kind::Word)],
@@ -40,6 +41,13 @@ pub(super) const ROWS: &[Row] = &[
 pub(super) const INFO: &[Row] = &[
     bare(&["status"], "show whether the guest runs", status),
     bare(&["cpus"], "show the processors", cpus),
+    row(
+        &["registers"],
+        &[flag("all", b'a')],
+        "[-a]",
+        "show the processor's registers, -a: of all",
+        registers,
+    ),
 ];
 
 fn singlestep(_: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
@@ -88,6 +96,18 @@ fn cpus(call: &mut Call<'_>, _: &Args) -> Result<(), QmpError> {
             "{star} CPU #{}: pc={pc:#018x}{halted} thread_id={thread}",
             cpu.cpu
         ));
+    }
+    Ok(())
+}
+
+fn registers(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
+    if args.is_on("all") {
+        for (index, registers) in call.vm.all_registers()?.iter().enumerate() {
+            call.print(&format!("\nCPU#{index}\n{}", registers.text()));
+        }
+    } else if !call.vm.vcpus.is_empty() {
+        let registers = call.vm.registers(i64::try_from(call.monitor.cpu).unwrap_or(-1))?;
+        call.print(&registers.text());
     }
     Ok(())
 }
