@@ -1,6 +1,6 @@
 //! What a nested host boots from and mounts: its initramfs and the two disk images.
 //!
-//! The base image (QEMU, the guests' files, libraries) is mounted before the snapshot and made
+//! The base image (QEMU, a debugger, the guests' files, libraries) is mounted before the snapshot and made
 //! rarely. The run image (the programs under test) is made for every run, at a fixed size, because
 //! a restored host already knows the size of its disks.
 
@@ -8,7 +8,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::rig::Result;
+use crate::rig::gdb::GDB;
 use crate::rig::vm::Peer;
+use crate::supply::apt;
 use crate::supply::cache::{Item, file_key, item};
 use crate::supply::cpio::Archive;
 use crate::supply::guests::busybox;
@@ -49,6 +51,8 @@ pub fn initramfs(kernel: &Files) -> Result<Vec<u8>> {
 pub fn base(cache: &Path, guests: &Item) -> Result<Item> {
     let mut files = vec![PathBuf::from(QEMU)];
     files.extend(tree::libraries(Path::new(QEMU))?);
+    let debugger = debugger(cache)?;
+    files.extend(tree::libraries(&debugger)?);
     for dir in ROMS {
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
@@ -59,6 +63,7 @@ pub fn base(cache: &Path, guests: &Item) -> Result<Item> {
         }
     }
     files.sort();
+    files.dedup();
     let mut key = guests.key().to_owned();
     for file in &files {
         key.push_str(&file_key(file)?);
@@ -71,11 +76,21 @@ pub fn base(cache: &Path, guests: &Item) -> Result<Item> {
         for file in &files {
             tree::copy_in(&root, file)?;
         }
+        tree::copy(&debugger, &root.join(GDB.trim_start_matches('/')))?;
         copy_tree(guests.path(), &root.join("guests"))?;
         tree::erofs(&root, &dir.join("base.erofs"))?;
         fs::remove_dir_all(root)?;
         Ok(())
     })
+}
+
+/// A debugger that needs no Python, which would have to be in the image too. Its libraries are
+/// among those of the installed one.
+fn debugger(cache: &Path) -> Result<PathBuf> {
+    let key = file_key(Path::new(GDB))?;
+    let made =
+        item(cache, "gdb", key, "unpacking a debugger", |dir| apt::unpack("gdb-minimal", dir))?;
+    Ok(made.path().join(GDB.trim_start_matches('/')))
 }
 
 fn copy_tree(source: &Path, target: &Path) -> Result {

@@ -3,6 +3,7 @@
 mod boot;
 mod clock;
 mod console;
+mod dump;
 mod memory;
 mod power;
 mod pulse;
@@ -16,6 +17,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(reset::tests());
     tests.extend(pulse::tests());
     tests.extend(memory::tests());
+    tests.extend(dump::tests());
     tests.extend(boot::tests());
     tests.extend(power::tests());
     tests.extend(clock::tests());

@@ -9,10 +9,11 @@ use super::run;
 use crate::rig::Result;
 
 /// Every package the rig calls a tool of.
-const TOOLS: [&str; 8] = [
+const TOOLS: [&str; 9] = [
     "binutils",
     "busybox-static",
     "erofs-utils",
+    "gdb",
     "lz4",
     "python3-venv",
     "qemu-system-x86",

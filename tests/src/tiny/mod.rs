@@ -7,6 +7,7 @@ pub mod asm;
 mod boot;
 mod cli;
 mod clients;
+mod dump;
 pub mod entry;
 mod hostile;
 mod human;
@@ -40,6 +41,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(boot::tests());
     tests.extend(smp::tests());
     tests.extend(clients::tests());
+    tests.extend(dump::tests());
     tests.extend(human::tests());
     tests.extend(hostile::tests());
     tests.extend(cli::tests());
