@@ -352,6 +352,14 @@ impl Chardevs {
         self.all.iter().rev().map(|(id, entry)| (id.as_str(), entry.filename()))
     }
 
+    /// All of them, oldest first: id and the word for the kind.
+    pub fn kinds(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        self.all.iter().map(|(id, entry)| match entry {
+            Entry::Plain(chardev) => (id.as_str(), chardev.kind()),
+            Entry::Shared(_) => (id.as_str(), "mux"),
+        })
+    }
+
     /// Finds those that are there now, for devices.
     pub fn finder(&self) -> FindChardev {
         let all = self.all.clone();

@@ -187,6 +187,7 @@ impl Backend {
     fn open(self, port: &Arc<Port>, patience: Patience) -> Result<(), CharError> {
         // Those with an address have more to say.
         port.set_filename(self.kind().to_owned());
+        let _ = port.kind.set(self.kind());
         match self {
             Backend::Null(options) => options.open(port),
             Backend::File(options) => options.open(port),
@@ -438,6 +439,11 @@ impl Chardev {
     /// The name it was opened with.
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// The word for the kind of its back end.
+    pub fn kind(&self) -> &'static str {
+        self.port.read().kind.get().copied().unwrap_or("mux")
     }
 
     /// What it is connected to, as query-chardev tells: `pty:/dev/pts/3`,

@@ -66,6 +66,8 @@ pub(super) trait Sink: Send {
 pub(super) struct Port {
     pub(super) label: String,
     pub(super) filename: Mutex<String>,
+    /// The word for the kind of back end; none for one of those who share one.
+    pub(super) kind: OnceLock<&'static str>,
     pub(super) on: iol::Handle,
     front: Mutex<Front>,
     out: Mutex<Out>,
@@ -109,6 +111,7 @@ impl Port {
         Arc::new(Port {
             label: label.to_owned(),
             filename: Mutex::default(),
+            kind: OnceLock::new(),
             on: on.clone(),
             front: Mutex::default(),
             out: Mutex::default(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use resources::props::{Kind, Prop, Props, Value};
 use resources::ram::{PAGE, Ram, RamBackend, RamConfig, RamError};
 
-use super::{Object, ObjectError, ObjectType, Objects};
+use super::{Object, ObjectError, ObjectType, Objects, reason};
 use crate::cli::config::{Config, MemConfig};
 
 /// The size of a huge page when none is given.
@@ -122,7 +122,7 @@ fn make(props: &mut Props, backend: RamBackend) -> Result<Object, ObjectError> {
         merge: props.get("merge")?,
         dump: props.get("dump")?,
     };
-    let ram = Ram::new(&config).map_err(|error| refused(error.to_string()))?;
+    let ram = Ram::new(&config).map_err(|error| refused(reason(&error)))?;
     Ok(Object::Memory(Arc::new(MemoryBackend { ram, config })))
 }
 

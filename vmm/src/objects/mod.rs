@@ -162,6 +162,12 @@ pub enum ObjectError {
     InUse(String),
 }
 
+/// What an error says, without the number that the standard library adds.
+fn reason(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 fn names() -> impl Iterator<Item = &'static str> {
     TYPES.iter().map(|class| class.name)
 }

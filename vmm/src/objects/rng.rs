@@ -18,7 +18,7 @@ use resources::iol::{Local, Notify};
 use resources::props::{Kind, Prop};
 use rustix::fs::{Mode, OFlags};
 
-use super::{Object, ObjectError, ObjectType};
+use super::{Object, ObjectError, ObjectType, reason};
 
 /// A source of random bytes.
 pub trait Entropy: Send + Sync {
@@ -52,9 +52,7 @@ pub(super) const RANDOM: ObjectType = ObjectType {
         // Without blocking, so that a pipe nobody writes to cannot hold up the machine.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = fdset::open(path, flags, Mode::empty()).map_err(|error| {
-            let text = error.to_string();
-            let words = text.split(" (os error").next().unwrap_or_default();
-            ObjectError::Refused(format!("Could not open '{path}': {words}"))
+            ObjectError::Refused(format!("Could not open '{path}': {}", reason(&error)))
         })?;
         Ok(Object::Rng(Arc::new(Random(file))))
     },

@@ -14,7 +14,7 @@ use resources::fdset;
 use resources::props::{Kind, Prop, Props};
 use rustix::fs::{Mode, OFlags};
 
-use super::{Ctx, Object, ObjectError, ObjectType};
+use super::{Ctx, Object, ObjectError, ObjectType, reason};
 use crate::base64;
 
 /// The largest secret in bytes, as it is given.
@@ -86,7 +86,8 @@ fn read(props: &Props, ctx: &Ctx) -> Result<Secret, ObjectError> {
         (None, None) => return Err(refused("Either 'file' or 'data' must be provided")),
         (Some(data), None) => data.as_bytes().to_vec(),
         (None, Some(path)) => {
-            read_file(path).map_err(|error| refused(format!("Unable to read {path}: {error}")))?
+            let why = |error| refused(format!("Unable to read {path}: {}", reason(&error)));
+            read_file(path).map_err(why)?
         }
     };
     let encoded = props.get::<&str>("format")? == "base64";

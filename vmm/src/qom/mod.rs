@@ -9,7 +9,8 @@
 //!   /unattached/sysbus           the system bus
 //!   /rtc, /isa/isa.0, ...        parts of the board and their buses
 //! /objects/ID                    objects that users made
-//! /chardevs, /backend
+//! /chardevs/ID                   character devices
+//! /backend
 //! ```
 //!
 //! Main thread. It locks a device briefly to ask for a property that changes by itself. Paths,
@@ -20,6 +21,7 @@ use std::borrow::Cow;
 
 use resources::props::Value;
 
+use crate::chardevs::Chardevs;
 use crate::machine::Board;
 use crate::machine::bus::{Bus, Plugged};
 use crate::objects::{Entry, Objects};
@@ -51,6 +53,8 @@ pub enum Object<'a> {
     Cpu(usize),
     /// An object that a user made.
     User(&'a Entry),
+    /// A chardev, with the word for its kind.
+    Chardev(&'static str),
 }
 
 /// An object in its place.
@@ -81,11 +85,16 @@ pub enum Found {
 impl<'a> Tree<'a> {
     /// The objects of a machine.
     pub fn of(vm: &'a Vm) -> Tree<'a> {
-        Tree::new(&vm.board, vm.vcpus.len(), &vm.objects)
+        Tree::new(&vm.board, vm.vcpus.len(), &vm.objects, &vm.chardevs)
     }
 
-    /// The objects of a board, so many processors and users.
-    pub fn new(board: &'a Board, vcpus: usize, objects: &'a Objects) -> Tree<'a> {
+    /// The objects of a board, so many processors, users and chardevs.
+    fn new(
+        board: &'a Board,
+        vcpus: usize,
+        objects: &'a Objects,
+        chardevs: &'a Chardevs,
+    ) -> Tree<'a> {
         let mut tree = Tree { board, nodes: Vec::new() };
         tree.add("/", Object::Container);
         tree.add("/machine", Object::Machine);
@@ -108,6 +117,9 @@ impl<'a> Tree<'a> {
             tree.add(format!("/objects/{}", entry.id()), Object::User(entry));
         }
         tree.add("/chardevs", Object::Container);
+        for (id, kind) in chardevs.kinds() {
+            tree.add(format!("/chardevs/{id}"), Object::Chardev(kind));
+        }
         tree.add("/backend", Object::Container);
         tree
     }
@@ -130,6 +142,7 @@ impl<'a> Tree<'a> {
             Object::Bus(bus) => bus.kind.into(),
             Object::Cpu(_) => types::cpu_type(&self.board.cpu_model).into(),
             Object::User(entry) => entry.class.name.into(),
+            Object::Chardev(kind) => types::chardev_type(kind).into(),
         }
     }
 

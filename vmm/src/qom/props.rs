@@ -66,6 +66,15 @@ fn unset(kind: Kind) -> Json {
     }
 }
 
+/// The name of the type of a property of a user's object, which knows fewer than devices do.
+fn object_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Bool => "bool",
+        Kind::Str | Kind::Chardev | Kind::Enum(_) => "string",
+        _ => "int",
+    }
+}
+
 /// A value as people write it, in quotes if it is text.
 pub(super) fn written(kind: Kind, value: Option<&Value>) -> String {
     match (kind, value) {
@@ -83,7 +92,7 @@ impl<'a> Tree<'a> {
         let Some(node) = self.get(number) else { return Vec::new() };
         let mut all = vec![Property::fixed("type", "string", &*self.type_name(&node.object))];
         match node.object {
-            Object::Container | Object::Cpu(_) => {}
+            Object::Container | Object::Cpu(_) | Object::Chardev(_) => {}
             Object::Machine => all.extend(self.rtc_time()),
             Object::Device(device) => self.device_props(device, &mut all),
             Object::Bus(bus) => {
@@ -96,7 +105,7 @@ impl<'a> Tree<'a> {
             Object::User(entry) => {
                 for (prop, (name, value)) in entry.class.props.iter().zip(entry.props.iter()) {
                     let value = value.map_or_else(|| unset(prop.kind), json);
-                    let shown = Property::fixed(name, prop.kind.qom_name(), value);
+                    let shown = Property::fixed(name, object_type(prop.kind), value);
                     all.push(match (entry.class.name, name) {
                         ("secret", "data") => Property { source: Source::Hidden, ..shown },
                         _ => shown,
@@ -176,7 +185,9 @@ pub fn of_type(types: &[Type], found: &Type) -> Vec<(String, String)> {
     }
     match found.kind {
         types::Kind::Device(class) => all.extend(class.props.iter().map(of)),
-        types::Kind::Object(class) => all.extend(class.props.iter().map(of)),
+        types::Kind::Object(class) => {
+            all.extend(class.props.iter().map(|prop| pair(prop.name, object_type(prop.kind))));
+        }
         types::Kind::Other => {}
     }
     if types::implements(types, &found.name, "device") {

@@ -53,7 +53,7 @@ fn every_path_leads_to_its_object() {
 #[test]
 fn processors_come_before_devices() {
     let rig = rig();
-    let tree = Tree::new(&rig.vm.board, 2, &rig.vm.objects);
+    let tree = Tree::new(&rig.vm.board, 2, &rig.vm.objects, &rig.vm.chardevs);
     assert!(matches!(tree.find(&cpu_path(1)), Found::One(_)));
     assert_eq!(tree.find("device[1]"), tree.find("/machine/unattached/device[1]"));
     assert_eq!(tree.find("device[0]"), Found::Ambiguous);

@@ -53,23 +53,16 @@ const ABSTRACT: &[(&str, &str)] = &[
 /// ... and the others.
 const PLAIN: &[(&str, &str)] = &[("container", "object"), ("System", "bus"), ("ISA", "bus")];
 
-/// The chardevs' types end in their back end's word.
+/// The words for kinds of chardevs.
 const CHARDEVS: &[&str] = &[
-    "chardev-null",
-    "chardev-file",
-    "chardev-stdio",
-    "chardev-pty",
-    "chardev-socket",
-    "chardev-serial",
-    "chardev-parallel",
-    "chardev-pipe",
-    "chardev-udp",
-    "chardev-mux",
-    "chardev-msmouse",
-    "chardev-console",
-    "chardev-vc",
-    "chardev-ringbuf",
+    "null", "file", "stdio", "pty", "socket", "serial", "parallel", "pipe", "udp", "mux",
+    "msmouse", "console", "vc", "ringbuf", "memory",
 ];
+
+/// The type of a kind of chardevs.
+pub fn chardev_type(kind: &str) -> String {
+    format!("chardev-{kind}")
+}
 
 /// The type of processors of a model.
 pub fn cpu_type(model: &str) -> String {
@@ -126,7 +119,7 @@ pub fn all(classes: &'static [Class<Ctx>]) -> Vec<Type> {
     types.extend(PLAIN.iter().map(|(name, parent)| plain((*name).into(), parent)));
     types.extend(MACHINES.iter().map(|m| plain(machine_type(m.name).into(), "machine")));
     types.extend(model_names().map(|model| plain(cpu_type(model).into(), "x86_64-cpu")));
-    types.extend(CHARDEVS.iter().map(|name| plain((*name).into(), "chardev")));
+    types.extend(CHARDEVS.iter().map(|kind| plain(chardev_type(kind).into(), "chardev")));
     types.extend(classes.iter().map(|class| Type {
         kind: Kind::Device(class),
         ..plain(class.name.into(), device_parent(class))

@@ -203,3 +203,31 @@ fn properties_of_a_type() {
         assert_eq!(rig.error("device-list-properties", arguments), text, "{arguments}");
     }
 }
+
+#[test]
+fn people_have_the_same_road() {
+    let mut rig = Rig::new();
+    let mut say = |line: &str| {
+        let arguments = json!({"command-line": line}).to_string();
+        rig.run("human-monitor-command", &arguments).unwrap().as_str().unwrap().to_owned()
+    };
+    assert_eq!(say("device_add thing,id=t,port=0x10"), "");
+    assert_eq!(say("device_add thing,id=t"), "Duplicate ID 't' for device\r\n");
+    assert_eq!(say("device_add thing,prot=1"), "Property '.prot' not found\r\n");
+    assert!(say("info qtree").contains("dev: test-thing, id \"t\"\r\n"));
+    assert!(say("device_add help").contains("name \"test-thing\", bus Test"));
+    assert!(say("device_add thing,help").starts_with("test-thing.level=uint8"));
+    assert_eq!(say("device_add x,help"), "'x' is not a valid device model name\r\n");
+    assert_eq!(say("device_del t"), "");
+    assert_eq!(say("device_del t"), "Device 't' not found\r\n");
+    assert_eq!(say("object_add memory-backend-ram,id=m,size=1M"), "");
+    assert_eq!(say("object_add memory-backend-ram,size=1M"), "Parameter 'id' is missing\r\n");
+    assert_eq!(say("object_add id=m"), "Parameter 'qom-type' is missing\r\n");
+    assert_eq!(say("object_add x,id=m"), "Parameter 'qom-type' does not accept value 'x'\r\n");
+    assert_eq!(
+        say("info qom-tree /objects"),
+        "/objects (container)\r\n  /m (memory-backend-ram)\r\n"
+    );
+    assert_eq!(say("object_del m"), "");
+    assert_eq!(say("object_del m"), "object 'm' not found\r\n");
+}

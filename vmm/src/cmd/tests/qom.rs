@@ -100,6 +100,8 @@ fn values_are_read() {
         ("test.0", "child[0]", json!("/machine/peripheral/t")),
         ("sysbus", "type", json!("System")),
         ("/objects", "type", json!("container")),
+        ("/chardevs", "c1", json!("/chardevs/c1")),
+        ("/chardevs/c1", "type", json!("chardev-null")),
     ] {
         assert_eq!(rig.get(path, property), value, "{path} {property}");
     }

@@ -5,6 +5,7 @@
 
 mod absent;
 mod chardev;
+mod device;
 mod examine;
 mod fd;
 mod help;
@@ -21,6 +22,7 @@ use super::table::{Action, Row, Rows};
 pub(super) const COMMANDS: Rows = &[
     &[INFO_ROW],
     chardev::ROWS,
+    device::ROWS,
     examine::ROWS,
     fd::ROWS,
     help::ROWS,
@@ -30,8 +32,15 @@ pub(super) const COMMANDS: Rows = &[
 ];
 
 /// The commands of `info`.
-pub(super) const INFO: Rows =
-    &[absent::INFO, chardev::INFO, examine::INFO, help::INFO, identity::INFO, run::INFO];
+pub(super) const INFO: Rows = &[
+    absent::INFO,
+    chardev::INFO,
+    device::INFO,
+    examine::INFO,
+    help::INFO,
+    identity::INFO,
+    run::INFO,
+];
 
 const INFO_ROW: Row = Row {
     names: &["info"],
