@@ -85,8 +85,8 @@ pub fn check(table: &[Arg], open: bool, args: &Map<String, Value>) -> Result<(),
     }
 }
 
-/// Where QEMU's hash table of 512 buckets has the name: it goes through arguments
-/// from the first bucket to the last.
+/// Where QEMU's hash table of 512 buckets has the name: it goes through arguments,
+/// and writes members, from the first bucket to the last.
 pub fn bucket(name: &str) -> u32 {
     let start = 0x238F_13AF_u32.wrapping_mul(name.len() as u32);
     let sum = name

@@ -2752,12 +2752,12 @@ pub struct DumpGuestMemoryCapability {
 /// The latest dump.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DumpQueryResult {
-    /// How many bytes are written.
-    pub completed: i64,
-    /// How far it is.
-    pub status: DumpStatus,
     /// How many bytes it has.
     pub total: i64,
+    /// How far it is.
+    pub status: DumpStatus,
+    /// How many bytes are written.
+    pub completed: i64,
 }
 
 /// How much memory the guest has.
@@ -6656,7 +6656,7 @@ pub(crate) static INTROSPECTION: &[Entity] = &[
     Entity { name: "[52]", kind: What::Array("52") },
     Entity { name: "53", kind: What::Object { members: &[("wakeup-suspend-support", "bool", false)], tag: None, cases: &[] } },
     Entity { name: "54", kind: What::Object { members: &[("formats", "[85]", false)], tag: None, cases: &[] } },
-    Entity { name: "55", kind: What::Object { members: &[("completed", "int", false), ("status", "102", false), ("total", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "55", kind: What::Object { members: &[("total", "int", false), ("status", "102", false), ("completed", "int", false)], tag: None, cases: &[] } },
     Entity { name: "56", kind: What::Object { members: &[("base-memory", "int", false), ("plugged-memory", "int", true)], tag: None, cases: &[] } },
     Entity { name: "57", kind: What::Object { members: &[("typename", "str", false)], tag: None, cases: &[] } },
     Entity { name: "58", kind: What::Object { members: &[("qom-type", "str", false), ("id", "str", false)], tag: None, cases: &[] } },

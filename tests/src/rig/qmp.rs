@@ -260,8 +260,17 @@ impl Qmp {
 
     /// `what` with the end of the conversation.
     pub fn failure(&self, what: &str) -> Box<dyn std::error::Error + Send + Sync> {
-        let said: String = self.said.iter().map(|line| format!("    | {line}\n")).collect();
+        let said: String = self.said.iter().map(|line| format!("    | {}\n", cut(line))).collect();
         format!("QMP: {what}; the conversation ends with\n{said}").into()
+    }
+}
+
+/// The beginning of a line that is longer than people read.
+fn cut(line: &str) -> String {
+    const ENOUGH: usize = 2000;
+    match line.char_indices().nth(ENOUGH) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line.to_owned(),
     }
 }
 

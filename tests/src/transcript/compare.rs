@@ -90,7 +90,7 @@ fn objects(
 
 /// Lists of things with names are compared name by name, others in their order.
 fn lists(place: &str, ours: &[Value], theirs: &[Value], found: &mut Vec<String>) {
-    let key = ["name", "label", "id"].into_iter().find(|key| {
+    let key = ["name", "label", "option", "id"].into_iter().find(|key| {
         let named = |list: &[Value]| !list.is_empty() && list.iter().all(|v| v[key].is_string());
         named(ours) && named(theirs)
     });

@@ -37,23 +37,19 @@ const NOT_YET: &[(&str, &str)] = &[
 
 /// Commands whose transcripts are still to be written.
 const STILL_LACKING: &str = "\
-    add-fd add_client balloon block-commit block-job-cancel block-job-complete block-job- \
-    pause block-job-resume block-job-set-speed block-stream block_passwd block_resize \
-    block_set_io_throttle blockdev-add blockdev-snapshot-delete-internal-sync blockdev- \
-    snapshot-internal-sync blockdev-snapshot-sync change change-vnc-password chardev-add \
-    chardev-change chardev-remove chardev-send-break client_migrate_info closefd cpu cpu- \
-    add device-list-properties device_add device_del drive-backup drive-mirror dump-guest- \
-    memory eject expire_password getfd inject-nmi memsave migrate \
+    balloon block-commit block-job-cancel block-job-complete block-job-pause \
+    block-job-resume block-job-set-speed block-stream block_passwd block_resize \
+    block_set_io_throttle blockdev-add blockdev-snapshot-delete-internal-sync \
+    blockdev-snapshot-internal-sync blockdev-snapshot-sync change change-vnc-password \
+    chardev-change client_migrate_info cpu-add device-list-properties device_add \
+    device_del drive-backup drive-mirror eject expire_password migrate \
     migrate-set-cache-size migrate-set-capabilities migrate_cancel migrate_set_downtime \
     migrate_set_speed nbd-server-add nbd-server-start nbd-server-stop netdev_add \
-    netdev_del object-add object-del pmemsave qom-get qom-list qom-list-properties qom- \
-    list-types qom-set query-balloon query-block query-block-jobs query-blockstats query- \
-    chardev query-command-line-options query-cpu-definitions query-fdsets query-machines \
-    query-mice query-migrate query-migrate-cache-size query-migrate-capabilities query-pci \
-    query-qmp-schema query-rx-filter query-spice query-tpm query-tpm-models query-tpm- \
-    types query-vnc remove-fd ringbuf-read ringbuf-write screendump send-key set_link \
-    qom-list-types query-iothreads query-memdev \
-    set_password transaction xen-save-devices-state xen-set-global-dirty-log";
+    netdev_del object-add object-del qom-get qom-list qom-list-properties qom-list-types \
+    qom-set query-balloon query-block query-block-jobs query-blockstats query-iothreads \
+    query-memdev query-migrate query-migrate-cache-size query-migrate-capabilities \
+    query-pci query-rx-filter query-spice screendump send-key set_link set_password \
+    transaction";
 
 /// What `scripts` lack for these commands and events, one line each; also reasons above that
 /// are none any more.

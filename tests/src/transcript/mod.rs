@@ -20,8 +20,13 @@ use crate::rig::Result;
 const FILES: &[(&str, &str)] = &[
     ("session", include_str!("../../transcripts/session.qmp")),
     ("identity", include_str!("../../transcripts/identity.qmp")),
-    ("human", include_str!("../../transcripts/human.qmp")),
     ("life", include_str!("../../transcripts/life.qmp")),
+    ("introspection", include_str!("../../transcripts/introspection.qmp")),
+    ("descriptors", include_str!("../../transcripts/descriptors.qmp")),
+    ("chardev", include_str!("../../transcripts/chardev.qmp")),
+    ("memory", include_str!("../../transcripts/memory.qmp")),
+    ("absent", include_str!("../../transcripts/absent.qmp")),
+    ("human", include_str!("../../transcripts/human.qmp")),
 ];
 
 /// The names of the files, without their ending.

@@ -66,6 +66,11 @@ pub fn fill(text: &str, names: &Names) -> String {
 /// Whether `text` is what `pattern` expects; the names in it then stand for what they met.
 pub fn matches(pattern: &str, text: &str, names: &mut Names) -> bool {
     let pieces = parse(&fill(pattern, names));
+    // Most do not match, and holes are costly to try.
+    let lacks = |piece: &Piece| matches!(piece, Piece::Text(part) if !text.contains(part.as_str()));
+    if pieces.iter().any(lacks) {
+        return false;
+    }
     let mut met = Vec::new();
     if !from(&pieces, text, &mut met) {
         return false;

@@ -4,12 +4,13 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::pattern::{Names, fill, matches};
-use super::script::{Line, Machine, Script, Step};
+use super::script::{Line, Machine, Pass, Script, Step};
 use crate::rig::Result;
 use crate::rig::qmp::Qmp;
 use crate::rig::qtest::Qtest;
@@ -49,6 +50,8 @@ pub struct Stage {
     vm: TestVm,
     debug: Option<Qtest>,
     names: Names,
+    /// The other ends of the sockets that were passed.
+    peers: Vec<UnixStream>,
     ended: bool,
     dir: Scratch,
 }
@@ -62,6 +65,7 @@ impl Stage {
         let vm = match machine {
             Machine::Idle => {
                 let mut guest = Guest::new()?;
+                guest.print("idle\n")?;
                 guest.halt()?;
                 guest.vm(ctx)?
             }
@@ -69,19 +73,28 @@ impl Stage {
             Machine::None => ctx.vm().without_guest(),
         };
         let names = Names::from([("dir".to_owned(), dir.display().to_string())]);
-        let vm = vm.emulated();
-        let args = args.iter().map(|arg| fill(arg, &names));
-        let vm = args.fold(vm, |vm, arg| vm.args([&arg])).start()?;
+        let waits = args.iter().any(|arg| arg == "-S");
+        let filled = args.iter().map(|arg| fill(arg, &names));
+        let mut vm = filled.fold(vm.emulated(), |vm, arg| vm.args([&arg])).start()?;
+        // What is asked must not depend on how far the guest has come.
+        if machine == Machine::Idle && !waits {
+            vm.console.expect_line("idle", SOON).map_err(|error| vm.process.explain(error))?;
+        }
         let debug = match machine {
             Machine::Qtest => Some(Qtest::connect(&dir.join("qtest"), SOON)?),
             _ => None,
         };
-        Ok(Self { vm, debug, names, ended: false, dir })
+        Ok(Self { vm, debug, names, peers: Vec::new(), ended: false, dir })
     }
 
     /// The connection.
     pub fn qmp(&mut self) -> &mut Qmp {
         &mut self.vm.qmp
+    }
+
+    /// The text with `<dir>` for this machine's directory.
+    pub fn plain(&self, text: &str) -> String {
+        text.replace(&self.dir.display().to_string(), "<dir>")
     }
 
     /// Takes the names of what the pattern expects from `message`, if it is that.
@@ -93,7 +106,7 @@ impl Stage {
     pub fn step(&mut self, step: &Step) -> Result<Option<String>> {
         match step {
             Step::Start(..) => Err("a machine does not start a machine".into()),
-            Step::Send { text, with_fd } => self.send(text, *with_fd).map(|()| None),
+            Step::Send { text, with } => self.send(text, *with).map(|()| None),
             Step::Hear(pattern) => self.hear(pattern).map(Some),
             Step::Event(name, data) => {
                 let data = data.as_ref().map(|data| format!(", \"data\": {data}"));
@@ -127,13 +140,20 @@ impl Stage {
         }
     }
 
-    fn send(&mut self, text: &str, with_fd: bool) -> Result {
+    fn send(&mut self, text: &str, with: Pass) -> Result {
         let text = fill(text, &self.names);
-        if !with_fd {
-            return self.vm.qmp.send_text(&text);
+        match with {
+            Pass::Nothing | Pass::Ours => self.vm.qmp.send_text(&text),
+            Pass::File => {
+                let file = File::open(self.dir.join("empty"))?;
+                self.vm.qmp.send_with_fd(&text, file.as_fd())
+            }
+            Pass::Socket => {
+                let (mine, theirs) = UnixStream::pair()?;
+                self.peers.push(mine);
+                self.vm.qmp.send_with_fd(&text, theirs.as_fd())
+            }
         }
-        let file = File::open(self.dir.join("empty"))?;
-        self.vm.qmp.send_with_fd(&text, file.as_fd())
     }
 
     /// Hears the next line, which must be the pattern's.

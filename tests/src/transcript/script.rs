@@ -10,6 +10,8 @@
 //! | `none ARGUMENTS` | one starts that has no guest |
 //! | `-> COMMAND {ARGUMENTS}` | the client says this |
 //! | `=> COMMAND {ARGUMENTS}` | the same, with a descriptor of an empty file |
+//! | `~> COMMAND {ARGUMENTS}` | the same, with a descriptor of a connected socket |
+//! | `+> COMMAND {ARGUMENTS}` | the same, and QEMU is spared it: it would not come back |
 //! | `>> TEXT` | the client says this, as it is |
 //! | `<- VALUE` | the reply, a success |
 //! | `<! CLASS MESSAGE` | the reply, an error |
@@ -36,8 +38,8 @@ pub enum Step {
     Send {
         /// The text.
         text: String,
-        /// Whether a descriptor goes with it.
-        with_fd: bool,
+        /// The descriptor that goes with it.
+        with: Pass,
     },
     /// The client hears a line with this pattern.
     Hear(String),
@@ -49,6 +51,19 @@ pub enum Step {
     Connect,
     /// The debug port is told this, and may have to answer that.
     Debug(String, Option<String>),
+}
+
+/// A descriptor that is passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// None.
+    Nothing,
+    /// None, and QEMU does not get the text either.
+    Ours,
+    /// An empty file's.
+    File,
+    /// A connected socket's.
+    Socket,
 }
 
 /// The kind of machine.
@@ -136,7 +151,8 @@ impl Script {
     }
 }
 
-fn request(text: &str) -> Option<(String, Map<String, Value>)> {
+/// The command and the arguments of a request, which may have holes.
+pub fn request(text: &str) -> Option<(String, Map<String, Value>)> {
     // Holes in it may stand for numbers.
     let value: Value = serde_json::from_str(text)
         .or_else(|_| serde_json::from_str(&text.replace('<', "\"<").replace('>', ">\"")))
@@ -158,8 +174,11 @@ fn step(line: &str) -> Result<Step> {
         "qtest" => Step::Start(Machine::Qtest, words(rest)),
         "none" => Step::Start(Machine::None, words(rest)),
         "connect" if rest.is_empty() => Step::Connect,
-        "->" | "=>" => Step::Send { text: command(rest), with_fd: mark == "=>" },
-        ">>" => Step::Send { text: rest.to_owned(), with_fd: false },
+        "->" => Step::Send { text: command(rest), with: Pass::Nothing },
+        "=>" => Step::Send { text: command(rest), with: Pass::File },
+        "+>" => Step::Send { text: command(rest), with: Pass::Ours },
+        "~>" => Step::Send { text: command(rest), with: Pass::Socket },
+        ">>" => Step::Send { text: rest.to_owned(), with: Pass::Nothing },
         "<-" => Step::Hear(format!("{{\"return\": {rest}}}")),
         "<!" => {
             let (class, desc) = rest.split_once(' ').ok_or("an error is a class and a message")?;
@@ -228,19 +247,19 @@ mod tests {
                     !! outb 0x70 1 = OK\n>> {\n<.\nconnect\n";
         let script = Script::parse("x", text).unwrap();
         let steps: Vec<_> = script.lines.iter().map(|line| line.step.clone()).collect();
-        let send = |text: &str, with_fd| Step::Send { text: text.to_owned(), with_fd };
+        let send = |text: &str, with| Step::Send { text: text.to_owned(), with };
         let error = r#"{"error": {"class": "GenericError", "desc": "no \"such\" thing"}}"#;
         assert_eq!(
             steps,
             [
                 Step::Start(Machine::Idle, vec!["-name".into(), "a b".into()]),
-                send("{\"execute\": \"stop\"}", false),
+                send("{\"execute\": \"stop\"}", Pass::Nothing),
                 Step::Event("STOP".into(), None),
                 Step::Hear("{\"return\": {}}".into()),
-                send("{\"execute\": \"add-fd\", \"arguments\": {\"fdset-id\": <n>}}", true),
+                send("{\"execute\": \"add-fd\", \"arguments\": {\"fdset-id\": <n>}}", Pass::File),
                 Step::Hear(error.into()),
                 Step::Debug("outb 0x70 1".into(), Some("OK".into())),
-                send("{", false),
+                send("{", Pass::Nothing),
                 Step::End,
                 Step::Connect,
             ]
