@@ -59,7 +59,7 @@ fn fill(m: &mut Machine, data: &[u8]) -> usize {
 fn a_peer_that_does_not_read_costs_no_byte() {
     let (mut m, _dir, [serial, debugcon]) = machine();
     let (peer, debug_peer) = (connect(&serial), connect(&debugcon));
-    let data: Vec<u8> = (0..20_000u32).map(|i| (i % 251) as u8).collect();
+    let data: Vec<u8> = (0..2_000u32).map(|i| (i % 251) as u8).collect();
     m.outb(COM2 + 2, 0x01);
     let sent = fill(&mut m, &data);
     // The port is busy, and the machine is not.
@@ -85,7 +85,7 @@ fn a_peer_that_does_not_read_costs_no_byte() {
 fn what_waits_at_the_end_is_sent() {
     let (mut m, _dir, [serial, debugcon]) = machine();
     let (peer, debug_peer) = (connect(&serial), connect(&debugcon));
-    let data: Vec<u8> = (0..20_000u32).map(|i| (i % 249) as u8).collect();
+    let data: Vec<u8> = (0..2_000u32).map(|i| (i % 249) as u8).collect();
     m.outb(COM2 + 2, 0x01);
     let mut sent = fill(&mut m, &data);
     // The FIFO has room for some more.
@@ -93,21 +93,21 @@ fn what_waits_at_the_end_is_sent() {
         m.outb(COM2, *byte);
     }
     sent += 8;
-    for byte in &data[..3000] {
+    for byte in &data[..1500] {
         m.outb(DEBUGCON, *byte);
     }
     m.qmp("quit");
     let (got, debug_got) = (reader(peer), reader(debug_peer));
     assert_eq!(m.exit_code(), 0);
     assert_eq!(got.join().unwrap().len(), sent);
-    assert!(debug_got.join().unwrap() == data[..3000]);
+    assert!(debug_got.join().unwrap() == data[..1500]);
 }
 
 #[test]
 fn a_peer_that_never_reads_does_not_keep_the_process() {
     let (mut m, _dir, [serial, _]) = machine();
     let _peer = connect(&serial);
-    fill(&mut m, &[b'x'; 20_000]);
+    fill(&mut m, &[b'x'; 2_000]);
     m.qmp("quit");
     assert_eq!(m.exit_code(), 0);
 }
