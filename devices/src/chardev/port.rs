@@ -285,7 +285,8 @@ impl Port {
         let port = self.clone();
         self.on.spawn(move |local| async move {
             let end = port.end.clone();
-            race(end.notified(), make(local, port)).await;
+            // In a box, or this would have room for it several times over.
+            race(end.notified(), Box::pin(make(local, port))).await;
         });
     }
 
