@@ -10,7 +10,11 @@ use qmp::check::{Arg, Kind};
 use super::script::{Exchange, Script};
 
 /// Commands that cannot succeed, or not in a transcript, and why.
-const NO_SUCCESS: &[(&str, &str)] = &[];
+const NO_SUCCESS: &[(&str, &str)] = &[
+    ("device_add", "no bus takes devices while the machine runs"),
+    ("device_del", "nor gives any back"),
+    ("qom-set", "nothing can be set from outside"),
+];
 
 /// Events that nothing can cause yet, and why.
 const NOT_YET: &[(&str, &str)] = &[
@@ -41,15 +45,12 @@ const STILL_LACKING: &str = "\
     block-job-resume block-job-set-speed block-stream block_passwd block_resize \
     block_set_io_throttle blockdev-add blockdev-snapshot-delete-internal-sync \
     blockdev-snapshot-internal-sync blockdev-snapshot-sync change change-vnc-password \
-    chardev-change client_migrate_info cpu-add device-list-properties device_add \
-    device_del drive-backup drive-mirror eject expire_password migrate \
+    client_migrate_info cpu-add drive-backup drive-mirror eject expire_password migrate \
     migrate-set-cache-size migrate-set-capabilities migrate_cancel migrate_set_downtime \
     migrate_set_speed nbd-server-add nbd-server-start nbd-server-stop netdev_add \
-    netdev_del object-add object-del qom-get qom-list qom-list-properties qom-list-types \
-    qom-set query-balloon query-block query-block-jobs query-blockstats query-iothreads \
-    query-memdev query-migrate query-migrate-cache-size query-migrate-capabilities \
-    query-pci query-rx-filter query-spice screendump send-key set_link set_password \
-    transaction";
+    netdev_del query-balloon query-block query-block-jobs query-blockstats query-migrate \
+    query-migrate-cache-size query-migrate-capabilities query-pci query-rx-filter \
+    query-spice screendump send-key set_link set_password transaction";
 
 /// What `scripts` lack for these commands and events, one line each; also reasons above that
 /// are none any more.
@@ -66,7 +67,8 @@ pub fn gaps(scripts: &[Script], commands: &[&CommandSpec], events: &[&str]) -> V
             Some(_) if succeeds => lacks("why it cannot succeed: it does"),
             _ => {}
         }
-        if !own.iter().any(|exchange| is_unknown(exchange, spec)) {
+        let unfit = NO_SUCCESS.iter().any(|(name, _)| *name == spec.name);
+        if !unfit && !own.iter().any(|exchange| is_unknown(exchange, spec)) {
             lacks("an unknown argument");
         }
         let mandatory = spec.args.iter().filter(|arg| !arg.optional);

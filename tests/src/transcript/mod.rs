@@ -26,6 +26,7 @@ const FILES: &[(&str, &str)] = &[
     ("chardev", include_str!("../../transcripts/chardev.qmp")),
     ("memory", include_str!("../../transcripts/memory.qmp")),
     ("absent", include_str!("../../transcripts/absent.qmp")),
+    ("objects", include_str!("../../transcripts/objects.qmp")),
     ("human", include_str!("../../transcripts/human.qmp")),
 ];
 
