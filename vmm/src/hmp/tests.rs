@@ -74,7 +74,7 @@ fn help() {
     assert_eq!(all, say(&mut vm, "?"));
     let first_name = |line: &str| line.split(['|', ' ']).next().map(str::to_owned);
     assert!(all.lines().map(first_name).is_sorted(), "{all}");
-    assert!(all.contains("\nquit|q  -- end the process\n"), "{all}");
+    assert!(all.contains("\nq|quit  -- end the process\n"), "{all}");
     let info = say(&mut vm, "info");
     assert!(info.contains("\ninfo status  -- show whether the guest runs\n"), "{info}");
     assert_eq!(info, say(&mut vm, "help info"));
@@ -83,7 +83,7 @@ fn help() {
         &mut vm,
         &[
             ("help cpu", "cpu index -- choose the processor to look at\n"),
-            ("help q", "quit|q  -- end the process\n"),
+            ("help q", "q|quit  -- end the process\n"),
             ("help info kvm", "info kvm  -- show whether KVM is used\n"),
             ("help nothing", ""),
         ],
@@ -228,6 +228,66 @@ fn memory_is_shown() {
             ("x/2xw 0", "0000000000000000: 0x00000000 0x00000000\n"),
         ],
     );
+}
+
+#[test]
+fn objects() {
+    let mut vm = fake();
+    check(
+        &mut vm,
+        &[
+            ("qom-list", "/\n"),
+            ("qom-list /nothing", "Device '/nothing' not found\n"),
+            ("object_add rng-random,id=r", ""),
+            (
+                "object_add rng-random,id=r",
+                "attempt to add duplicate property 'r' to object (type 'container')\n",
+            ),
+            ("object_add rng-random", "Parameter 'id' is missing\n"),
+            ("object_add id=r", "Parameter 'qom-type' is missing\n"),
+            ("object_add x,id=a", "Parameter 'qom-type' does not accept value 'x'\n"),
+            ("object_add", "object_add: string expected\n"),
+            ("qom-list /objects", "r (child<rng-random>)\ntype (string)\n"),
+            ("qom-get /objects/r filename", "\"/dev/random\"\n"),
+            ("qom-get /objects/r opened", "true\n"),
+            ("qom-get /objects/r nothing", "Property '.nothing' not found\n"),
+            (
+                "qom-set /objects/r opened off",
+                "Insufficient permission to perform this operation\n",
+            ),
+            ("qom-set /objects/r opened", "qom-set: string expected\n"),
+            ("info qom-tree /objects", "/objects (container)\n  /r (rng-random)\n"),
+            ("object_del r", ""),
+            ("object_del r", "object 'r' not found\n"),
+        ],
+    );
+    let tree = say(&mut vm, "info qom-tree");
+    assert!(tree.starts_with("/machine (") && tree.contains("\n  /i8042 (i8042)\n"), "{tree}");
+    assert_eq!(complete::words(&vm, "qom-list /machine/i8").1, ["/machine/i8042"]);
+}
+
+#[test]
+fn devices() {
+    let mut vm = fake();
+    let tree = say(&mut vm, "info qtree");
+    assert!(tree.starts_with("bus: main-system-bus\n  type System\n  dev: "), "{tree}");
+    let all = say(&mut vm, "device_add help");
+    assert_eq!(say(&mut vm, "device_add ?"), all);
+    assert!(all.contains("name \"isa-serial\", bus ISA"), "{all}");
+    let one = say(&mut vm, "device_add isa-serial,help");
+    assert!(one.contains("isa-serial.chardev=chr"), "{one}");
+    check(
+        &mut vm,
+        &[
+            ("device_add", "device_add: string expected\n"),
+            ("device_add foo", "'foo' is not a valid device model name\n"),
+            ("device_add foo,help", "'foo' is not a valid device model name\n"),
+            ("device_add id=x", "Parameter 'driver' is missing\n"),
+            ("device_add isa-serial", "Bus 'isa.0' does not support hotplugging\n"),
+            ("device_del x", "Device 'x' not found\n"),
+        ],
+    );
+    assert_eq!(complete::words(&vm, "device_add isa-debug-").1, ["isa-debug-exit"]);
 }
 
 /// A directory that goes with the test.

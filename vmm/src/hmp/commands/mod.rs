@@ -5,13 +5,13 @@
 
 mod absent;
 mod chardev;
-mod device;
 mod examine;
 mod fd;
 mod help;
 mod identity;
 mod log;
 mod memory;
+mod objects;
 mod run;
 
 pub(crate) use memory::quoted;
@@ -22,12 +22,12 @@ use super::table::{Action, Row, Rows};
 pub(super) const COMMANDS: Rows = &[
     &[INFO_ROW],
     chardev::ROWS,
-    device::ROWS,
     examine::ROWS,
     fd::ROWS,
     help::ROWS,
     log::ROWS,
     memory::ROWS,
+    objects::ROWS,
     run::ROWS,
 ];
 
@@ -35,10 +35,10 @@ pub(super) const COMMANDS: Rows = &[
 pub(super) const INFO: Rows = &[
     absent::INFO,
     chardev::INFO,
-    device::INFO,
     examine::INFO,
     help::INFO,
     identity::INFO,
+    objects::INFO,
     run::INFO,
 ];
 

@@ -10,7 +10,7 @@ use crate::hmp::parse::{Args, Kind, arg, flag, opt};
 use crate::hmp::table::{Row, bare, row};
 
 pub(super) const ROWS: &[Row] = &[
-    bare(&["quit", "q"], "end the process", |call, _| call.vm.handle(Quit {})),
+    bare(&["q", "quit"], "end the process", |call, _| call.vm.handle(Quit {})),
     bare(&["stop"], "stop the guest", |call, _| call.vm.handle(Stop {})),
     bare(&["c", "cont"], "let the guest go on", |call, _| call.vm.handle(Cont {})),
     bare(&["system_reset"], "reset the machine", |call, _| call.vm.handle(SystemReset {})),
