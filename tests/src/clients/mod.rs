@@ -32,9 +32,10 @@ pub struct Client {
 }
 
 /// Every client, in the order in which they come; the last one ends the machine.
-pub const ALL: [Client; 4] = [
+pub const ALL: [Client; 5] = [
     Client { name: "clients::qemu_qmp", body: |python, path| session(python, path) },
     Client { name: "clients::qmp_shell", body: shell },
+    Client { name: "clients::qmp_shell_as_human", body: human_shell },
     Client { name: "clients::qapi", body: |_, path| qapi::session(path) },
     Client { name: "clients::qapi_ends_it", body: |_, path| qapi::end(path) },
 ];
@@ -112,6 +113,19 @@ fn shell(python: &Python, socket: &Path) -> Result {
             .split_once(line)
             .ok_or_else(|| format!("the shell does not say {line} in its turn:\n{said}"))?;
         rest = after;
+    }
+    Ok(())
+}
+
+/// The shell as a human monitor, which asks for help by itself to complete what is typed.
+fn human_shell(python: &Python, socket: &Path) -> Result {
+    let mut command = python.command();
+    let words = ["-m", "qemu.qmp.qmp_shell", "-H"];
+    let said = run(command.args(words).arg(socket), "info status\nnonsense\n")?;
+    for line in ["VM status: running", "unknown command: 'nonsense'"] {
+        if !said.contains(line) {
+            return Err(format!("the shell does not say {line}:\n{said}").into());
+        }
     }
     Ok(())
 }

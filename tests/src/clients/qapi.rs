@@ -44,12 +44,12 @@ pub fn session(path: &Path) -> Result {
     expect("RESUME after cont", matches!(resumed, Event::RESUME { .. }), true)?;
     expect("the state", status(&mut client)?, (RunState::running, true))?;
 
-    // A command of a later QEMU.
-    match client.execute(&qmp::query_iothreads {}) {
+    // What no machine here can do.
+    match client.execute(&qmp::query_colo_status {}) {
         Err(ExecuteError::Qapi(error)) => {
             expect("an error's class", error.class, ErrorClass::CommandNotFound)?;
         }
-        other => return Err(format!("query-iothreads: {other:?}").into()),
+        other => return Err(format!("query-colo-status: {other:?}").into()),
     }
     Ok(())
 }
