@@ -13,7 +13,6 @@ use super::script::{Exchange, Script};
 const NO_SUCCESS: &[(&str, &str)] = &[
     ("device_add", "no bus takes devices while the machine runs"),
     ("device_del", "nor gives any back"),
-    ("qom-set", "nothing can be set from outside"),
 ];
 
 /// Events that nothing can cause yet, and why.
