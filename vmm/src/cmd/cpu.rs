@@ -87,7 +87,7 @@ impl Handle<QueryCpusFast> for Vm {
     fn handle(&mut self, _: QueryCpusFast) -> Result<Vec<CpuInfoFast>, QmpError> {
         let list = self.vcpus.iter().map(|vcpu| CpuInfoFast {
             thread_id: vcpu.thread_id().into(),
-            qom_path: format!("/machine/cpu[{}]", vcpu.index()),
+            qom_path: crate::qom::cpu_path(vcpu.index()),
             cpu_index: vcpu.index() as i64,
             target: SysEmuTarget::X8664,
         });
