@@ -101,6 +101,11 @@ impl Session {
         !self.overrun && self.input.is_empty() && self.output.len() < OUTPUT_PAUSE
     }
 
+    /// Whether something the client sent has not been looked at, and can be now: it reads.
+    pub fn is_ready(&self) -> bool {
+        !self.overrun && !self.input.is_empty() && self.output.len() < OUTPUT_PAUSE
+    }
+
     /// The next command to run; [`Self::reply`] must follow. Mistakes in between
     /// are answered on the way. `None`: more input is needed, or the client must
     /// first read.

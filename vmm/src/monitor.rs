@@ -125,7 +125,13 @@ impl Monitors {
         }
         for monitor in &self.all {
             monitor.port.set_unsent(!self.sessions.output(monitor.id).is_empty());
-            if !monitor.waiting.is_empty() {
+            let waits = !monitor.waiting.is_empty();
+            let session = self.sessions.session(monitor.id);
+            // The client took the last of the output just now: no news of room will come.
+            if session.is_some_and(|session| session.is_ready() || waits && session.wants_input()) {
+                monitor.port.wake();
+            }
+            if waits {
                 monitor.port.pause();
             } else if monitor.port.taken(self.sessions.wants_input(monitor.id)) {
                 monitor.chardev.accept_input();
@@ -212,20 +218,41 @@ mod tests {
     use devices::chardev::{Backend, CharEvent, CharFrontend as _, Null};
     use port::MAX_FDS;
     use resources::hv::fake::Fake;
-    use resources::iol::Loop;
+    use resources::iol::{Either, Loop, race};
+    use std::time::Duration;
 
-    #[test]
-    fn a_client_that_says_its_piece_and_leaves_is_heard() {
+    /// A machine and one monitor, whose client has come and takes all output at once.
+    fn monitored() -> (Vm, Monitors, Arc<Port>, Loop, Notify) {
         let notify = Notify::new();
         let main_loop = Loop::new("test").unwrap();
         let board = Board::new(Accel::Qtest(Fake::unrecorded()));
         let mailbox = Mailbox::new(notify.clone());
-        let mut vm = Vm::new(board, Vec::new(), mailbox, Policy::default());
+        let vm = Vm::new(board, Vec::new(), mailbox, Policy::default());
         let chardev = Chardev::open("m", Backend::Null(Null {}), &main_loop.handle()).unwrap();
         let mut monitors = Monitors::new(crate::version());
         monitors.add(&chardev, false, &notify).unwrap();
         let port = monitors.all[0].port.clone();
         port.event(CharEvent::Opened);
+        (vm, monitors, port, main_loop, notify)
+    }
+
+    #[test]
+    fn a_client_that_asks_for_much_and_reads_it_is_heard_to_the_end() {
+        let (mut vm, mut monitors, port, mut main_loop, notify) = monitored();
+        let much = r#"{"execute":"query-qmp-schema"}"#.repeat(400);
+        let text = format!(r#"{{"execute":"qmp_capabilities"}}{much}{{"execute":"quit"}}"#);
+        port.receive(text.as_bytes());
+        let local = main_loop.local().clone();
+        while vm.exit_status().is_none() {
+            let late = local.sleep(Duration::from_secs(60));
+            assert_eq!(main_loop.run(race(notify.notified(), late)), Either::Left(()));
+            monitors.serve(&mut vm);
+        }
+    }
+
+    #[test]
+    fn a_client_that_says_its_piece_and_leaves_is_heard() {
+        let (mut vm, mut monitors, port, _loop, _notify) = monitored();
         port.receive(br#"{"execute":"qmp_capabilities"}{"execute":"quit"}"#);
         port.event(CharEvent::Closed);
         assert!(port.owes_output());

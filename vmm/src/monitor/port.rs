@@ -98,6 +98,11 @@ impl Port {
         }
     }
 
+    /// Has the main loop look here once more.
+    pub(crate) fn wake(&self) {
+        self.notify.notify();
+    }
+
     fn put(&self, input: Input) {
         let mut inbox = self.inbox.lock();
         self.answering.store(true, Ordering::Release);
