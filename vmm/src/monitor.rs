@@ -200,7 +200,10 @@ impl Monitor {
             if output.is_empty() {
                 return;
             }
-            let taken = self.chardev.write(output);
+            let gone = self.waiting.iter().any(|input| matches!(input, Input::Closed));
+            // What a client did not take before it went is for no other.
+            let taken = if gone { None } else { self.port.write(&self.chardev, output) };
+            let taken = taken.unwrap_or(output.len());
             if taken == 0 {
                 return;
             }

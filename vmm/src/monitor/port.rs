@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use devices::chardev::{CharEvent, CharFrontend};
+use devices::chardev::{CharEvent, CharFrontend, Chardev};
 use parking_lot::Mutex;
 use resources::iol::Notify;
 
@@ -74,7 +74,7 @@ impl Port {
     }
 
     /// All input that was taken has been dealt with; more is wanted now if `wants`. Returns whether
-    /// the chardev must be told so ([`Chardev::accept_input`](devices::chardev::Chardev)).
+    /// the chardev must be told so ([`Chardev::accept_input`]).
     pub(crate) fn taken(&self, wants: bool) -> bool {
         let wanted = self.wants_input.swap(wants, Ordering::AcqRel);
         let emptied = self.waiting.swap(0, Ordering::AcqRel) > 0;
@@ -101,6 +101,14 @@ impl Port {
     /// Has the main loop look here once more.
     pub(crate) fn wake(&self) {
         self.notify.notify();
+    }
+
+    /// Writes to the peer whose coming was taken last; gives how many bytes it took, or `None` if
+    /// it is gone. The next one cannot come meanwhile, for its coming is told under the lock.
+    pub(super) fn write(&self, chardev: &Chardev, data: &[u8]) -> Option<usize> {
+        let inbox = self.inbox.lock();
+        let gone = inbox.iter().any(|input| matches!(input, Input::Closed));
+        if gone { None } else { Some(chardev.write(data)) }
     }
 
     fn put(&self, input: Input) {
