@@ -1,7 +1,7 @@
 //! The character devices of a machine, by id.
 //!
 //! Main thread. The options are the user's or a client's; what comes over a chardev is its front
-//! end's matter. A client can make as many as [`MOST`].
+//! end's matter. A client can make as many as `MOST`.
 
 use std::io::Write as _;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Monitors: QMP sessions on character devices.
 //!
-//! A [`Port`] queues what comes in on a chardev and wakes the main loop. [`Monitors`] is the main
+//! A `Port` queues what comes in on a chardev and wakes the main loop. [`Monitors`] is the main
 //! thread's side: it feeds the sessions, has the machine carry out requests and sends what they
 //! answer. Human monitors have their own part of it, [`Fronts`].
 //!

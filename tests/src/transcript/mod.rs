@@ -1,7 +1,7 @@
 //! Transcripts of conversations with the monitor: for every command what it answers to right and
 //! wrong arguments, for every event what it says.
 //!
-//! They are text, in `tests/transcripts/`; [`script`] says how they are written, [`run`] has the
+//! They are text, in `tests/transcripts/`; [`mod@script`] says how they are written, [`run`] has the
 //! conversations, [`cover`] finds what they leave out, and [`differ`] has them with QEMU as well
 //! and [compares](mod@compare).
 

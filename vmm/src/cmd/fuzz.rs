@@ -2,7 +2,7 @@
 //! every command with arguments made from the schema, right and wrong.
 //!
 //! Both reach the real handlers, and with them the host. What could do harm there is made harmless
-//! first ([`tame`]): names of files, sizes that would be allocated, hosts that would be looked up.
+//! first (`tame`): names of files, sizes that would be allocated, hosts that would be looked up.
 
 mod arguments;
 

@@ -1,7 +1,7 @@
 //! Expressions in arguments of the human monitor: `$pc+4*(2|'a')`.
 //!
 //! Pure functions on the main thread. The text is a client's: values wrap round, and what nests
-//! deeper than [`DEPTH`] is refused.
+//! deeper than `DEPTH` is refused.
 
 use super::parse::Cursor;
 

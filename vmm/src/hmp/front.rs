@@ -1,7 +1,7 @@
 //! Human monitors on character devices: a prompt, and what is typed at it.
 //!
-//! A [`Port`] queues what comes in on the chardev's loop; the rest is on the main thread. A hostile
-//! client can send anything and read nothing: while it leaves [`OUTPUT_PAUSE`] bytes unread nothing
+//! A `Port` queues what comes in on the chardev's loop; the rest is on the main thread. A hostile
+//! client can send anything and read nothing: while it leaves `OUTPUT_PAUSE` bytes unread nothing
 //! of it is looked at, so that what waits for it is bounded by that and one command's output.
 
 use std::collections::VecDeque;
