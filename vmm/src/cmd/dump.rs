@@ -1,8 +1,8 @@
 //! Dumps of the guest as a core file.
 //!
 //! Main thread, or, for a dump that is to detach, a thread of its own; the guest stands still in
-//! either case. The file is a client's: it may be a pipe that is never read, and then the guest
-//! stands still for ever, and so does the main thread unless the dump is detached.
+//! either case. The file is a client's: a pipe that nobody reads is given up after
+//! [`PATIENCE`](crate::dump::output::PATIENCE) seconds.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,16 +1,23 @@
 //! A file that guest memory is written to, of which most is often zero.
 //!
-//! Main thread, which waits for the file: a pipe that nobody reads holds up the machine, as the
-//! client who named it asked. A file takes no room for pages of zeros where it can have holes.
+//! Main thread, which waits for the file: a pipe that is read slowly holds up the machine, as the
+//! client who named it asked, but one that nobody reads for [`PATIENCE`] is an error. A file takes
+//! no room for pages of zeros where it can have holes.
 
 use std::io::{self, Seek, SeekFrom, Write};
 
 use resources::fdset::File;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
 /// What is looked at for zeros, in bytes.
 const PAGE: usize = 4096;
+
+/// How long a reader may take nothing, in seconds.
+pub const PATIENCE: i64 = 10;
+
+/// What a pipe takes at once, without blocking, when it says that it has room (`PIPE_BUF`).
+const PIPE_BUF: usize = 4096;
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -25,6 +32,10 @@ pub struct Output {
     sparse: bool,
     /// Zeros that come next and are not written yet.
     hole: u64,
+    /// There is a reader who must take what is written: a pipe, a socket, a terminal.
+    read: bool,
+    /// See [`PATIENCE`].
+    patience: Timespec,
 }
 
 impl Output {
@@ -37,7 +48,8 @@ impl Output {
         let appends = rustix::fs::fcntl_getfl(&file)?.contains(OFlags::APPEND);
         let sparse =
             metadata.is_file() && !appends && (&*file).stream_position()? >= metadata.len();
-        Ok(Output { file, sparse, hole: 0 })
+        let patience = Timespec { tv_sec: PATIENCE, tv_nsec: 0 };
+        Ok(Output { file, sparse, hole: 0, read: !metadata.is_file(), patience })
     }
 
     /// Writes bytes.
@@ -107,20 +119,28 @@ impl Output {
 
     fn put_all(&mut self, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
-            match self.file.write(data) {
+            let mut now = data;
+            if self.read {
+                self.wait_for_room()?;
+                now = data.get(..PIPE_BUF).unwrap_or(data);
+            }
+            match self.file.write(now) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => data = data.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], None) {
-                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_room()?,
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    fn wait_for_room(&self) -> io::Result<()> {
+        match poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], Some(&self.patience)) {
+            Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -145,6 +165,17 @@ mod tests {
         output.write(&[0; 5]).unwrap();
         output.write(&[]).unwrap();
         output.finish().unwrap();
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_is_given_up() {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let mut output =
+            Output::new(std::fs::File::from(std::os::fd::OwnedFd::from(writer)).into());
+        let output = output.as_mut().unwrap();
+        output.patience = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        let error = output.write(&[7; 1 << 20]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     fn check(data: &[u8]) {
