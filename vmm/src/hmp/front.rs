@@ -198,7 +198,9 @@ impl Front {
             self.output.clear();
         }
         while self.is_in_focus() && !self.output.is_empty() {
-            let taken = self.chardev.write(&self.output);
+            // What a client did not take before it went is for no other.
+            let taken = self.port.write(&self.chardev, &self.output);
+            let taken = taken.unwrap_or(self.output.len());
             if taken == 0 {
                 break;
             }

@@ -1,7 +1,8 @@
 //! The front end of a monitor's chardev: a queue from the chardev's loop to the main loop.
 //!
-//! Called on the chardev's loop, emptied by the main thread; one leaf mutex around the queue. A
-//! hostile client can fill it, and then is not read: [`INBOX`] bytes and [`MAX_FDS`] descriptors.
+//! Called on the chardev's loop, emptied by the main thread; one mutex around the queue, under
+//! which nothing but the chardev's output is locked. A hostile client can fill it, and then is not
+//! read: [`INBOX`] bytes and [`MAX_FDS`] descriptors.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -105,7 +106,7 @@ impl Port {
 
     /// Writes to the peer whose coming was taken last; gives how many bytes it took, or `None` if
     /// it is gone. The next one cannot come meanwhile, for its coming is told under the lock.
-    pub(super) fn write(&self, chardev: &Chardev, data: &[u8]) -> Option<usize> {
+    pub(crate) fn write(&self, chardev: &Chardev, data: &[u8]) -> Option<usize> {
         let inbox = self.inbox.lock();
         let gone = inbox.iter().any(|input| matches!(input, Input::Closed));
         if gone { None } else { Some(chardev.write(data)) }
