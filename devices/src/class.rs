@@ -6,18 +6,23 @@
 //! The machine makes devices on the main thread before anything runs; no lock of its own. Names
 //! and properties come from the command line or a monitor's client.
 
+use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use resources::class::{Class, CreateError};
 use resources::clock::Clock;
 use resources::device::{DeviceCell, DeviceRef};
-use resources::irq::{Irq, Wire};
+use resources::iol::Handle;
+use resources::irq::{Irq, Routes, Wire};
 use resources::props::{PropError, Props};
+use resources::ram::GuestMemory;
 use resources::request::Requests;
 use resources::space::{Mapping, Space};
 
 use crate::acpi::pm::Pm;
 use crate::chardev::{CharError, Chardev};
+use crate::entropy::Entropy;
 use crate::isa::Bridge;
 use crate::isa::debug::{DebugCon, DebugExit, PostCode};
 use crate::isa::i8042::I8042;
@@ -42,26 +47,112 @@ pub static CLASSES: &[Class<Ctx>] = &[
 
 /// What a device is given of the machine.
 pub struct Ctx {
-    /// Guest-physical memory.
+    /// Guest-physical memory, to map registers into.
     pub memory: Arc<Space>,
     /// I/O ports.
     pub ports: Arc<Space>,
+    /// Guest RAM, for devices that read and write it themselves.
+    pub ram: GuestMemory,
     /// The wired interrupts by number.
     pub wires: Vec<Arc<Wire>>,
+    /// Where message-signalled interrupts come from.
+    pub routes: Arc<Routes>,
     /// Virtual time.
     pub clock: Arc<Clock>,
-    /// The machine's mailbox.
-    pub requests: Requests,
-    /// Finds a chardev by its id; a shared one is given to each caller anew.
-    pub chardevs: FindChardev,
+    /// What else there is by name.
+    pub host: Host,
+    /// The bus that was chosen.
+    pub seat: Seat,
+    /// The buses that the new device brings: the board takes them with it.
+    pub new_buses: Vec<NewBus>,
     /// How many serial ports there are.
     pub serials: u32,
     /// How many devices without an id were made.
     pub anonymous: u32,
 }
 
-/// See [`Ctx::chardevs`].
+/// What devices stand on: the host side of the machine.
+#[derive(Clone)]
+pub struct Host {
+    /// The machine's mailbox.
+    pub requests: Requests,
+    /// The loop that serves devices, unless they are given another.
+    pub io: Handle,
+    /// Finds a chardev by its id; a shared one is given to each caller anew.
+    pub chardevs: FindChardev,
+    /// Sources of random bytes by id; in use while a device keeps one.
+    pub rngs: BTreeMap<String, Arc<dyn Entropy>>,
+    /// I/O threads by id.
+    pub iothreads: BTreeMap<String, IoThread>,
+}
+
+impl Host {
+    /// A mailbox and a loop, and nothing that has a name.
+    pub fn new(requests: Requests, io: Handle) -> Host {
+        Host {
+            requests,
+            io,
+            chardevs: Arc::new(|_| None),
+            rngs: BTreeMap::new(),
+            iothreads: BTreeMap::new(),
+        }
+    }
+}
+
+/// A thread that a device can be served on, which is in use while this is kept.
+#[derive(Clone)]
+pub struct IoThread {
+    /// Its loop.
+    pub handle: Handle,
+    /// What keeps it.
+    pub hold: Arc<dyn Any + Send + Sync>,
+}
+
+/// See [`Host::chardevs`].
 pub type FindChardev = Arc<dyn Fn(&str) -> Option<Result<Arc<Chardev>, CharError>> + Send + Sync>;
+
+/// The bus that a device goes on, as its makers need it: a row for each type of bus whose devices
+/// talk to it.
+#[derive(Clone, Default)]
+pub enum Seat {
+    /// A bus that its devices need not know.
+    #[default]
+    None,
+}
+
+/// A bus that comes with a device.
+pub struct NewBus {
+    /// Its name, which no other bus may have.
+    pub name: String,
+    /// The name of its type, which classes name in [`Class::bus`].
+    pub kind: &'static str,
+    /// What its devices are given of it.
+    pub seat: Seat,
+    /// The most devices it takes.
+    pub room: usize,
+    /// How devices come and go while the machine exists; without it they do not.
+    pub hotplug: Option<Box<dyn Hotplug>>,
+}
+
+/// How devices come to a bus and leave it while the machine exists.
+pub trait Hotplug: Send {
+    /// A device has been added: tells the guest, if it has to be told.
+    fn plugged(&mut self, device: &DeviceRef);
+    /// The user wants a device to go.
+    ///
+    /// # Errors
+    /// Why it cannot, in QEMU's words.
+    fn unplug(&mut self, device: &DeviceRef) -> Result<Unplug, String>;
+}
+
+/// What becomes of a device that is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unplug {
+    /// It goes at once.
+    Now,
+    /// The guest was asked to let it go.
+    Asked,
+}
 
 impl Ctx {
     /// The stable path of a new device: of its id, or of its number.
@@ -100,7 +191,7 @@ impl Ctx {
             return Err(CreateError::Other(missing.to_owned()));
         };
         let (class, value) = (props.class(), id.to_owned());
-        match (self.chardevs)(id) {
+        match (self.host.chardevs)(id) {
             None => Err(PropError::NoSuch { class, name, value }.into()),
             Some(Ok(chardev)) if !chardev.is_used() => Ok(chardev),
             Some(Ok(_) | Err(CharError::InUse(_))) => {
@@ -158,10 +249,16 @@ mod tests {
             let ctx = Ctx {
                 memory: Space::new(SpaceKind::Memory, fake.clone()),
                 ports: Space::new(SpaceKind::Ports, fake.clone()),
+                ram: GuestMemory::default(),
                 wires: (0..16).map(|gsi| Wire::new(gsi, fake.clone())).collect(),
+                routes: Routes::new(fake.clone(), 24),
                 clock: Clock::new(),
-                requests: requests.clone(),
-                chardevs: Arc::new(move |id| (id == "c0").then(|| Ok(known.clone()))),
+                host: Host {
+                    chardevs: Arc::new(move |id| (id == "c0").then(|| Ok(known.clone()))),
+                    ..Host::new(requests.clone(), the_loop.handle())
+                },
+                seat: Seat::None,
+                new_buses: Vec::new(),
                 serials: 0,
                 anonymous: 0,
             };

@@ -16,6 +16,7 @@
 pub mod acpi;
 pub mod chardev;
 pub mod class;
+pub mod entropy;
 pub mod fuzz;
 pub mod isa;
 #[cfg(test)]

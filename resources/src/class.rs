@@ -26,6 +26,8 @@ pub struct Class<C: 'static> {
     pub description: &'static str,
     /// Its properties.
     pub props: &'static [Prop],
+    /// The properties that it has with all devices on its bus, listed after its own.
+    pub base: &'static [Prop],
     /// Makes one and puts it where its properties say, which it completes by what it chose
     /// itself. On an error nothing is left behind. `None` for a part of the board, which users
     /// cannot add.
@@ -65,7 +67,7 @@ pub enum CreateError {
 impl<C: 'static> Class<C> {
     /// A part of the board, without properties.
     pub const fn part(name: &'static str, bus: &'static str, description: &'static str) -> Self {
-        Class { name, aliases: &[], bus, description, props: &[], create: None }
+        Class { name, aliases: &[], bus, description, props: &[], base: &[], create: None }
     }
 
     /// Finds a class by its name or an alias. Parts of the board are found too, but no mistake is
@@ -84,6 +86,11 @@ impl<C: 'static> Class<C> {
         })
     }
 
+    /// All its properties: its own and those of [`base`](Self::base).
+    pub fn all_props(&self) -> impl DoubleEndedIterator<Item = &'static Prop> + Clone + use<C> {
+        self.props.iter().chain(self.base)
+    }
+
     /// The properties of a device to be made.
     ///
     /// # Errors
@@ -93,7 +100,7 @@ impl<C: 'static> Class<C> {
         overrides: &Overrides,
         given: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Props, PropError> {
-        Props::parse(self.name, self.props, overrides, given)
+        Props::parse(self.name, self.all_props(), overrides, given)
     }
 
     /// Makes a device; returns it with the properties that it has now.
@@ -114,7 +121,7 @@ impl<C: 'static> Class<C> {
     /// The text of `-device NAME,help`: one line for each property.
     pub fn help(&self) -> String {
         let mut text = String::new();
-        for Prop { name, kind, default, help } in self.props {
+        for Prop { name, kind, default, help } in self.all_props() {
             let _ = write!(text, "{}.{name}={} ({help}", self.name, kind.type_name());
             if let Kind::Enum(words) = kind {
                 let _ = write!(text, ": {}", words.join(", "));
@@ -155,7 +162,7 @@ impl<C: 'static> Class<C> {
             }
             class.props(&Overrides::default(), []).map_err(|error| error.to_string())?;
             let mut props = std::collections::BTreeSet::new();
-            for prop in class.props {
+            for prop in class.all_props() {
                 if !props.insert(prop.name) || ["driver", "id", "bus"].contains(&prop.name) {
                     return Err(format!("property {}.{} is given twice", class.name, prop.name));
                 }
@@ -202,6 +209,7 @@ mod tests {
         bus: "ISA",
         description: "A thing",
         props: PROPS,
+        base: &[],
         create: Some(|props, ports| {
             let port = props.get("port")?;
             if ports.contains(&port) {
@@ -260,6 +268,7 @@ mod tests {
             aliases: &[],
             bus: "ISA",
             description: "X",
+            base: &[],
             props: &[Prop { name: "n", kind: Kind::U8(0, 9), default: Some("10"), help: "n" }],
             create: None,
         }];

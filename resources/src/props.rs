@@ -45,6 +45,18 @@ pub enum Kind {
     Str,
     /// The id of a character device.
     Chardev,
+    /// The id of a disk's back end.
+    Drive,
+    /// The id of a network's back end.
+    Netdev,
+    /// An Ethernet address: `52:54:00:12:34:56`.
+    Mac,
+    /// A place on a PCI bus: `SLOT` or `SLOT.FUNCTION`, both in hexadecimal.
+    Devfn,
+    /// A UUID.
+    Uuid,
+    /// The id of an object of this type.
+    Link(&'static str),
     /// One of these words.
     Enum(&'static [&'static str]),
 }
@@ -59,8 +71,12 @@ impl Kind {
             Kind::U32(..) | Kind::Hex32(..) => "uint32",
             Kind::U64(..) => "uint64",
             Kind::Size => "size",
-            Kind::Str | Kind::Enum(_) => "str",
+            Kind::Str | Kind::Enum(_) | Kind::Mac | Kind::Uuid => "str",
             Kind::Chardev => "chr",
+            Kind::Drive => "drive",
+            Kind::Netdev => "netdev",
+            Kind::Devfn => "int32",
+            Kind::Link(type_name) => type_name,
         }
     }
 
@@ -70,6 +86,8 @@ impl Kind {
         match self {
             Kind::Hex8(..) => "hex8",
             Kind::Hex32(..) => "hex32",
+            Kind::Mac => "macaddr",
+            Kind::Devfn => "pci-devfn",
             other => other.qom_name(),
         }
     }
@@ -77,7 +95,7 @@ impl Kind {
     /// The name of the type among the properties of an object.
     pub fn qom_name(self) -> &'static str {
         match self {
-            Kind::Str | Kind::Enum(_) => "string",
+            Kind::Str | Kind::Enum(_) | Kind::Mac | Kind::Uuid => "string",
             other => other.type_name(),
         }
     }
@@ -252,44 +270,49 @@ impl Props {
         Props { class, id: None, values: Vec::new() }
     }
 
-    /// Applies the table's defaults, then `overrides`, then what was `given`. Of `driver`, `id`
+    /// Applies the defaults of the table `props`, then `overrides`, then what was `given`. Of `driver`, `id`
     /// and `bus` only the id is kept; that they are right is for the caller to see to.
     ///
     /// # Errors
     /// The first property, in this order, that is unknown or takes no such value.
     pub fn parse<'a>(
         class: &'static str,
-        props: &'static [Prop],
+        props: impl Iterator<Item = &'static Prop> + Clone,
         overrides: &Overrides,
         given: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Props, PropError> {
-        let values = props.iter().map(|prop| (prop.name, None)).collect();
+        let values = props.clone().map(|prop| (prop.name, None)).collect();
         let mut all = Props { class, id: None, values };
-        for prop in props {
+        for prop in props.clone() {
             if let Some(text) = prop.default {
-                all.set(props, prop.name, text)?;
+                all.set(&props, prop.name, text)?;
             }
         }
         for (_, name, text) in overrides.iter().filter(|(other, ..)| *other == class) {
-            all.set(props, name, text)?;
+            all.set(&props, name, text)?;
         }
         for (name, text) in given {
             if name == "id" {
                 all.id = Some(text.to_owned());
             } else if !RESERVED.contains(&name) {
-                all.set(props, name, text)?;
+                all.set(&props, name, text)?;
             }
         }
         Ok(all)
     }
 
-    fn set(&mut self, props: &'static [Prop], name: &str, text: &str) -> Result<(), PropError> {
-        let found = props.iter().zip(&mut self.values).find(|(prop, _)| prop.name == name);
+    fn set(
+        &mut self,
+        props: &(impl Iterator<Item = &'static Prop> + Clone),
+        name: &str,
+        text: &str,
+    ) -> Result<(), PropError> {
+        let found = props.clone().zip(&mut self.values).find(|(prop, _)| prop.name == name);
         let Some((prop, (_, value))) = found else {
             return Err(PropError::Unknown {
                 class: self.class,
                 name: name.to_owned(),
-                nearest: nearest(name, props.iter().map(|prop| prop.name)),
+                nearest: nearest(name, props.clone().map(|prop| prop.name)),
             });
         };
         *value = Some(parse_value(self.class, prop, text)?);
@@ -448,7 +471,7 @@ mod tests {
     ];
 
     fn parse(given: &[(&str, &str)]) -> Result<Props, PropError> {
-        Props::parse("thing", PROPS, &Overrides::default(), given.iter().copied())
+        Props::parse("thing", PROPS.iter(), &Overrides::default(), given.iter().copied())
     }
 
     fn refused(name: &str, value: &str) -> String {
@@ -464,7 +487,7 @@ mod tests {
             ("thing", "irq", "5"),
         ]);
         let given = [("driver", "thing"), ("id", "t0"), ("bus", "isa.0"), ("iobase", "1")];
-        let props = Props::parse("thing", PROPS, &overrides, given).unwrap();
+        let props = Props::parse("thing", PROPS.iter(), &overrides, given).unwrap();
         assert_eq!((props.class(), props.id()), ("thing", Some("t0")));
         assert_eq!(props.get::<u16>("iobase"), Ok(1));
         assert_eq!(props.get::<Option<u8>>("irq"), Ok(Some(5)));
@@ -522,7 +545,7 @@ mod tests {
         fn nothing_panics(pairs in prop::collection::vec(("[a-z_]{0,9}|irq|vgamem|iobase", ".{0,20}"), 0..8)) {
             let _ = Props::parse(
                 "thing",
-                PROPS,
+                PROPS.iter(),
                 &Overrides::default(),
                 pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())),
             );

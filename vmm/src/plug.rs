@@ -3,17 +3,19 @@
 //! The one road of `-device` and device_add. Main thread. Names and properties are a user's or a
 //! client's; they are looked at in the order that clients know, and on any error nothing is left.
 
-use devices::class::{CLASSES, Ctx, FindChardev};
+use devices::class::{CLASSES, Ctx, Host, IoThread, Unplug};
 use qmp::{ErrorClass, Event, QmpError};
 use resources::class::{Class, CreateError, UnknownClass};
 use resources::props::{Overrides, PropError};
 use resources::request::Requests;
 use resources::value::{ValueError, check_identifier};
 
+use crate::chardevs::{ChardevError, Chardevs};
 use crate::cli::config::Global;
 use crate::cli::keyval::Pairs;
 use crate::machine::Board;
-use crate::machine::bus::{Bus, Plugged, SYSTEM_BUS, Unplug};
+use crate::machine::bus::{Bus, Plugged, SYSTEM_BUS};
+use crate::objects::{Object, Objects};
 use crate::qom::types;
 use crate::vm::Vm;
 
@@ -94,6 +96,9 @@ pub enum PlugError {
     /// The bus does not let the device go.
     #[error("{0}")]
     Stays(String),
+    /// There is no loop to serve devices.
+    #[error(transparent)]
+    Host(#[from] ChardevError),
     /// The device is not to be had as asked for.
     #[error("{driver}: {source}{}", hint(.source))]
     Create {
@@ -121,7 +126,7 @@ pub fn unused(global: &Global) -> Option<String> {
     let Global { driver, property, value } = global;
     let why = match Class::find(CLASSES, driver) {
         Err(unknown) => format!("there is no such driver{}", did_you_mean(unknown.nearest)),
-        Ok(class) if class.props.iter().any(|prop| prop.name == property) => return None,
+        Ok(class) if class.all_props().any(|prop| prop.name == property) => return None,
         Ok(_) => "the driver has no such property".to_owned(),
     };
     Some(format!("\"-global {driver}.{property}={value}\" not used: {why}"))
@@ -144,6 +149,30 @@ impl From<PlugError> for QmpError {
     }
 }
 
+/// What devices are given of the host side: what has a name at this moment.
+///
+/// # Errors
+/// When there is no loop to serve them.
+pub fn host(
+    requests: Requests,
+    chardevs: &Chardevs,
+    objects: &Objects,
+) -> Result<Host, ChardevError> {
+    let mut host = Host { chardevs: chardevs.finder(), ..Host::new(requests, chardevs.io()?) };
+    for entry in objects.iter() {
+        let id = entry.id().to_owned();
+        match &entry.object {
+            Object::Rng(rng) => drop(host.rngs.insert(id, rng.clone())),
+            Object::IoThread(thread) => {
+                let (handle, hold) = (thread.handle.clone(), thread.clone());
+                host.iothreads.insert(id, IoThread { handle, hold });
+            }
+            Object::Memory(_) | Object::Secret(_) => {}
+        }
+    }
+    Ok(host)
+}
+
 /// Makes a device and puts it on its bus, in its power-on state; returns its place in the list of
 /// devices. `given` are `driver`, `id`, `bus` and its properties, of which the first that is wrong
 /// is told. `hot`: the machine is made already.
@@ -154,7 +183,7 @@ pub fn plug<'a>(
     board: &mut Board,
     given: &[(&'a str, &'a str)],
     means: &Means,
-    (requests, chardevs): (&Requests, &FindChardev),
+    host: Host,
     hot: bool,
 ) -> Result<usize, PlugError> {
     let get = |key| given.iter().rev().find(|(name, _)| *name == key).map(|(_, value)| *value);
@@ -180,15 +209,18 @@ pub fn plug<'a>(
     if hot && bus.hotplug.is_none() {
         return Err(PlugError::NoHotplug(bus.name.clone()));
     }
-    let bus = bus.name.clone();
+    let (bus, seat) = (bus.name.clone(), bus.seat.clone());
     let serials = board.devices.iter().filter(|other| other.class.name == "isa-serial").count();
     let mut context = Ctx {
         memory: board.memory.clone(),
         ports: board.ports.clone(),
+        ram: board.guest_memory(),
         wires: board.wires.clone(),
+        routes: board.routes.clone(),
         clock: board.clock.clone(),
-        requests: requests.clone(),
-        chardevs: chardevs.clone(),
+        host,
+        seat,
+        new_buses: Vec::new(),
         serials: u32::try_from(serials).unwrap_or(u32::MAX),
         anonymous: board.anonymous,
     };
@@ -196,6 +228,8 @@ pub fn plug<'a>(
         class.create(&means.overrides, given.iter().copied(), &mut context).map_err(create)?;
     board.anonymous = context.anonymous;
     device.lock().reset();
+    let brought = context.new_buses.into_iter().map(|new| Bus::of_device(new, device.name()));
+    board.buses.extend(brought);
     board.devices.push(Plugged { device, class, props, bus, hotplugged: hot });
     Ok(board.devices.len() - 1)
 }
@@ -208,12 +242,11 @@ pub fn plug_all(
     board: &mut Board,
     devices: &[Pairs],
     means: &Means,
-    requests: &Requests,
-    chardevs: &FindChardev,
+    host: &Host,
 ) -> Result<(), PlugError> {
     devices.iter().try_for_each(|pairs| {
         let given: Vec<_> = pairs.iter().collect();
-        plug(board, &given, means, (requests, chardevs), false).map(drop)
+        plug(board, &given, means, host.clone(), false).map(drop)
     })
 }
 
@@ -275,8 +308,8 @@ impl Vm {
     /// As [`plug`].
     pub fn plug(&mut self, given: &[(&str, &str)]) -> Result<(), PlugError> {
         let requests: Requests = self.mailbox().clone();
-        let road = (&requests, &self.chardevs.finder());
-        let index = plug(&mut self.board, given, &self.means, road, true)?;
+        let host = host(requests, &self.chardevs, &self.objects)?;
+        let index = plug(&mut self.board, given, &self.means, host, true)?;
         let Some(plugged) = self.board.devices.get(index) else { return Ok(()) };
         if self.is_active() {
             plugged.lock().start();

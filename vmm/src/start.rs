@@ -340,7 +340,8 @@ fn build(
     let mut board = pc::build(accel.clone(), pc, &requests).map_err(plain)?;
     (board.machine, board.fresh, board.ram_backend) = (machine.name, ram.fresh, ram.backend);
     board.cpu_model = cpu.split(',').next().unwrap_or_default().to_owned();
-    plug::plug_all(&mut board, &config.devices, &means, &requests, &chardevs.finder())
+    let host = plug::host(requests, chardevs, &objects).map_err(plain)?;
+    plug::plug_all(&mut board, &config.devices, &means, &host)
         .map_err(|error| StartError(format!("-device {error}")))?;
     let mut vcpus = Vec::new();
     if let (Accel::Kvm(vm), Some(model)) = (&accel, &model) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use devices::chardev::{Backend, Chardev, Null};
-use devices::class::Ctx;
+use devices::class::{Ctx, Hotplug, Unplug};
 use devices::isa::debug::PostCode;
 use devices::isa::rtc;
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use serde_json::Value as Json;
 
 use crate::chardevs::Chardevs;
 use crate::cpu::topology::Topology;
-use crate::machine::bus::{Bus, Hotplug, Unplug};
+use crate::machine::bus::Bus;
 use crate::machine::{Accel, Boot, pc};
 use crate::mailbox::Mailbox;
 use crate::plug::Means;
@@ -53,6 +53,7 @@ static CLASSES: &[Class<Ctx>] = &[
             Prop { name: "way", kind: Kind::Enum(&["up", "down"]), default: None, help: "which" },
             Prop { name: "fast", kind: Kind::Bool, default: Some("off"), help: "at once" },
         ],
+        base: &[],
         create: Some(|props, ctx| {
             let thing = Thing { mood: 5, running: false };
             let thing: DeviceRef = DeviceCell::new(&ctx.path(props), thing);

@@ -114,6 +114,7 @@ impl DebugCon {
                 help: "what the port reads as",
             },
         ],
+        base: &[],
         create: Some(|props, ctx| {
             let missing = "Can't create debugcon device, empty char device";
             let chardev = ctx.chardev(props, "chardev", missing)?;
@@ -200,8 +201,9 @@ impl DebugExit {
                 help: "number of I/O ports",
             },
         ],
+        base: &[],
         create: Some(|props, ctx| {
-            let exit = DebugExit::new(&ctx.path(props), ctx.requests.clone());
+            let exit = DebugExit::new(&ctx.path(props), ctx.host.requests.clone());
             ctx.map_ports(props.get("iobase")?, props.get("iosize")?, exit)
         }),
     };

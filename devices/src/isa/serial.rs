@@ -143,6 +143,7 @@ impl Serial {
                 help: "ISA interrupt; by default that of the COM port",
             },
         ],
+        base: &[],
         create: Some(|props, ctx| {
             let missing = "Can't create serial device, empty char device";
             let chardev = ctx.chardev(props, "chardev", missing)?;

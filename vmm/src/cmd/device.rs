@@ -37,11 +37,11 @@ impl Handle<DeviceListProperties> for Vm {
         let types = types::all(self.means.classes);
         let props = match types::find(&types, &typename) {
             None => return Err(QmpError::device_not_found(&typename)),
-            Some(Type { kind: types::Kind::Device(class), .. }) => class.props,
-            Some(_) if types::implements(&types, &typename, "device") => &[],
+            Some(Type { kind: types::Kind::Device(class), .. }) => class.all_props().collect(),
+            Some(_) if types::implements(&types, &typename, "device") => Vec::new(),
             Some(_) => return Err(QmpError::expects("name", "device")),
         };
-        let info = |prop: &resources::props::Prop| DevicePropertyInfo {
+        let info = |prop: &&resources::props::Prop| DevicePropertyInfo {
             name: prop.name.to_owned(),
             r#type: prop.kind.legacy_name().to_owned(),
         };

@@ -9,6 +9,8 @@ use super::*;
 use crate::cmd::testing::{fake, kvm};
 use crate::machine::{Accel, Board};
 use crate::mailbox::Mailbox;
+use crate::plug::Means;
+use crate::testing::Rig;
 use crate::vm::Policy;
 
 fn machine() -> Vm {
@@ -268,16 +270,18 @@ fn objects() {
 
 #[test]
 fn devices() {
-    let mut vm = fake();
-    let tree = say(&mut vm, "info qtree");
+    let mut rig = Rig::new();
+    rig.vm.means = Means::default();
+    let vm = &mut rig.vm;
+    let tree = say(vm, "info qtree");
     assert!(tree.starts_with("bus: main-system-bus\n  type System\n  dev: "), "{tree}");
-    let all = say(&mut vm, "device_add help");
-    assert_eq!(say(&mut vm, "device_add ?"), all);
+    let all = say(vm, "device_add help");
+    assert_eq!(say(vm, "device_add ?"), all);
     assert!(all.contains("name \"isa-serial\", bus ISA"), "{all}");
-    let one = say(&mut vm, "device_add isa-serial,help");
+    let one = say(vm, "device_add isa-serial,help");
     assert!(one.contains("isa-serial.chardev=chr"), "{one}");
     check(
-        &mut vm,
+        vm,
         &[
             ("device_add", "device_add: string expected\n"),
             ("device_add foo", "'foo' is not a valid device model name\n"),
@@ -287,7 +291,7 @@ fn devices() {
             ("device_del x", "Device 'x' not found\n"),
         ],
     );
-    assert_eq!(complete::words(&vm, "device_add isa-debug-").1, ["isa-debug-exit"]);
+    assert_eq!(complete::words(vm, "device_add isa-debug-").1, ["isa-debug-exit"]);
 }
 
 /// A directory that goes with the test.

@@ -6,7 +6,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use devices::class::Ctx;
+use devices::class::{Ctx, Hotplug, NewBus, Seat};
 use resources::class::Class;
 use resources::device::{Device, DeviceCell, DeviceRef};
 use resources::props::{Overrides, Props};
@@ -72,37 +72,32 @@ pub struct Bus {
     pub kind: &'static str,
     /// The path of the device it belongs to; none for [`SYSTEM_BUS`].
     pub owner: Option<String>,
+    /// What its devices are given of it.
+    pub seat: Seat,
     /// The most devices it takes.
     pub room: usize,
     /// How devices come and go while the machine exists; without it they do not.
     pub hotplug: Option<Box<dyn Hotplug>>,
 }
 
-/// How devices come to a bus and leave it while the machine exists.
-pub trait Hotplug: Send {
-    /// A device has been added: tells the guest, if it has to be told.
-    fn plugged(&mut self, device: &DeviceRef);
-    /// The user wants a device to go.
-    ///
-    /// # Errors
-    /// Why it cannot, in QEMU's words.
-    fn unplug(&mut self, device: &DeviceRef) -> Result<Unplug, String>;
-}
-
-/// What becomes of a device that is to go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unplug {
-    /// It goes at once.
-    Now,
-    /// The guest was asked to let it go.
-    Asked,
-}
-
 impl Bus {
     /// A bus for any number of devices, that are there from the start.
     pub fn new(name: &str, kind: &'static str, owner: Option<&str>) -> Bus {
         let owner = owner.map(str::to_owned);
-        Bus { name: name.to_owned(), kind, owner, room: usize::MAX, hotplug: None }
+        Bus {
+            name: name.to_owned(),
+            kind,
+            owner,
+            seat: Seat::None,
+            room: usize::MAX,
+            hotplug: None,
+        }
+    }
+
+    /// The bus that the device at path `owner` brought.
+    pub fn of_device(new: NewBus, owner: &str) -> Bus {
+        let NewBus { name, kind, seat, room, hotplug } = new;
+        Bus { name, kind, owner: Some(owner.to_owned()), seat, room, hotplug }
     }
 
     /// Its path among the objects.

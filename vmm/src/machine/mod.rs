@@ -10,9 +10,9 @@ use devices::acpi::tables::Tables;
 use resources::clock::Clock;
 use resources::device::DeviceCell;
 use resources::hv::fake::Fake;
-use resources::hv::kvm::KvmVm;
+use resources::hv::kvm::{KvmVm, WIRED_GSIS};
 use resources::hv::{Hypervisor, SpaceKind};
-use resources::irq::Wire;
+use resources::irq::{Routes, Wire};
 use resources::nearest::nearest;
 use resources::ram::{GuestMemory, Ram};
 use resources::request::WakeReason;
@@ -144,6 +144,8 @@ pub struct Board {
     pub anonymous: u32,
     /// The wired interrupts, by GSI.
     pub wires: Vec<Arc<Wire>>,
+    /// Where message-signalled interrupts come from.
+    pub routes: Arc<Routes>,
     /// The ACPI power management block, for the power button.
     pub pm: Option<Arc<DeviceCell<Pm>>>,
     /// What is booted.
@@ -172,7 +174,8 @@ impl Board {
         let hv = accel.hypervisor();
         Board {
             memory: Space::new(SpaceKind::Memory, hv.clone()),
-            ports: Space::new(SpaceKind::Ports, hv),
+            ports: Space::new(SpaceKind::Ports, hv.clone()),
+            routes: Routes::new(hv, WIRED_GSIS),
             clock: match &accel {
                 Accel::Kvm(_) => Clock::new(),
                 Accel::Qtest(_) => Clock::stepped(),

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use devices::class::FindChardev;
+use devices::entropy::Entropy;
 use qmp::{ErrorClass, QmpError};
 use resources::nearest::nearest;
 use resources::props::{Overrides, Prop, PropError, Props, Value};
@@ -24,7 +25,6 @@ mod tests;
 
 use iothread::IoThread;
 use memory::MemoryBackend;
-use rng::Entropy;
 use secret::Secret;
 
 /// A type of objects.
@@ -273,7 +273,7 @@ impl Objects {
         }
         let given = given.into_iter().filter(|(name, _)| !["id", "qom-type"].contains(name));
         let given = std::iter::once(("id", id)).chain(given);
-        let mut props = Props::parse(class.name, class.props, &Overrides::default(), given)?;
+        let mut props = Props::parse(class.name, class.props.iter(), &Overrides::default(), given)?;
         let missing =
             |name: &&&str| props.iter().any(|(other, value)| other == **name && value.is_none());
         if let Some(name) = class.needs.iter().find(missing) {

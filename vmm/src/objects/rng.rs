@@ -8,10 +8,10 @@
 use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use devices::chardev::{CharEvent, CharFrontend, Chardev};
+use devices::entropy::{Entropy, MAX_READ, Reading};
 use parking_lot::Mutex;
 use resources::fdset;
 use resources::iol::{Local, Notify};
@@ -19,22 +19,6 @@ use resources::props::{Kind, Prop};
 use rustix::fs::{Mode, OFlags};
 
 use super::{Object, ObjectError, ObjectType, reason};
-
-/// A source of random bytes.
-pub trait Entropy: Send + Sync {
-    /// Reads at least one and at most `len` bytes (none if `len` is 0), as soon as there are some.
-    /// Dropping the future gives up; bytes on their way may then be lost.
-    ///
-    /// # Errors
-    /// What the source says, such as the end of a file; it may work later.
-    fn read<'a>(&'a self, on: &'a Local, len: usize) -> Reading<'a>;
-}
-
-/// What [`Entropy::read`] gives.
-pub type Reading<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<u8>>> + 'a>>;
-
-/// The most bytes of one read, whatever was asked for.
-pub const MAX_READ: usize = 64 << 10;
 
 /// A device or file, `/dev/random` unless told otherwise.
 pub(super) const RANDOM: ObjectType = ObjectType {

@@ -61,8 +61,9 @@ impl<'a> Property<'a> {
 fn unset(kind: Kind) -> Json {
     match kind {
         Kind::Bool => false.into(),
-        Kind::Str | Kind::Chardev | Kind::Enum(_) => "".into(),
-        _ => 0.into(),
+        Kind::U8(..) | Kind::U16(..) | Kind::U32(..) | Kind::U64(..) | Kind::Size => 0.into(),
+        Kind::Hex8(..) | Kind::Hex32(..) | Kind::Devfn => 0.into(),
+        _ => "".into(),
     }
 }
 
@@ -142,7 +143,7 @@ impl<'a> Tree<'a> {
         all.push(Property::fixed("hotpluggable", "bool", hotpluggable));
         all.push(Property::fixed("hotplugged", "bool", device.hotplugged));
         let early = |property| Property { setting: Setting::Early(device), ..property };
-        for (prop, (_, value)) in device.class.props.iter().zip(device.props.iter()) {
+        for (prop, (_, value)) in device.class.all_props().zip(device.props.iter()) {
             if prop.kind.legacy_name() != prop.kind.qom_name() {
                 let legacy = format!("legacy<{}>", prop.kind.legacy_name());
                 let text = written(prop.kind, value);
@@ -184,7 +185,7 @@ pub fn of_type(types: &[Type], found: &Type) -> Vec<(String, String)> {
         all.extend(bools.iter().map(|name| pair(name, "bool")));
     }
     match found.kind {
-        types::Kind::Device(class) => all.extend(class.props.iter().map(of)),
+        types::Kind::Device(class) => all.extend(class.all_props().map(of)),
         types::Kind::Object(class) => {
             all.extend(class.props.iter().map(|prop| pair(prop.name, object_type(prop.kind))));
         }

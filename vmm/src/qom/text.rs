@@ -37,7 +37,7 @@ fn qtree_device(board: &Board, device: &Plugged, indent: usize, text: &mut Strin
     let pad = " ".repeat(indent);
     let (name, id) = (device.class.name, device.id().unwrap_or_default());
     let _ = writeln!(text, "{pad}dev: {name}, id \"{id}\"");
-    for (prop, (name, value)) in device.class.props.iter().zip(device.props.iter()) {
+    for (prop, (name, value)) in device.class.all_props().zip(device.props.iter()) {
         let _ = writeln!(text, "{pad}  {name} = {}", written(prop.kind, value));
     }
     if device.class.bus == "ISA"
