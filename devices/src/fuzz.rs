@@ -13,6 +13,7 @@ use resources::irq::Irq;
 use resources::request::{Nobody, Requests};
 use resources::state::Blob;
 
+use crate::acpi::gpe::Gpe;
 use crate::acpi::pm::Pm;
 use crate::isa::debug::{DebugCon, DebugExit, PostCode};
 use crate::isa::i8042::I8042;
@@ -42,7 +43,10 @@ pub const SPECIMENS: &[(&str, Make)] = &[
     ("i8042", |_, requests| {
         (I8042::new("i8042", Irq::None, Irq::None, requests), &[(0, 1), (1, 1)])
     }),
-    ("pm", |clock, requests| (Pm::new("pm", Irq::None, clock, requests, true), &[(0, 16), (1, 2)])),
+    ("pm", |clock, requests| {
+        let sci = (Irq::None, Gpe::new(Irq::None));
+        (Pm::new("pm", sci, clock, requests, true), &[(0, 16), (1, 2), (2, 4)])
+    }),
     ("rtc", |clock, requests| {
         // Not the host's clock: what happens must depend on the input alone.
         let config = rtc::Config {

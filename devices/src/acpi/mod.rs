@@ -1,7 +1,8 @@
 //! ACPI: the fixed hardware of a PC and the tables that describe the machine to the guest.
 //!
-//! The registers ([`pm`]) face the guest on vCPU threads; the tables ([`tables`]) are made once by
-//! the main thread.
+//! The registers ([`pm`], [`gpe`]) face the guest on vCPU threads; the tables ([`tables`]) are made
+//! by the main thread at each reset.
 
+pub mod gpe;
 pub mod pm;
 pub mod tables;

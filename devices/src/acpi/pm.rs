@@ -8,7 +8,8 @@
 //! | 0, 2 | PM1 status (write one to clear), PM1 enable |
 //! | 4 | PM1 control |
 //! | 8 | power management timer: 24 bits at 3.579545 MHz, read-only |
-//! | 12, 14 | GPE0 status (write one to clear), GPE0 enable |
+//!
+//! Region [`GPE`]: 4 bytes, port 0xafe0: general purpose events, see [`super::gpe`].
 //!
 //! Region [`SMI`]: 2 bytes, port 0xb2: command and a scratch byte. Commands [`ACPI_ENABLE`] and
 //! [`ACPI_DISABLE`] switch SCI_EN.
@@ -32,6 +33,7 @@ use resources::state::{Blob, StateError, invalid};
 use crate::class::Ctx;
 
 use self::state::Registers;
+use super::gpe::{self, Gpe};
 
 /// The register block's region.
 pub const BLOCK: u16 = 0;
@@ -45,6 +47,12 @@ pub const SMI: u16 = 1;
 pub const SMI_PORT: u64 = 0xb2;
 /// Size of region [`SMI`] in bytes.
 pub const SMI_SIZE: u64 = 2;
+/// The general purpose events' region.
+pub const GPE: u16 = 2;
+/// The port of region [`GPE`], where firmware made for QEMU's `pc` looks for it.
+pub const GPE_PORT: u64 = 0xafe0;
+/// Size of region [`GPE`] in bytes: two of status, two of enable.
+pub const GPE_SIZE: u64 = 4;
 /// The interrupt by which ACPI is told.
 pub const SCI: u8 = 9;
 
@@ -64,9 +72,6 @@ pub const SLEEP_S4: u8 = 2;
 pub(super) const PM1_EVENT: u32 = 0;
 pub(super) const PM1_CONTROL: u32 = 4;
 pub(super) const PM_TIMER: u32 = 8;
-pub(super) const GPE0: u32 = 12;
-/// Bytes of the GPE0 block: two of status, two of enable.
-pub(super) const GPE0_LENGTH: u8 = 4;
 
 /// PM1 status and enable bits.
 const TIMER: u16 = 1 << 0;
@@ -90,6 +95,7 @@ const HALF_TURN: u64 = 1 << 23;
 /// The device.
 pub struct Pm {
     sci: Irq,
+    gpe: Arc<Gpe>,
     timer: Timer,
     requests: Requests,
     /// Value of PM1 control at power-on.
@@ -101,10 +107,11 @@ impl Pm {
     /// What it is among the devices of a machine.
     pub const CLASS: Class<Ctx> = Class::part("PIIX4_PM", "System", "ACPI power management");
 
-    /// The block. `acpi_mode`: starts with SCI_EN set, for a guest that no firmware prepares.
+    /// The block, with the registers of `gpe`. `acpi_mode`: starts with SCI_EN set, for a guest
+    /// that no firmware prepares.
     pub fn new(
         name: &str,
-        sci: Irq,
+        (sci, gpe): (Irq, Arc<Gpe>),
         clock: &Arc<Clock>,
         requests: Requests,
         acpi_mode: bool,
@@ -117,7 +124,7 @@ impl Pm {
                 }
             });
             let control_at_reset = if acpi_mode { SCI_ENABLE } else { 0 };
-            Pm { sci, timer, requests, control_at_reset, regs: Registers::default() }
+            Pm { sci, gpe, timer, requests, control_at_reset, regs: Registers::default() }
         });
         cell.lock().reset();
         cell
@@ -126,12 +133,6 @@ impl Pm {
     /// The power button is pressed.
     pub fn power_button(&mut self) {
         self.regs.status |= POWER_BUTTON;
-        self.update();
-    }
-
-    /// Raises general purpose event `number`, 0 to 15; others do nothing.
-    pub fn raise_gpe(&mut self, number: u32) {
-        self.regs.gpe_status |= 1u16.checked_shl(number).unwrap_or(0);
         self.update();
     }
 
@@ -175,9 +176,11 @@ impl Pm {
     }
 
     fn sci_level(&self) -> bool {
-        let regs = &self.regs;
-        regs.control & SCI_ENABLE != 0
-            && (regs.status & regs.enable & EVENTS != 0 || regs.gpe_status & regs.gpe_enable != 0)
+        self.acpi_mode() && self.regs.status & self.regs.enable & EVENTS != 0
+    }
+
+    fn acpi_mode(&self) -> bool {
+        self.regs.control & SCI_ENABLE != 0
     }
 
     /// Lets the interrupt and the timer follow the registers.
@@ -193,6 +196,7 @@ impl Pm {
             self.timer.cancel();
         }
         self.sci.set(self.sci_level());
+        self.gpe.set_acpi_mode(self.acpi_mode());
     }
 
     fn block(&mut self) -> [u8; 16] {
@@ -202,9 +206,7 @@ impl Pm {
         let [e0, e1] = regs.enable.to_le_bytes();
         let [c0, c1] = regs.control.to_le_bytes();
         let [t0, t1, t2, ..] = self.ticks().to_le_bytes();
-        let [g0, g1] = regs.gpe_status.to_le_bytes();
-        let [h0, h1] = regs.gpe_enable.to_le_bytes();
-        [s0, s1, e0, e1, c0, c1, 0, 0, t0, t1, t2, 0, g0, g1, h0, h1]
+        [s0, s1, e0, e1, c0, c1, 0, 0, t0, t1, t2, 0, 0, 0, 0, 0]
     }
 
     fn write_block(&mut self, offset: u64, value: u8) {
@@ -225,10 +227,6 @@ impl Pm {
                     self.sleep(value >> 2 & 7);
                 }
             }
-            12 | 13 => {
-                self.regs.gpe_status &= !(u16::from(value) << if upper { 8 } else { 0 });
-            }
-            14 | 15 => self.regs.gpe_enable = with_byte(self.regs.gpe_enable, upper, value),
             _ => {}
         }
         self.update();
@@ -279,6 +277,7 @@ impl Device for Pm {
                 1 => self.regs.smi_status,
                 _ => 0xff,
             }),
+            GPE => read_bytes(at, data, |offset| self.gpe.read(offset)),
             _ => {}
         }
     }
@@ -287,11 +286,13 @@ impl Device for Pm {
         match at.region {
             BLOCK => write_bytes(at, data, |offset, value| self.write_block(offset, value)),
             SMI => write_bytes(at, data, |offset, value| self.write_smi(offset, value)),
+            GPE => write_bytes(at, data, |offset, value| self.gpe.write(offset, value)),
             _ => {}
         }
     }
 
     fn reset(&mut self) {
+        self.gpe.reset();
         self.regs = Registers {
             control: self.control_at_reset,
             timer_turn: self.next_turn(),
@@ -305,7 +306,8 @@ impl Device for Pm {
     }
 
     fn save(&self) -> Result<Blob, StateError> {
-        Blob::new(1, &self.regs)
+        let gpe::Registers { status: gpe_status, enable: gpe_enable } = self.gpe.registers();
+        Blob::new(1, &Registers { gpe_status, gpe_enable, ..self.regs.clone() })
     }
 
     fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
@@ -319,6 +321,8 @@ impl Device for Pm {
         self.timer.cancel();
         self.regs = regs;
         self.sci.import(self.sci_level());
+        let gpe = gpe::Registers { status: self.regs.gpe_status, enable: self.regs.gpe_enable };
+        self.gpe.load(gpe, self.acpi_mode());
         Ok(())
     }
 }
@@ -326,12 +330,13 @@ impl Device for Pm {
 mod state {
     use serde::{Deserialize, Serialize};
 
-    #[derive(Default, Serialize, Deserialize)]
+    #[derive(Clone, Default, Serialize, Deserialize)]
     #[serde(default)]
     pub(super) struct Registers {
         pub(super) status: u16,
         pub(super) enable: u16,
         pub(super) control: u16,
+        /// What [`super::Gpe`] has; of use in saved state alone, as is the next.
         pub(super) gpe_status: u16,
         pub(super) gpe_enable: u16,
         pub(super) smi_command: u8,
@@ -347,9 +352,11 @@ mod tests {
     use crate::testing::{Requested, line};
     use resources::device::{put_value, value_of};
     use resources::hv::fake::Fake;
+    use resources::irq::Wire;
 
     struct Rig {
         cell: Arc<DeviceCell<Pm>>,
+        gpe: Arc<Gpe>,
         clock: Arc<Clock>,
         sci: Arc<Fake>,
         requests: Arc<Requested>,
@@ -361,9 +368,10 @@ mod tests {
         fn new(acpi_mode: bool) -> Rig {
             let (irq, sci) = line(9);
             let (clock, requests) = (Clock::new(), Arc::new(Requested::default()));
-            let cell = Pm::new("pm", irq, &clock, requests.clone(), acpi_mode);
+            let gpe = Gpe::new(Wire::new(9, sci.clone()).line());
+            let cell = Pm::new("pm", (irq, gpe.clone()), &clock, requests.clone(), acpi_mode);
             cell.lock().start();
-            Rig { cell, clock, sci, requests }
+            Rig { cell, gpe, clock, sci, requests }
         }
 
         fn read(&self, offset: u64, len: usize) -> u64 {
@@ -463,15 +471,23 @@ mod tests {
     }
 
     #[test]
-    fn general_purpose_events_interrupt_while_enabled() {
-        let rig = Rig::new(true);
-        rig.cell.lock().raise_gpe(9);
+    fn general_purpose_events_follow_the_mode_and_are_saved() {
+        let rig = Rig::new(false);
+        rig.write(GPE, 2, 2, 1 << 9);
+        rig.gpe.raise(9);
         assert!(!rig.high());
-        rig.write(BLOCK, 14, 2, 1 << 9);
+        rig.write(SMI, 0, 1, u64::from(ACPI_ENABLE));
         assert!(rig.high());
-        rig.write(BLOCK, 12, 2, 1 << 9);
+        let saved = rig.cell.lock().save().unwrap();
+        let mut data = [0; 4];
+        rig.cell.lock().read(At { region: GPE, offset: 0 }, &mut data);
+        assert_eq!(data, [0, 2, 0, 2]);
+        rig.write(GPE, 0, 2, 1 << 9);
         assert!(!rig.high());
-        rig.cell.lock().raise_gpe(77);
-        assert_eq!(rig.read(12, 2), 0);
+        rig.cell.lock().load(&saved).unwrap();
+        assert!(rig.gpe.is_pending());
+        rig.cell.lock().reset();
+        assert!(!rig.gpe.is_pending());
+        assert_eq!(rig.cell.lock().save().unwrap(), Rig::new(false).cell.lock().save().unwrap());
     }
 }

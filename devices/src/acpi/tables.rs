@@ -1,8 +1,8 @@
 //! The ACPI tables of a PC (ACPI specification 6.5, chapter 5), as one block for guest memory.
 //!
-//! RSDP, RSDT, XSDT, FADT, FACS, MADT and a DSDT with the ISA devices. Built once on the main
-//! thread from the machine's own description; nothing hostile reaches it, and no guest can make
-//! the host read it back.
+//! RSDP, RSDT, XSDT, FADT, FACS, MADT and a DSDT with the ISA devices. Built by the main thread at
+//! each reset from the machine's own description; nothing hostile reaches it, and no guest can
+//! make the host read it back.
 
 use acpi_tables::aml::{
     Device, EISAName, IO, Interrupt, Name, Package, Path, ResourceTemplate, Scope,
@@ -29,7 +29,8 @@ const RSDP_SIZE: usize = 36;
 const EVENT: u32 = PM + pm::PM1_EVENT;
 const CONTROL: u32 = PM + pm::PM1_CONTROL;
 const TIMER: u32 = PM + pm::PM_TIMER;
-const GPE0: u32 = PM + pm::GPE0;
+const GPE: u32 = port_number(pm::GPE_PORT);
+const GPE_LENGTH: u8 = (pm::GPE_SIZE & 0xff) as u8;
 const PM: u32 = port_number(pm::BLOCK_PORT);
 const SMI: u32 = port_number(pm::SMI_PORT);
 const RESET: u32 = port_number(reset_control::PORT);
@@ -84,6 +85,8 @@ pub struct Config {
     pub s4: bool,
     /// AML of more devices, such as a PCI bus, to be put into scope `\_SB`.
     pub devices: Vec<u8>,
+    /// AML of the methods `_Exx` that general purpose events run, to be put into scope `\_GPE`.
+    pub events: Vec<u8>,
 }
 
 /// The finished tables.
@@ -192,15 +195,15 @@ fn fadt(config: &Config, facs: u32, dsdt: u32) -> impl Aml {
     fadt.pm1a_evt_blk = EVENT.into();
     fadt.pm1a_cnt_blk = CONTROL.into();
     fadt.pm_tmr_blk = TIMER.into();
-    fadt.gpe0_blk = GPE0.into();
+    fadt.gpe0_blk = GPE.into();
     fadt.pm1_evt_len = 4;
     fadt.pm1_cnt_len = 2;
     fadt.pm_tmr_len = 4;
-    fadt.gpe0_blk_len = pm::GPE0_LENGTH;
+    fadt.gpe0_blk_len = GPE_LENGTH;
     fadt.x_pm1a_evt_blk = port(EVENT, 4, AccessSize::WordAccess);
     fadt.x_pm1a_cnt_blk = port(CONTROL, 2, AccessSize::WordAccess);
     fadt.x_pm_tmr_blk = port(TIMER, 4, AccessSize::DwordAccess);
-    fadt.x_gpe0_blk = port(GPE0, pm::GPE0_LENGTH, AccessSize::ByteAccess);
+    fadt.x_gpe0_blk = port(GPE, GPE_LENGTH, AccessSize::ByteAccess);
     // No C2 and no C3: latencies above what the specification allows for them.
     fadt.p_lvl2_lat = 101.into();
     fadt.p_lvl3_lat = 1001.into();
@@ -289,6 +292,7 @@ fn dsdt(config: &Config) -> Sdt {
     devices.extend(&config.devices);
 
     let mut body = Scope::raw(Path::new("_SB_"), devices);
+    body.extend(Scope::raw(Path::new("_GPE"), config.events.clone()));
     let sleeps =
         [("_S3_", pm::SLEEP_S3, config.s3), ("_S4_", pm::SLEEP_S4, config.s4), ("_S5_", 0, true)];
     for (name, kind, _) in sleeps.into_iter().filter(|(_, _, offered)| *offered) {

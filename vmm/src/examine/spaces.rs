@@ -56,7 +56,7 @@ pub fn gpa2hva(board: &Board, address: u64) -> String {
 /// The text of `info roms`: firmware, and tables that were put into RAM.
 pub fn roms(board: &Board) -> String {
     let mut text = String::new();
-    if let (Some(tables), Some(_)) = (&board.tables, &board.ram) {
+    if let (Some(tables), Some(_)) = (board.tables(), &board.ram) {
         let (at, size) = (tables.rsdp, tables.bytes.len());
         let _ = writeln!(text, "addr={at:016x} size={size:#08x} mem=ram name=\"acpi/tables\"");
     }

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use devices::acpi::gpe::Gpe;
 use devices::acpi::pm::Pm;
-use devices::acpi::tables::Tables;
+use devices::acpi::tables::{self, Tables};
 use resources::clock::Clock;
 use resources::device::DeviceCell;
 use resources::hv::fake::Fake;
@@ -20,7 +21,7 @@ use resources::space::Space;
 
 use self::bus::{Bus, Plugged};
 use crate::boot::firmware::Firmware;
-use crate::boot::layout::RamLayout;
+use crate::boot::layout::{self, RamLayout};
 use crate::boot::{self, BootSource};
 use crate::cpu::setup::Entry;
 use crate::objects::memory::MemoryBackend;
@@ -150,8 +151,10 @@ pub struct Board {
     pub pm: Option<Arc<DeviceCell<Pm>>>,
     /// What is booted.
     pub boot: Boot,
-    /// ACPI tables, to be written at each reset.
-    pub tables: Option<Tables>,
+    /// What the ACPI tables say, which are written at each reset; none if firmware brings its own.
+    pub acpi: Option<tables::Config>,
+    /// The general purpose events of ACPI.
+    pub gpe: Option<Arc<Gpe>>,
     /// What of the images is not in RAM yet.
     pub contents: boot::Contents,
     /// Guest RAM still reads as zero wherever nothing was loaded.
@@ -192,7 +195,8 @@ impl Board {
             pm: None,
             boot: Boot::Nothing,
             contents: boot::Contents::default(),
-            tables: None,
+            acpi: None,
+            gpe: None,
             fresh: true,
         }
     }
@@ -226,6 +230,11 @@ impl Board {
         }
     }
 
+    /// The ACPI tables of the machine as it is now.
+    pub fn tables(&self) -> Option<Tables> {
+        Some(tables::build(self.acpi.as_ref()?, layout::ACPI_RSDP as u32))
+    }
+
     /// Puts the tables into RAM and finds a place there for what is to be booted, which
     /// [`fill`](Self::fill) copies; returns where the boot processor starts, if anything is booted.
     ///
@@ -234,7 +243,7 @@ impl Board {
     pub fn load(&mut self) -> Result<Option<Entry>, boot::Error> {
         let Some(ram) = &self.ram else { return Ok(None) };
         let fresh = std::mem::take(&mut self.fresh);
-        let rsdp = self.tables.as_ref().map(|tables| {
+        let rsdp = self.tables().map(|tables| {
             let rsdp = u64::from(tables.rsdp);
             if let Some(range) = ram.ranges().first() {
                 range.block.write(rsdp.saturating_sub(range.guest), &tables.bytes);

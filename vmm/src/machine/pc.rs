@@ -11,12 +11,13 @@
 //! | port 0x80; 0xe9 and 0x402 | POST code; debug console |
 //! | port 0x92, 0xcf9 | A20 and reset |
 //! | ports 0x2e8, 0x2f8, 0x3e8, 0x3f8 | COM4, COM2, COM3, COM1 |
-//! | ports 0xb2, 0x600 | ACPI |
+//! | ports 0xb2, 0x600, 0xafe0 | ACPI |
 //!
 //! Main thread, before the guest runs.
 
 use std::sync::Arc;
 
+use devices::acpi::gpe::Gpe;
 use devices::acpi::pm::{self, Pm};
 use devices::acpi::tables::{self, Processor, SerialPort};
 use devices::chardev::Chardev;
@@ -200,11 +201,15 @@ fn add_rtc(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result<
 fn add_acpi(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result<(), BuildError> {
     // Without firmware nobody else switches the hardware to ACPI mode.
     let acpi_mode = !matches!(config.boot, Boot::Firmware(_));
-    let sci = line(board, pm::SCI.into());
+    let gpe = Gpe::new(line(board, pm::SCI.into()));
+    let sci = (line(board, pm::SCI.into()), gpe.clone());
     let block = Pm::new("/machine/pm", sci, &board.clock, requests.clone(), acpi_mode);
-    board.pm = Some(block.clone());
-    let ports =
-        [(pm::BLOCK_PORT, pm::BLOCK_SIZE, pm::BLOCK), (pm::SMI_PORT, pm::SMI_SIZE, pm::SMI)];
+    (board.pm, board.gpe) = (Some(block.clone()), Some(gpe));
+    let ports = [
+        (pm::BLOCK_PORT, pm::BLOCK_SIZE, pm::BLOCK),
+        (pm::GPE_PORT, pm::GPE_SIZE, pm::GPE),
+        (pm::SMI_PORT, pm::SMI_SIZE, pm::SMI),
+    ];
     add(board, (block, &Pm::CLASS), &ports)?;
     if acpi_mode {
         let topology = config.topology;
@@ -213,14 +218,13 @@ fn add_acpi(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result
             present: index < topology.cpus(),
         });
         let serial = (1..).zip(serial::COM).take(config.serials.len());
-        let description = tables::Config {
+        board.acpi = Some(tables::Config {
             processors: processors.collect(),
             ioapic: (0, layout::IOAPIC as u32),
             serial: serial.map(|(number, (port, irq))| SerialPort { number, port, irq }).collect(),
             i8042: true,
             ..tables::Config::default()
-        };
-        board.tables = Some(tables::build(&description, layout::ACPI_RSDP as u32));
+        });
     }
     Ok(())
 }

@@ -66,7 +66,7 @@ fn the_fadt_names_the_fixed_hardware() {
     assert_eq!(fadt.len(), 276);
     assert_eq!((word(fadt, 46) as u16, word(fadt, 48)), (9, 0xb2));
     assert_eq!(&fadt[52..54], [0xf1, 0xf0]);
-    assert_eq!([56, 64, 76, 80].map(|offset| word(fadt, offset)), [0x600, 0x604, 0x608, 0x60c]);
+    assert_eq!([56, 64, 76, 80].map(|offset| word(fadt, offset)), [0x600, 0x604, 0x608, 0xafe0]);
     assert_eq!(&fadt[88..93], [4, 2, 0, 4, 4]);
     assert_eq!((fadt[108], fadt[109]), (0x32, 7));
     assert_eq!(word(fadt, 112), 1 | 1 << 2 | 1 << 5 | 1 << 10);
@@ -133,7 +133,9 @@ fn the_dsdt_has_what_is_configured() {
     config.i8042 = false;
     config.s3 = true;
     config.devices = b"MARK".to_vec();
+    config.events = b"_E05".to_vec();
     assert!(has(&config, b"_S3_") && has(&config, b"MARK") && !has(&config, b"KBD_"));
+    assert!(has(&config, b"_GPE_E05"));
 }
 
 /// Writes the tables where `iasl -d` can check them; run by hand.
