@@ -19,5 +19,6 @@ pub mod class;
 pub mod entropy;
 pub mod fuzz;
 pub mod isa;
+pub mod net;
 #[cfg(test)]
 mod testing;
