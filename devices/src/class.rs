@@ -30,6 +30,7 @@ use crate::isa::port92::Port92;
 use crate::isa::reset_control::ResetControl;
 use crate::isa::rtc::Rtc;
 use crate::isa::serial::Serial;
+use crate::net::{Netdev, Network};
 
 /// Every class.
 pub static CLASSES: &[Class<Ctx>] = &[
@@ -84,6 +85,8 @@ pub struct Host {
     pub rngs: BTreeMap<String, Arc<dyn Entropy>>,
     /// I/O threads by id.
     pub iothreads: BTreeMap<String, IoThread>,
+    /// The network: back ends by id, and where NICs are plugged in.
+    pub network: Arc<Network>,
 }
 
 impl Host {
@@ -95,6 +98,7 @@ impl Host {
             chardevs: Arc::new(|_| None),
             rngs: BTreeMap::new(),
             iothreads: BTreeMap::new(),
+            network: Network::new(),
         }
     }
 }
@@ -198,6 +202,24 @@ impl Ctx {
                 Err(PropError::InUse { class, name, value }.into())
             }
             Some(Err(error)) => Err(CreateError::Other(error.to_string())),
+        }
+    }
+
+    /// The netdev that a property names, free for a NIC; `None` if it names none.
+    ///
+    /// # Errors
+    /// When there is no such netdev; when it has a NIC.
+    pub fn netdev(
+        &self,
+        props: &Props,
+        name: &'static str,
+    ) -> Result<Option<Arc<Netdev>>, CreateError> {
+        let Some(id) = props.get::<Option<&str>>(name)? else { return Ok(None) };
+        let (class, value) = (props.class(), id.to_owned());
+        match self.host.network.find(id) {
+            None => Err(PropError::NoSuch { class, name, value }.into()),
+            Some(netdev) if netdev.is_used() => Err(PropError::InUse { class, name, value }.into()),
+            Some(netdev) => Ok(Some(netdev)),
         }
     }
 

@@ -16,6 +16,7 @@
 //! | [`monitor`] | QMP clients |
 //! | [`hmp`] | the human monitor |
 //! | [`chardevs`] | character devices by id |
+//! | [`nets`] | networks |
 //! | [`plug`] | devices by name |
 //! | [`privileges`] | `-chroot` and `-runas` |
 //! | [`qtest`] | the debug port |
@@ -33,6 +34,7 @@ pub mod hmp;
 pub mod machine;
 pub mod mailbox;
 pub mod monitor;
+pub mod nets;
 pub mod objects;
 pub mod plug;
 pub mod privileges;

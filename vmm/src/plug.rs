@@ -15,6 +15,7 @@ use crate::cli::config::Global;
 use crate::cli::keyval::Pairs;
 use crate::machine::Board;
 use crate::machine::bus::{Bus, Plugged, SYSTEM_BUS};
+use crate::nets::Nets;
 use crate::objects::{Object, Objects};
 use crate::qom::types;
 use crate::vm::Vm;
@@ -157,8 +158,13 @@ pub fn host(
     requests: Requests,
     chardevs: &Chardevs,
     objects: &Objects,
+    nets: &Nets,
 ) -> Result<Host, ChardevError> {
-    let mut host = Host { chardevs: chardevs.finder(), ..Host::new(requests, chardevs.io()?) };
+    let mut host = Host {
+        chardevs: chardevs.finder(),
+        network: nets.network().clone(),
+        ..Host::new(requests, chardevs.io()?)
+    };
     for entry in objects.iter() {
         let id = entry.id().to_owned();
         match &entry.object {
@@ -308,7 +314,7 @@ impl Vm {
     /// As [`plug`].
     pub fn plug(&mut self, given: &[(&str, &str)]) -> Result<(), PlugError> {
         let requests: Requests = self.mailbox().clone();
-        let host = host(requests, &self.chardevs, &self.objects)?;
+        let host = host(requests, &self.chardevs, &self.objects, &self.nets)?;
         let index = plug(&mut self.board, given, &self.means, host, true)?;
         let Some(plugged) = self.board.devices.get(index) else { return Ok(()) };
         if self.is_active() {

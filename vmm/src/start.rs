@@ -32,6 +32,7 @@ use crate::cpu::{processors, run_page};
 use crate::machine::{self, Accel, Board, Boot, pc};
 use crate::mailbox::Mailbox;
 use crate::monitor::Monitors;
+use crate::nets::Nets;
 use crate::objects::{self, Objects, memory};
 use crate::plug::{self, Means};
 use crate::privileges::Privileges;
@@ -97,7 +98,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     let mut chardevs = Chardevs::new(io, &mailbox, escape);
     chardevs.no_stdio = config.daemonize;
     let consoles = consoles(config, std::io::stdin().is_terminal());
-    let Built { board, vcpus, means, objects } =
+    let Built { board, vcpus, means, objects, nets } =
         build(config, &consoles, &mut chardevs, &mailbox, rtc)?;
     let on = main_loop.handle();
     let mut monitors = add_monitors(config, &consoles.monitors, &mut chardevs, &on, &notify)?;
@@ -110,7 +111,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     };
     let mut vm = Vm::new(board, vcpus, mailbox.clone(), policy);
     vm.chardevs = chardevs;
-    (vm.means, vm.objects) = (means, objects);
+    (vm.means, vm.objects, vm.nets) = (means, objects, nets);
     let local = main_loop.local().clone();
     let mut vm =
         main_loop.run(first_reset(&local, vm, !config.stopped, (&mut monitors, &notify)))?;
@@ -268,6 +269,7 @@ struct Built {
     vcpus: Vec<VcpuHandle>,
     means: Means,
     objects: Objects,
+    nets: Nets,
 }
 
 /// Puts everything together that the options name.
@@ -288,6 +290,7 @@ fn build(
     let means = Means { overrides, ..Means::default() };
     let objects = objects::of_options(&config.objects, &chardevs.finder()).map_err(plain)?;
     let io = chardevs.io().map_err(plain)?;
+    let nets = Nets::default();
     let mut serials = Vec::new();
     for (index, text) in consoles.serials.iter().enumerate() {
         let label = format!("serial{index}");
@@ -317,7 +320,8 @@ fn build(
         (AccelKind::Kvm, _) => Accel::Kvm(KvmVm::new().map_err(plain)?),
     };
     if machine.kind == machine::Kind::None {
-        return Ok(Built { board: Board::new(accel), vcpus: Vec::new(), means, objects });
+        let board = Board::new(accel);
+        return Ok(Built { board, vcpus: Vec::new(), means, objects, nets });
     }
     let model = match &accel {
         Accel::Kvm(vm) => Some(processors::resolve(&spec, vm).map_err(plain)?),
@@ -340,14 +344,14 @@ fn build(
     let mut board = pc::build(accel.clone(), pc, &requests).map_err(plain)?;
     (board.machine, board.fresh, board.ram_backend) = (machine.name, ram.fresh, ram.backend);
     board.cpu_model = cpu.split(',').next().unwrap_or_default().to_owned();
-    let host = plug::host(requests, chardevs, &objects).map_err(plain)?;
+    let host = plug::host(requests, chardevs, &objects, &nets).map_err(plain)?;
     plug::plug_all(&mut board, &config.devices, &means, &host)
         .map_err(|error| StartError(format!("-device {error}")))?;
     let mut vcpus = Vec::new();
     if let (Accel::Kvm(vm), Some(model)) = (&accel, &model) {
         vcpus = processors::create(vm, &board, (model, &topology), mailbox).map_err(plain)?;
     }
-    Ok(Built { board, vcpus, means, objects })
+    Ok(Built { board, vcpus, means, objects, nets })
 }
 
 /// Options that are understood but ask for what is not there: better an error than a machine that

@@ -30,6 +30,7 @@ use crate::cpu::setup;
 use crate::cpu::thread::{Gone, Vcpu, VcpuHandle};
 use crate::machine::Board;
 use crate::mailbox::{Mail, Mailbox, by_guest};
+use crate::nets::Nets;
 use crate::objects::Objects;
 use crate::plug::Means;
 use crate::runstate;
@@ -68,6 +69,8 @@ pub struct Vm {
     pub named_fds: NamedFds,
     /// The character devices.
     pub chardevs: Chardevs,
+    /// The network: what NICs are plugged into.
+    pub nets: Nets,
     /// Descriptors that are opened by a file name.
     pub fdsets: FdSets,
     /// How human monitors showed memory and numbers last.
@@ -124,6 +127,7 @@ impl Vm {
             context: Context::default(),
             named_fds: NamedFds::default(),
             chardevs: Chardevs::default(),
+            nets: Nets::default(),
             latest_dump: LatestDump::default(),
             fdsets: FdSets::global().clone(),
             last_format: crate::hmp::LastFormat::default(),
