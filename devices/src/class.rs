@@ -31,6 +31,7 @@ use crate::isa::reset_control::ResetControl;
 use crate::isa::rtc::Rtc;
 use crate::isa::serial::Serial;
 use crate::net::{Netdev, Network};
+use crate::pci;
 
 /// Every class.
 pub static CLASSES: &[Class<Ctx>] = &[
@@ -122,6 +123,8 @@ pub enum Seat {
     /// A bus that its devices need not know.
     #[default]
     None,
+    /// A PCI bus.
+    Pci(Arc<pci::Bus>),
 }
 
 /// A bus that comes with a device.

@@ -20,5 +20,6 @@ pub mod entropy;
 pub mod fuzz;
 pub mod isa;
 pub mod net;
+pub mod pci;
 #[cfg(test)]
 mod testing;

@@ -392,6 +392,12 @@ fn parse_value(class: &'static str, prop: &Prop, text: &str) -> Result<Value, Pr
         Kind::Size => value::parse_size(name, text)
             .map(Value::Uint)
             .map_err(|_| PropError::Syntax { name, expected: "a size" }),
+        Kind::Devfn => devfn(text).map(Value::Uint).ok_or_else(|| PropError::Value {
+            class,
+            name,
+            value: text.to_owned(),
+            nearest: None,
+        }),
         Kind::Enum(words) if !words.contains(&text) => Err(PropError::Value {
             class,
             name,
@@ -400,6 +406,17 @@ fn parse_value(class: &'static str, prop: &Prop, text: &str) -> Result<Value, Pr
         }),
         _ => Ok(Value::Text(text.to_owned())),
     }
+}
+
+/// The number of a slot and a function on a PCI bus.
+fn devfn(text: &str) -> Option<u64> {
+    let (slot, function) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str, most| {
+        let text = text.strip_prefix("0x").unwrap_or(text);
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| !text.starts_with('+'))?;
+        (number <= most).then_some(number)
+    };
+    Some(digits(slot, 31)? << 3 | digits(function, 7)?)
 }
 
 /// A type that [`Props::get`] can give.
@@ -476,6 +493,15 @@ mod tests {
 
     fn refused(name: &str, value: &str) -> String {
         parse(&[(name, value)]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn places_on_a_pci_bus() {
+        assert_eq!(devfn("3"), Some(0x18));
+        assert_eq!(devfn("0x1f.7"), Some(0xff));
+        for wrong in ["", ".", "3.", "20", "3.8", "+3", "-1", "3.0.0", "g"] {
+            assert_eq!(devfn(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -111,7 +111,11 @@ impl Hypervisor for Fake {
         self.record(Call::Doorbell(*at, on))
     }
 
-    fn irqfd(&self, gsi: u32, _: &EventFd, _: Option<&EventFd>, on: bool) -> Result<(), HvError> {
+    fn irqfd(&self, gsi: u32, fd: &EventFd, _: Option<&EventFd>, on: bool) -> Result<(), HvError> {
+        if !on {
+            // As KVM does: what was signalled until now is sent, not kept.
+            let _ = fd.read();
+        }
         self.record(Call::Irqfd(gsi, on))
     }
 
