@@ -24,9 +24,22 @@ pub const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 const INIT: &str = include_str!("nested-init.sh");
 const RUN_IMAGE_SIZE: u64 = 128 << 20;
 
+/// Programs that tests call beside QEMU; all have their places on the machine that runs the tests.
+const PROGRAMS: [&str; 4] = [QEMU, "/usr/sbin/e2fsck", "/usr/bin/iperf3", "/usr/bin/tcpdump"];
+
 /// Modules a nested host loads: KVM with its AMD backend, its disks and their file system, and
 /// what tests of network devices need.
-const MODULES: [&str; 6] = ["kvm_amd", "virtio_blk", "erofs", "loop", "tun", "vhost_net"];
+const MODULES: [&str; 9] = [
+    "kvm_amd",
+    "virtio_blk",
+    "erofs",
+    "loop",
+    "tun",
+    "bridge",
+    "vhost_net",
+    "vhost_vsock",
+    "af_packet",
+];
 
 /// Firmware and option ROMs QEMU loads for the guests we give it.
 const ROMS: [&str; 2] = ["/usr/share/seabios", "/usr/share/qemu"];
@@ -41,16 +54,20 @@ pub fn initramfs(kernel: &Files) -> Result<Vec<u8>> {
     archive.char_device("dev/console", 5, 1);
     archive.file("init", 0o755, INIT.as_bytes());
     archive.file("bin/busybox", 0o755, &fs::read(busybox()?)?);
-    for (number, (name, data)) in kernel.modules(&MODULES)?.iter().enumerate() {
-        archive.file(&format!("modules/{number:02}-{name}"), 0o644, data);
+    for (number, module) in kernel.modules(&MODULES)?.iter().enumerate() {
+        let name = format!("modules/{number:02}-{}.ko", module.name);
+        archive.file(&name, 0o644, &module.data);
     }
     Ok(archive.finish())
 }
 
 /// The base image, as the item's file `base.erofs`.
 pub fn base(cache: &Path, guests: &Item) -> Result<Item> {
-    let mut files = vec![PathBuf::from(QEMU)];
-    files.extend(tree::libraries(Path::new(QEMU))?);
+    let mut files = Vec::new();
+    for program in PROGRAMS.map(Path::new) {
+        files.push(program.to_owned());
+        files.extend(tree::libraries(program)?);
+    }
     let debugger = debugger(cache)?;
     files.extend(tree::libraries(&debugger)?);
     for dir in ROMS {
@@ -76,6 +93,7 @@ pub fn base(cache: &Path, guests: &Item) -> Result<Item> {
         for file in &files {
             tree::copy_in(&root, file)?;
         }
+        tree::copy(&busybox()?, &root.join("bin/busybox"))?;
         tree::copy(&debugger, &root.join(GDB.trim_start_matches('/')))?;
         copy_tree(guests.path(), &root.join("guests"))?;
         tree::erofs(&root, &dir.join("base.erofs"))?;

@@ -2,6 +2,7 @@
 //! console, QMP, debug port.
 
 pub mod console;
+pub mod disk;
 pub mod gdb;
 pub mod process;
 pub mod qmp;

@@ -10,6 +10,7 @@ use super::Result;
 use super::console::{Console, Transcript};
 use super::process::{die_with_parent, wait_for_exit};
 use super::qmp::Qmp;
+use crate::supply::guests;
 
 /// Time for things that take well under a second on an idle machine.
 pub const SOON: Duration = Duration::from_secs(40);
@@ -375,6 +376,41 @@ impl TestVm {
         let status = self.console.expect("@\n", SOON)?;
         let status = status.parse().map_err(|_| format!("{status:?} is no exit status"))?;
         Ok((status, output.trim_end_matches('\n').to_owned()))
+    }
+
+    /// Loads kernel modules of the test initrd, and what they need. A module that the guest's kernel
+    /// has built in, or does not have, is passed over.
+    pub fn load(&mut self, modules: &[&str]) -> Result {
+        if let Some(unknown) = modules.iter().find(|name| !guests::MODULES.contains(name)) {
+            return Err(format!("the test initrd is made without the module {unknown}").into());
+        }
+        self.sh(&format!("load virtio_pci {}", modules.join(" "))).map(drop)
+    }
+
+    /// Waits until a shell command in the guest succeeds, and returns what it printed. For what
+    /// the guest does by itself: a device that appears, an address that arrives.
+    pub fn wait_for(&mut self, command: &str) -> Result<String> {
+        let seconds = SOON.as_secs();
+        let line = format!(
+            "n=0; until ( {command} ) >/tmp/waited 2>&1; do n=$((n+1)); \
+             [ $n -lt {} ] || break; sleep 0.1; done; cat /tmp/waited; [ $n -lt {} ]",
+            seconds * 10,
+            seconds * 10
+        );
+        let (status, output) = self.sh_within(&line, SOON * 3)?;
+        if status == 0 {
+            return Ok(output);
+        }
+        Err(format!("{command:?} in the guest still fails after {seconds} s: {output}").into())
+    }
+
+    /// The SHA-256 sum of a file or block device of the guest.
+    pub fn sha256(&mut self, path: &str) -> Result<String> {
+        let (status, text) = self.sh_within(&format!("sha256sum {path}"), BOOT)?;
+        match text.split_whitespace().next() {
+            Some(sum) if status == 0 => Ok(sum.to_owned()),
+            _ => Err(format!("the guest cannot sum {path}: {text}").into()),
+        }
     }
 
     /// Fails when the kernel log has a warning, a bug report or an oops.

@@ -9,14 +9,18 @@ use super::run;
 use crate::rig::Result;
 
 /// Every package the rig calls a tool of.
-const TOOLS: [&str; 9] = [
+const TOOLS: [&str; 13] = [
     "binutils",
     "busybox-static",
+    "e2fsprogs",
     "erofs-utils",
     "gdb",
+    "iperf3",
     "lz4",
+    "mmdebstrap",
     "python3-venv",
     "qemu-system-x86",
+    "tcpdump",
     "xz-utils",
     "zstd",
 ];

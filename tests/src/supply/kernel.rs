@@ -54,18 +54,32 @@ impl Files {
         self.item.key()
     }
 
-    /// The named modules and what they depend on, in an order in which they load: file name and
-    /// contents, without debug information. Names the package does not have are left out.
-    pub fn modules(&self, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+    /// The named modules and what they depend on, in an order in which they load. Names the
+    /// package does not have are left out: that kernel has them built in, or not at all.
+    pub fn modules(&self, names: &[&str]) -> Result<Vec<Module>> {
         let mut files = HashMap::new();
         index_modules(&self.item.path().join("lib/modules"), &mut files)?;
         let mut ordered = Vec::new();
-        let mut seen = Vec::new();
         for name in names {
-            add_module(&files, name, &mut seen, &mut ordered)?;
+            add_module(&files, name, &mut ordered)?;
         }
         Ok(ordered)
     }
+
+    /// The directory of all modules, as they are in the package.
+    pub fn all_modules(&self) -> PathBuf {
+        self.item.path().join("lib/modules")
+    }
+}
+
+/// A kernel module.
+pub struct Module {
+    /// Its name, as the running kernel writes it.
+    pub name: String,
+    /// The modules it needs, and what these need, in an order in which they load.
+    pub needs: Vec<String>,
+    /// The file, without debug information.
+    pub data: Vec<u8>,
 }
 
 /// The name under which a module is known: the kernel takes - for _.
@@ -86,25 +100,30 @@ fn index_modules(dir: &Path, files: &mut HashMap<String, PathBuf>) -> Result {
     Ok(())
 }
 
+/// Adds the module `name` after what it needs, unless it is there; gives its whole need.
 fn add_module(
     files: &HashMap<String, PathBuf>,
     name: &str,
-    seen: &mut Vec<String>,
-    ordered: &mut Vec<(String, Vec<u8>)>,
-) -> Result {
+    ordered: &mut Vec<Module>,
+) -> Result<Vec<String>> {
     let name = module_name(name);
-    let Some(path) = files.get(&name) else { return Ok(()) };
-    if seen.contains(&name) {
-        return Ok(());
+    if let Some(there) = ordered.iter().find(|module| module.name == name) {
+        return Ok(there.needs.iter().cloned().chain([name]).collect());
     }
-    seen.push(name.clone());
+    let Some(path) = files.get(&name) else { return Ok(Vec::new()) };
     let packed = path.extension().is_some_and(|extension| extension == "xz");
     let data = if packed { run(Command::new("xz").arg("-dc").arg(path))? } else { fs::read(path)? };
-    for needed in dependencies(&data) {
-        add_module(files, &needed, seen, ordered)?;
+    let mut needs: Vec<String> = Vec::new();
+    for direct in dependencies(&data) {
+        for needed in add_module(files, &direct, ordered)? {
+            if !needs.contains(&needed) {
+                needs.push(needed);
+            }
+        }
     }
-    ordered.push((format!("{name}.ko"), strip(&data)?));
-    Ok(())
+    ordered.push(Module { name: name.clone(), needs: needs.clone(), data: strip(&data)? });
+    needs.push(name);
+    Ok(needs)
 }
 
 /// The `depends=` entry of a module's `.modinfo` section: zero-terminated `key=value` strings.
