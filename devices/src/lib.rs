@@ -23,3 +23,4 @@ pub mod net;
 pub mod pci;
 #[cfg(test)]
 mod testing;
+pub mod virtio;
