@@ -20,7 +20,9 @@ fn main() -> ExitCode {
         ["bench", words @ ..] => bench::run(words).map(success),
         // The rig's own processes.
         ["probe-kvm"] => run_probe_guest().map(success),
-        ["run-one", name, peer, path, guests] => run_one(name, peer, path, guests).map(success),
+        ["run-one", name, peer, path, guests, image @ ..] => {
+            run_one(name, peer, path, guests, image.first().map(PathBuf::from)).map(success)
+        }
         ["bench-round", measure, round, trips, vmm, guests] => {
             bench::round(measure, [round, trips], vmm, guests).map(success)
         }
@@ -41,7 +43,7 @@ fn success((): ()) -> ExitCode {
 }
 
 /// Runs one test on the machine we are on.
-fn run_one(name: &str, peer: &str, path: &str, guests: &str) -> Result {
+fn run_one(name: &str, peer: &str, path: &str, guests: &str, image: Option<PathBuf>) -> Result {
     let peer = match peer {
         "qemu" => Peer::Qemu(PathBuf::from(path)),
         _ => Peer::Vmm(PathBuf::from(path)),
@@ -53,7 +55,7 @@ fn run_one(name: &str, peer: &str, path: &str, guests: &str) -> Result {
     // the machine below it that hangs.
     let (tell, ended) = channel();
     thread::spawn(move || {
-        let result = Ctx::new(peer, &guests).and_then(|ctx| (test.body)(&ctx));
+        let result = Ctx::new(peer, &guests, image).and_then(|ctx| (test.body)(&ctx));
         let _ = tell.send(result.map_err(|error| error.to_string()));
     });
     let late = || format!("not done within {} s", limit.as_secs());

@@ -21,6 +21,7 @@ use crate::rig::Result;
 use crate::rig::registry::{self, Needs, Test};
 use crate::rig::vm::{Kernel, Peer};
 use crate::supply::cache::Item;
+use crate::supply::debian::Debian;
 use crate::supply::kernel::Files;
 use crate::supply::python::Python;
 use crate::supply::{apt, guests};
@@ -178,22 +179,27 @@ fn guest_tests(
     }
     if !tiny.is_empty() {
         println!("== tiny guests, on this machine");
-        let host = Native { peer: peer.clone(), guests: std::env::temp_dir() };
+        let host = Native { peer: peer.clone(), guests: std::env::temp_dir(), debian: None };
         guests_stage(options, &host, tiny, count);
     }
     if linux.is_empty() && clients.is_empty() {
         return Ok(());
     }
+    let wants_debian = linux.iter().any(|test| test.debian);
     if native == probe::Native::Linux {
         println!("== Linux guests and clients, on this machine");
         let supplies = Supplies::get()?;
         let guests = supplies.guests.path().to_owned();
-        let host = Native { peer, guests };
+        let debian = if wants_debian { Some(supplies.debian()?) } else { None };
+        let debian = debian.as_ref().map(Debian::image);
+        let host = Native { peer, guests, debian };
         guests_stage(options, &host, linux, count);
         clients_stage(&clients, || Booted::here(&host.peer, &host.guests), count)
     } else {
         println!("== Linux guests and clients, in nested hosts");
-        let host = Supplies::get()?.nested(peer)?;
+        let supplies = Supplies::get()?;
+        let debian = if wants_debian { Some(supplies.debian()?) } else { None };
+        let host = supplies.nested(peer)?.with_debian(debian);
         guests_stage(options, &host, linux, count);
         clients_stage(&clients, || Booted::nested(&host), count)
     }
@@ -292,16 +298,24 @@ impl Supplies {
 
     /// The package of the kernel that nested hosts and benchmarks boot.
     pub fn newest_kernel(&self) -> &str {
-        let found = self.kernels.iter().find(|(kernel, _)| *kernel == Kernel::V6_12);
-        found.map_or("", |(_, files)| files.key().trim())
+        newest(&self.kernels).map_or("", |files| files.key().trim())
+    }
+
+    /// A Debian system with the newest kernel's modules.
+    pub fn debian(&self) -> Result<Debian> {
+        Debian::get(&cache()?, newest(&self.kernels)?)
     }
 
     /// A nested host for these guests and this program.
     pub fn nested(self, peer: Peer) -> Result<Nested> {
-        let wanted = |(kernel, _): &&(Kernel, Files)| *kernel == Kernel::V6_12;
-        let (_, files) = self.kernels.iter().find(wanted).ok_or("no kernel for nested hosts")?;
+        let files = newest(&self.kernels)?;
         Nested::prepare(&cache()?, files, self.guests, peer)
     }
+}
+
+fn newest(kernels: &[(Kernel, Files)]) -> Result<&Files> {
+    let found = kernels.iter().find(|(kernel, _)| *kernel == Kernel::V6_12);
+    Ok(found.map(|(_, files)| files).ok_or("the newest kernel is not there")?)
 }
 
 /// Runs `cargo test` and adds up what its test programs report.

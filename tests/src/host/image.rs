@@ -25,7 +25,7 @@ const INIT: &str = include_str!("nested-init.sh");
 const RUN_IMAGE_SIZE: u64 = 128 << 20;
 
 /// Programs that tests call beside QEMU; all have their places on the machine that runs the tests.
-const PROGRAMS: [&str; 4] = [QEMU, "/usr/sbin/e2fsck", "/usr/bin/iperf3", "/usr/bin/tcpdump"];
+const PROGRAMS: [&str; 4] = [QEMU, "/sbin/e2fsck", "/usr/bin/iperf3", "/usr/bin/tcpdump"];
 
 /// Modules a nested host loads: KVM with its AMD backend, its disks and their file system, and
 /// what tests of network devices need.

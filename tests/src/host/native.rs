@@ -18,6 +18,8 @@ pub struct Native {
     pub peer: Peer,
     /// The guests' files.
     pub guests: PathBuf,
+    /// The Debian system's image, for tests that use it.
+    pub debian: Option<PathBuf>,
 }
 
 impl Host for Native {
@@ -25,7 +27,7 @@ impl Host for Native {
         let peer = &self.peer;
         let mut command = Command::new(THIS_PROGRAM);
         command.args(["run-one", &test.name, peer.word()]).arg(peer.path());
-        command.arg(&self.guests);
+        command.arg(&self.guests).args(self.debian.as_ref().filter(|_| test.debian));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = die_with_parent(&mut command).spawn()?;
         let stdout = Transcript::collect(child.stdout.take().ok_or("no stdout")?);

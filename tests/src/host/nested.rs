@@ -25,6 +25,7 @@ use crate::rig::registry::Test;
 use crate::rig::vm::Peer;
 use crate::scratch::Scratch;
 use crate::supply::cache::{Item, file_key, item};
+use crate::supply::debian::Debian;
 use crate::supply::kernel::Files;
 
 const READY: &str = "NESTED-HOST-READY";
@@ -52,6 +53,7 @@ pub struct Nested {
     _guests: Item,
     _dir: Scratch,
     run_image: PathBuf,
+    debian: Option<Debian>,
     peer: Peer,
 }
 
@@ -80,7 +82,30 @@ impl Nested {
 
         let dir = Scratch::new()?;
         let run_image = image::run(&dir, &peer)?;
-        Ok(Self { base, saved, vmlinux, _guests: guests, _dir: dir, run_image, peer })
+        Ok(Self { base, saved, vmlinux, _guests: guests, _dir: dir, run_image, debian: None, peer })
+    }
+
+    /// With the Debian system for the tests that use it.
+    pub fn with_debian(self, debian: Option<Debian>) -> Self {
+        Self { debian, ..self }
+    }
+
+    /// Gives a running host the Debian system, read-only; where it is found inside.
+    pub fn plug_debian(&self, machine: &mut Machine) -> Result<&'static str> {
+        const PLACE: &str = "/dev/vdc";
+        let debian = self.debian.as_ref().ok_or("no Debian system was made")?;
+        let node = json!({
+            "driver": "file", "node-name": "debian", "read-only": true, "locking": "off",
+            "filename": debian.image(),
+        });
+        machine.qmp.execute("blockdev-add", node)?;
+        let device = json!({ "driver": "virtio-blk-pci", "id": "debian", "drive": "debian" });
+        machine.qmp.execute("device_add", device)?;
+        let line = format!("until test -b {PLACE}; do sleep 0.05; done");
+        match machine.run(&line, SOON)? {
+            End::Exit(0) => Ok(PLACE),
+            _ => Err(machine.explain("a nested host does not see its new disk").into()),
+        }
     }
 
     /// Starts a fresh host from the snapshot and mounts the run image in it.
@@ -120,7 +145,8 @@ impl Nested {
         let mut machine = self.start()?;
         let peer = self.peer_inside();
         let (word, path) = (peer.word(), peer.path().display());
-        let line = format!("/run/vmtest run-one {} {word} {path} /guests", test.name);
+        let image = if test.debian { self.plug_debian(&mut machine)? } else { "" };
+        let line = format!("/run/vmtest run-one {} {word} {path} /guests {image}", test.name);
         let end = machine.run(&Self::inside(&line), test.limit + GRACE)?;
         let mut output = machine.output();
         match end {

@@ -3,7 +3,8 @@
 //! Runs on the test's own thread; holds no lock.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -38,6 +39,26 @@ impl Disk {
         Ok(Self { path })
     }
 
+    /// A copy of the file or block device `source`, with holes where that has only zeros.
+    pub fn copy(dir: &Path, name: &str, source: &Path) -> Result<Self> {
+        let path = dir.join(name);
+        let mut source = File::open(source)?;
+        let target = File::create(&path)?;
+        let mut chunk = vec![0; 1 << 20];
+        let mut at = 0;
+        loop {
+            let read = source.read(&mut chunk)?;
+            if read == 0 {
+                target.set_len(at)?;
+                return Ok(Self { path });
+            }
+            if chunk[..read].iter().any(|&byte| byte != 0) {
+                target.write_all_at(&chunk[..read], at)?;
+            }
+            at += u64::try_from(read)?;
+        }
+    }
+
     /// The image's file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -46,6 +67,15 @@ impl Disk {
     /// The value of a `-drive` that has this image under the id `id` and is nobody's yet.
     pub fn drive(&self, id: &str) -> String {
         format!("if=none,id={id},format=raw,file={}", self.path.display())
+    }
+
+    /// Fails when the ext4 file system on it has an error, or was not unmounted in order and its
+    /// journal does not mend it.
+    pub fn check_ext4(&self) -> Result {
+        let check = |way: &str| run(Command::new("/sbin/e2fsck").args(["-f", way]).arg(&self.path));
+        // Replaying the journal is a change, which the first call is there for.
+        let _ = check("-p");
+        check("-n").map(drop)
     }
 
     /// Its SHA-256 sum.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Result;
-use super::vm::{Kernel, Peer, VmBuilder};
+use super::disk::Disk;
+use super::vm::{DEBIAN, Kernel, Peer, VmBuilder};
 use crate::scratch::Scratch;
 
 /// What a test needs of the machine's KVM.
@@ -27,6 +28,8 @@ pub struct Test {
     pub name: String,
     /// Where it can run.
     pub needs: Needs,
+    /// Whether it uses the Debian system on a disk.
+    pub debian: bool,
     /// When the runner gives up on it: about five times what it takes in a nested host.
     pub limit: Duration,
     /// The test itself.
@@ -59,7 +62,12 @@ impl Test {
         body: impl Fn(&Ctx) -> Result + Send + Sync + 'static,
     ) -> Self {
         let limit = Duration::from_secs(seconds);
-        Self { name: name.to_owned(), needs, limit, body: Box::new(body) }
+        Self { name: name.to_owned(), needs, debian: false, limit, body: Box::new(body) }
+    }
+
+    /// Gives the test the Debian system on a disk: [`Ctx::debian`].
+    pub fn with_debian(self) -> Self {
+        Self { debian: true, ..self }
     }
 }
 
@@ -76,14 +84,33 @@ pub struct Ctx {
     pub peer: Peer,
     /// Kernels and initrds: `<kernel>/{bzImage,vmlinux,initrd}`.
     pub guests: PathBuf,
+    /// The Debian system's image, for tests that are made [`with_debian`](Test::with_debian).
+    pub image: Option<PathBuf>,
     /// An empty directory for sockets and files, short enough for a socket's name.
     pub dir: Scratch,
 }
 
 impl Ctx {
     /// A context with a fresh directory below the system's temporary one.
-    pub fn new(peer: Peer, guests: &Path) -> Result<Self> {
-        Ok(Self { peer, guests: guests.to_owned(), dir: Scratch::new()? })
+    pub fn new(peer: Peer, guests: &Path, image: Option<PathBuf>) -> Result<Self> {
+        Ok(Self { peer, guests: guests.to_owned(), image, dir: Scratch::new()? })
+    }
+
+    /// A copy of the Debian system of one's own: a file system without partitions.
+    pub fn debian_disk(&self, name: &str) -> Result<Disk> {
+        let image = self.image.as_ref().ok_or("the test is not made with_debian")?;
+        Disk::copy(&self.dir, name, image)
+    }
+
+    /// A VM whose first virtio-blk disk is `disk` with the Debian system on it, which boots to a
+    /// login: [`TestVm::log_in`](super::vm::TestVm::log_in).
+    pub fn debian(&self, disk: &Disk) -> VmBuilder {
+        self.linux(Kernel::V6_12).only_append(DEBIAN).args([
+            "-drive",
+            &disk.drive("root"),
+            "-device",
+            "virtio-blk-pci,drive=root",
+        ])
     }
 
     /// A VM without a guest: add one, then start it.

@@ -25,6 +25,12 @@ pub const READY: &str = "VMTEST-READY";
 pub const LEAN: &str = "console=ttyS0 panic=-1 mitigations=off quiet cryptomgr.notests nokaslr \
                         no_timer_check vmtest.script";
 
+/// The kernel command line of the Debian system: as [`LEAN`], with its root.
+pub const DEBIAN: &str = "console=ttyS0 panic=-1 mitigations=off quiet cryptomgr.notests nokaslr \
+                          no_timer_check root=/dev/vda";
+/// Time for a whole system to come up.
+pub const SYSTEM: Duration = Duration::from_secs(240);
+
 /// The program that is started: ours, or QEMU to check the tests themselves and to measure by.
 #[derive(Clone, Debug)]
 pub enum Peer {
@@ -355,6 +361,18 @@ impl TestVm {
     pub fn booted(&mut self) -> Result {
         self.console.expect_line(READY, BOOT).map_err(|error| self.process.explain(error))?;
         Ok(())
+    }
+
+    /// Waits until the Debian system asks for a login, and logs in: [`sh`](Self::sh) works then.
+    pub fn log_in(&mut self) -> Result {
+        let steps = [("login:", "root\n"), ("Password:", "vmtest\n"), ("debian:~#", "")];
+        for (prompt, answer) in steps {
+            self.console.expect(prompt, SYSTEM).map_err(|error| self.process.explain(error))?;
+            self.console.type_text(answer)?;
+        }
+        // A shell that neither echoes nor prompts, as in the test initrd.
+        self.console.type_text("stty -echo -onlcr; echo VM''TEST-READY; exec sh /dev/ttyS0\n")?;
+        self.booted()
     }
 
     /// Runs a shell command in the guest and returns what it printed; another exit status than 0

@@ -61,7 +61,7 @@ fn update() -> Result {
 }
 
 /// A command that runs as root, through sudo where we are not.
-fn as_root(words: &[&str]) -> Command {
+pub(super) fn as_root(words: &[&str]) -> Command {
     let mut command = if rustix::process::geteuid().is_root() {
         Command::new(words[0])
     } else {

@@ -7,6 +7,15 @@
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/ TERM=linux
 
+# A whole system on a disk has an init of its own.
+case " $(cat /proc/cmdline)" in
+*" root="*)
+	load virtio_pci virtio_blk
+	root=$(sed 's/.*root=\([^ ]*\).*/\1/' /proc/cmdline)
+	mount -t ext4 $root /mnt && exec switch_root /mnt /sbin/init
+	;;
+esac
+
 ip link set lo up
 # The power button reaches user space as a key. Any key event powers off: nothing else types here.
 load button evdev

@@ -5,6 +5,7 @@
 pub mod apt;
 pub mod cache;
 pub mod cpio;
+pub mod debian;
 pub mod guests;
 pub mod kernel;
 pub mod python;

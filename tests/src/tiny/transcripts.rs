@@ -31,7 +31,7 @@ fn as_qemu_has_it(ctx: &Ctx) -> Result {
     if !Path::new(QEMU).exists() {
         apt::install_tools()?;
     }
-    let theirs = Ctx::new(Peer::Qemu(QEMU.into()), &ctx.guests)?;
+    let theirs = Ctx::new(Peer::Qemu(QEMU.into()), &ctx.guests, None)?;
     differ::run(ctx, &theirs, &transcript::all()?)
 }
 
