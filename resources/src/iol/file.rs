@@ -5,16 +5,20 @@
 //! operation; it completes, and its buffer is freed then.
 //!
 //! On the loop's thread, no lock. The length of a buffer is the caller's; nobody hostile chooses it
-//! here.
+//! here. How many operations are under way is for the callers to bound.
 
 use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 
+pub use rustix::fs::FallocateFlags;
+
 use super::Local;
+use super::buf::IoBuf;
 use super::pool::Pool;
-use super::uring::{Kind, Ring};
+use super::uring::{Done, Kind, Memory, Ring};
 
 /// How a loop reads and writes files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +33,7 @@ pub enum FileIo {
 pub(super) struct Files {
     name: String,
     file_io: FileIo,
-    ring: OnceCell<Option<RefCell<Ring>>>,
+    ring: OnceCell<Option<Rc<RefCell<Ring>>>>,
     pool: OnceCell<Pool>,
 }
 
@@ -42,7 +46,7 @@ impl Files {
         self.pool.get_or_init(|| Pool::new(&self.name))
     }
 
-    fn ring(&self, local: &Local) -> Option<&RefCell<Ring>> {
+    fn ring(&self, local: &Local) -> Option<&Rc<RefCell<Ring>>> {
         let open = || {
             if self.file_io == FileIo::Pool {
                 return None;
@@ -50,7 +54,7 @@ impl Files {
             match Ring::new()
                 .and_then(|ring| local.inner().reactor.add_internal(&ring).map(|()| ring))
             {
-                Ok(ring) => Some(RefCell::new(ring)),
+                Ok(ring) => Some(Rc::new(RefCell::new(ring))),
                 Err(error) => {
                     tracing::debug!("no io_uring ({error}): files go through threads");
                     None
@@ -60,7 +64,7 @@ impl Files {
         self.ring.get_or_init(open).as_ref()
     }
 
-    pub(super) fn opened(&self) -> Option<&RefCell<Ring>> {
+    pub(super) fn opened(&self) -> Option<&Rc<RefCell<Ring>>> {
         self.ring.get()?.as_ref()
     }
 
@@ -95,17 +99,15 @@ impl Local {
         mut buf: Vec<u8>,
         offset: u64,
     ) -> (io::Result<usize>, Vec<u8>) {
-        let files = &self.inner().files;
-        if let Some(ring) = files.ring(self) {
-            let operation = ring.borrow_mut().start(Kind::Read, fd, buf, offset);
-            return operation.await;
+        if let Some(ring) = self.ring() {
+            return bytes(Ring::start(ring, Kind::Read, fd, Memory::Bytes(buf), offset).await);
         }
         let fd = fd.clone();
         let work = move || {
             let result = rustix::io::pread(&fd, &mut buf[..], offset);
             (result.map_err(io::Error::from), buf)
         };
-        files.pool().run(work).await.unwrap_or_else(lost)
+        self.inner().files.pool().run(work).await.unwrap_or_else(lost)
     }
 
     /// Writes `buf` at `offset`. Gives back the buffer and how many of its
@@ -116,17 +118,50 @@ impl Local {
         buf: Vec<u8>,
         offset: u64,
     ) -> (io::Result<usize>, Vec<u8>) {
-        let files = &self.inner().files;
-        if let Some(ring) = files.ring(self) {
-            let operation = ring.borrow_mut().start(Kind::Write, fd, buf, offset);
-            return operation.await;
+        if let Some(ring) = self.ring() {
+            let pending = Ring::start(ring, Kind::Write(false), fd, Memory::Bytes(buf), offset);
+            return bytes(pending.await);
         }
         let fd = fd.clone();
         let work = move || {
             let result = rustix::io::pwrite(&fd, &buf, offset);
             (result.map_err(io::Error::from), buf)
         };
-        files.pool().run(work).await.unwrap_or_else(lost)
+        self.inner().files.pool().run(work).await.unwrap_or_else(lost)
+    }
+
+    /// Reads at `offset` into `buf`, and marks the guest pages it filled as
+    /// dirty. Returns how many bytes those were: fewer than there is room for
+    /// at the end of the file, and possibly elsewhere.
+    ///
+    /// # Errors
+    /// Those of `preadv`.
+    pub async fn readv_at(&self, fd: &Arc<OwnedFd>, buf: IoBuf, offset: u64) -> io::Result<usize> {
+        if let Some(ring) = self.ring() {
+            return Ring::start(ring, Kind::Read, fd, Memory::Buf(buf), offset).await.0;
+        }
+        let fd = fd.clone();
+        self.pool(move || buf.readv(&fd, Some(offset))).await?
+    }
+
+    /// Writes `buf` at `offset`; returns how many of its bytes were written,
+    /// possibly fewer than all. `durable`: they are on stable storage then, and
+    /// what is needed to find them again too.
+    ///
+    /// # Errors
+    /// Those of `pwritev2`.
+    pub async fn writev_at(
+        &self,
+        fd: &Arc<OwnedFd>,
+        buf: IoBuf,
+        offset: u64,
+        durable: bool,
+    ) -> io::Result<usize> {
+        if let Some(ring) = self.ring() {
+            return Ring::start(ring, Kind::Write(durable), fd, Memory::Buf(buf), offset).await.0;
+        }
+        let fd = fd.clone();
+        self.pool(move || buf.writev(&fd, Some(offset), durable)).await?
     }
 
     /// Makes what was written to the file, and the metadata needed to find it
@@ -135,14 +170,41 @@ impl Local {
     /// # Errors
     /// Those of `fdatasync`.
     pub async fn fdatasync(&self, fd: &Arc<OwnedFd>) -> io::Result<()> {
-        let files = &self.inner().files;
-        if let Some(ring) = files.ring(self) {
-            let operation = ring.borrow_mut().start(Kind::Fdatasync, fd, Vec::new(), 0);
-            return operation.await.0.map(drop);
+        if let Some(ring) = self.ring() {
+            return Ring::start(ring, Kind::Fdatasync, fd, Memory::None, 0).await.0.map(drop);
         }
         let fd = fd.clone();
-        files.pool().run(move || rustix::fs::fdatasync(&fd)).await?.map_err(io::Error::from)
+        self.pool(move || rustix::fs::fdatasync(&fd)).await?.map_err(io::Error::from)
     }
+
+    /// Punches a hole, zeroes or allocates `len` bytes from `offset` on, as
+    /// `how` says.
+    ///
+    /// # Errors
+    /// Those of `fallocate`; that the file system cannot do it among them.
+    pub async fn fallocate(
+        &self,
+        fd: &Arc<OwnedFd>,
+        how: FallocateFlags,
+        offset: u64,
+        len: u64,
+    ) -> io::Result<()> {
+        if let Some(ring) = self.ring() {
+            let kind = Kind::Fallocate(how, len);
+            return Ring::start(ring, kind, fd, Memory::None, offset).await.0.map(drop);
+        }
+        let fd = fd.clone();
+        let work = move || rustix::fs::fallocate(&fd, how, offset, len);
+        self.pool(work).await?.map_err(io::Error::from)
+    }
+
+    fn ring(&self) -> Option<&Rc<RefCell<Ring>>> {
+        self.inner().files.ring(self)
+    }
+}
+
+fn bytes((result, memory): Done) -> (io::Result<usize>, Vec<u8>) {
+    (result, memory.into_bytes())
 }
 
 fn lost(error: io::Error) -> (io::Result<usize>, Vec<u8>) {

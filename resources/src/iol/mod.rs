@@ -11,6 +11,7 @@
 //! | readiness of file descriptors ([`Watch`]) | `reactor.rs` |
 //! | [`Local::sleep_until`] | `timer.rs` |
 //! | reads and writes of files, by ring or by pool | `file.rs`, `uring.rs`, `pool.rs` |
+//! | [`IoBuf`]: guest RAM or memory of our own, for reads and writes | `buf.rs` |
 //! | [`Notify`], [`race`], one-shot results | `sync.rs` |
 //!
 //! Thread: the one that runs the loop; `Handle`, `Waker` and `Notify` work
@@ -20,6 +21,7 @@
 //! the loop handles a bounded number of events before it looks at everything
 //! else again.
 
+mod buf;
 mod file;
 mod pool;
 mod reactor;
@@ -39,7 +41,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-pub use file::FileIo;
+pub use buf::{IoBuf, NotRam};
+pub use file::{FallocateFlags, FileIo};
 pub use reactor::{Direction, Watch};
 pub use sync::{Either, Notified, Notify, race};
 pub use task::Task;

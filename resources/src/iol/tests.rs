@@ -419,6 +419,55 @@ fn file_io(choice: FileIo) {
     });
 }
 
+/// The same over buffers of several pieces, more of them at once than the ring takes.
+fn buffers(file_io: FileIo) {
+    let mut the_loop = Loop::with_file_io("test", file_io).unwrap();
+    let local = the_loop.local().clone();
+    the_loop.run(async move {
+        let fd = Arc::new(OwnedFd::from(TempFile::new().unwrap().into_file()));
+        let writes: Vec<_> = (0..600u64)
+            .map(|i| {
+                let (local, fd) = (local.clone(), fd.clone());
+                local.clone().spawn(async move {
+                    let byte = [i as u8];
+                    let buf = IoBuf::concat(&[IoBuf::copy_of(&byte), IoBuf::copy_of(b"-")]);
+                    assert_eq!(local.writev_at(&fd, buf, i * 2, i == 7).await.unwrap(), 2);
+                })
+            })
+            .collect();
+        for write in writes {
+            write.await;
+        }
+        let buf = IoBuf::concat(&[IoBuf::zeroed(600), IoBuf::zeroed(1000)]);
+        assert_eq!(local.readv_at(&fd, buf.clone(), 0).await.unwrap(), 1200);
+        let read = buf.to_vec();
+        assert!((0..600).all(|i| read[2 * i..2 * i + 2] == [i as u8, b'-']));
+        assert_eq!(local.readv_at(&fd, IoBuf::empty(), 0).await.unwrap(), 0);
+
+        let page = IoBuf::zeroed(4096);
+        let none = FallocateFlags::empty();
+        local.fallocate(&fd, none, 0, 1 << 20).await.unwrap();
+        page.fill(1);
+        local.writev_at(&fd, page.clone(), 4096, false).await.unwrap();
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        local.fallocate(&fd, punch, 4096, 4096).await.unwrap();
+        assert_eq!(local.readv_at(&fd, page.clone(), 4096).await.unwrap(), 4096);
+        assert!(page.is_zero());
+        local.fallocate(&fd, none, 0, 0).await.unwrap_err();
+        local.readv_at(&fd, page, u64::MAX).await.unwrap_err();
+    });
+}
+
+#[test]
+fn buffers_by_the_ring_where_there_is_one() {
+    buffers(FileIo::Auto);
+}
+
+#[test]
+fn buffers_by_the_pool() {
+    buffers(FileIo::Pool);
+}
+
 #[test]
 fn file_io_by_the_ring_where_there_is_one() {
     file_io(FileIo::Auto);
