@@ -25,6 +25,8 @@ pub enum Request {
     Panicked,
     /// The guest set its real-time clock: the new offset from the reference clock in seconds.
     RtcChange(i64),
+    /// The guest changed what a network card receives.
+    RxFilterChanged,
 }
 
 /// Why a suspended guest woke up; recorded in the ACPI PM1 status register.

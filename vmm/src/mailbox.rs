@@ -43,6 +43,8 @@ pub struct Mail {
     pub panicked: bool,
     /// The guest set its clock.
     pub rtc_change: Option<i64>,
+    /// The guest changed what a network card receives.
+    pub rx_filter_changed: bool,
     /// A dump that was written beside the main thread has ended.
     pub dump_ended: bool,
 }
@@ -153,6 +155,7 @@ impl Post for Mailbox {
             Request::Exit(status) => mail.exit = Some(status),
             Request::Panicked => mail.panicked = true,
             Request::RtcChange(offset) => mail.rtc_change = Some(offset),
+            Request::RxFilterChanged => mail.rx_filter_changed = true,
         });
     }
 }

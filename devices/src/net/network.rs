@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::backend::{Backend, Setup};
 use super::mac::Mac;
 use super::port::{Cable, Link};
+use crate::virtio::net::filter::Filter;
 
 /// Why a NIC is not plugged in, or a netdev not to be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -116,6 +117,15 @@ impl Netdev {
 pub trait Nic: Send + Sync {
     /// The guest is to see another state of the link.
     fn link_changed(&self, up: bool);
+    /// What its guest wants to receive, if it has a filter; whoever asks is told of the next
+    /// change.
+    fn rx_filter(&self) -> Option<Filter> {
+        None
+    }
+    /// The NIC's place in the tree of objects, if its filter has changed and nobody was told yet.
+    fn take_filter_change(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A NIC on the network, seen from outside.

@@ -22,6 +22,7 @@ use resources::props::Value;
 use resources::ram::GuestMemory;
 use resources::state::{Blob, StateError};
 
+pub mod net;
 pub mod port;
 pub mod queue;
 #[cfg(test)]
