@@ -6,6 +6,8 @@
 //! | taking requests from a ring and giving them back | `queue/` |
 //! | a queue on its way to an I/O loop: kick, interrupt | `port.rs` |
 //! | a task that serves queues on an I/O loop | `worker.rs` |
+//! | status, features, queue registers, interrupts | `transport.rs` |
+//! | virtio over PCI | `pci.rs` |
 //!
 //! A queue has one owner at a time. While the device runs, that is a task on an I/O loop, which
 //! never locks the device; while it is stopped, the transport keeps the queue's position. Section
@@ -23,11 +25,13 @@ use resources::ram::GuestMemory;
 use resources::state::{Blob, StateError};
 
 pub mod net;
+pub mod pci;
 pub mod port;
 pub mod queue;
 #[cfg(test)]
 #[expect(dead_code, reason = "the devices to be tested come one after the other")]
 pub(crate) mod testing;
+pub mod transport;
 pub mod worker;
 
 pub use port::{ConfigIrq, Interrupts, Port, QueueIrq};
