@@ -31,6 +31,7 @@ use crate::isa::reset_control::ResetControl;
 use crate::isa::rtc::Rtc;
 use crate::isa::serial::Serial;
 use crate::net::{Netdev, Network};
+use crate::virtio::net::VirtioNet;
 use crate::pci;
 
 /// Every class.
@@ -45,6 +46,7 @@ pub static CLASSES: &[Class<Ctx>] = &[
     Pm::CLASS,
     PostCode::CLASS,
     ResetControl::CLASS,
+    VirtioNet::CLASS,
 ];
 
 /// What a device is given of the machine.
@@ -164,13 +166,18 @@ pub enum Unplug {
 impl Ctx {
     /// The stable path of a new device: of its id, or of its number.
     pub fn path(&mut self, props: &Props) -> String {
+        let path = self.next_path(props);
+        if props.id().is_none() {
+            self.anonymous = self.anonymous.saturating_add(1);
+        }
+        path
+    }
+
+    /// What [`path`](Self::path) will say.
+    pub fn next_path(&self, props: &Props) -> String {
         match props.id() {
             Some(id) => format!("/machine/peripheral/{id}"),
-            None => {
-                let number = self.anonymous;
-                self.anonymous = number.saturating_add(1);
-                format!("/machine/peripheral-anon/device[{number}]")
-            }
+            None => format!("/machine/peripheral-anon/device[{}]", self.anonymous),
         }
     }
 

@@ -37,14 +37,14 @@ mod tests;
 
 use std::sync::Arc;
 
-use resources::class::CreateError;
+use resources::class::{Class, CreateError};
 use resources::iol::Handle;
 use resources::props::{Props, Value};
 use resources::state::{Blob, StateError, invalid};
 
 use crate::class::Ctx;
 use crate::net::{Cable, MAX_FRAME, Mac, NicSpec};
-use crate::virtio::{Activation, Port, Running, Spec, VirtioDevice};
+use crate::virtio::{self, Activation, Port, Running, Spec, VirtioDevice};
 use card::{ANNOUNCEMENTS, Card, State};
 use features::Features;
 use header::HEADER_LEN;
@@ -86,6 +86,21 @@ pub struct VirtioNet {
 }
 
 impl VirtioNet {
+    /// `-device virtio-net-pci`.
+    pub const CLASS: Class<Ctx> = Class {
+        name: "virtio-net-pci",
+        aliases: &["virtio-net"],
+        bus: "PCI",
+        description: "Network card",
+        props: PROPS,
+        base: virtio::pci::PROPS,
+        create: Some(|props, ctx| {
+            let path = ctx.next_path(props);
+            let device = VirtioNet::new(props, ctx, path)?;
+            virtio::pci::plug(ctx, props, Box::new(device))
+        }),
+    };
+
     /// Plugs a card in, as its properties say. `path`: its place in the tree of objects.
     ///
     /// # Errors
