@@ -20,19 +20,22 @@ use resources::ram::GuestMemory;
 use resources::request::Requests;
 use resources::space::{Mapping, Space};
 
+use crate::acpi::cpu::CpuHotplug;
 use crate::acpi::pm::Pm;
 use crate::chardev::{CharError, Chardev};
 use crate::entropy::Entropy;
 use crate::isa::Bridge;
 use crate::isa::debug::{DebugCon, DebugExit, PostCode};
 use crate::isa::i8042::I8042;
+use crate::isa::ib700::Ib700;
 use crate::isa::port92::Port92;
+use crate::isa::pvpanic::PvPanic;
 use crate::isa::reset_control::ResetControl;
 use crate::isa::rtc::Rtc;
 use crate::isa::serial::Serial;
 use crate::net::{Netdev, Network};
-use crate::virtio::net::VirtioNet;
 use crate::pci;
+use crate::virtio::net::VirtioNet;
 
 /// Every class.
 pub static CLASSES: &[Class<Ctx>] = &[
@@ -44,9 +47,12 @@ pub static CLASSES: &[Class<Ctx>] = &[
     Rtc::CLASS,
     Port92::CLASS,
     Pm::CLASS,
+    CpuHotplug::CLASS,
     PostCode::CLASS,
     ResetControl::CLASS,
     VirtioNet::CLASS,
+    Ib700::CLASS,
+    PvPanic::CLASS,
 ];
 
 /// What a device is given of the machine.
@@ -69,10 +75,22 @@ pub struct Ctx {
     pub seat: Seat,
     /// The buses that the new device brings: the board takes them with it.
     pub new_buses: Vec<NewBus>,
+    /// What the ACPI tables are to say of the new device.
+    pub aml: Described,
     /// How many serial ports there are.
     pub serials: u32,
     /// How many devices without an id were made.
     pub anonymous: u32,
+}
+
+/// What the ACPI tables say of a device. They are read when the guest starts: a device that comes
+/// later is made known by the bus that it comes to.
+#[derive(Clone, Debug, Default)]
+pub struct Described {
+    /// AML for scope `\_SB`.
+    pub devices: Vec<u8>,
+    /// AML for scope `\_GPE`.
+    pub events: Vec<u8>,
 }
 
 /// What devices stand on: the host side of the machine.
@@ -291,6 +309,7 @@ mod tests {
                 },
                 seat: Seat::None,
                 new_buses: Vec::new(),
+                aml: Described::default(),
                 serials: 0,
                 anonymous: 0,
             };

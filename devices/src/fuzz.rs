@@ -13,11 +13,15 @@ use resources::irq::Irq;
 use resources::request::{Nobody, Requests};
 use resources::state::Blob;
 
+use crate::acpi::cpu::{self, CpuHotplug};
 use crate::acpi::gpe::Gpe;
 use crate::acpi::pm::Pm;
+use crate::acpi::tables::Processor;
 use crate::isa::debug::{DebugCon, DebugExit, PostCode};
 use crate::isa::i8042::I8042;
+use crate::isa::ib700::Ib700;
 use crate::isa::port92::Port92;
+use crate::isa::pvpanic::PvPanic;
 use crate::isa::reset_control::ResetControl;
 use crate::isa::rtc::{self, Rtc};
 use crate::isa::serial::{self, Serial};
@@ -47,6 +51,13 @@ pub const SPECIMENS: &[(&str, Make)] = &[
         let sci = (Irq::None, Gpe::new(Irq::None));
         (Pm::new("pm", sci, clock, requests, true), &[(0, 16), (1, 2), (2, 4)])
     }),
+    ("cpu-hotplug", |_, _| {
+        let processors = (0..7).map(|n| Processor { apic_id: n * 3, present: n < 2 });
+        let cpus = CpuHotplug::new("cpus", &processors.collect::<Vec<_>>());
+        cpus.lock().add(4);
+        cpus.lock().add(5);
+        (cpus, &[(0, cpu::SIZE)])
+    }),
     ("rtc", |clock, requests| {
         // Not the host's clock: what happens must depend on the input alone.
         let config = rtc::Config {
@@ -59,6 +70,8 @@ pub const SPECIMENS: &[(&str, Make)] = &[
         (Rtc::new("rtc", Irq::None, clock, requests, &config), &[(0, rtc::SIZE)])
     }),
     ("bridge", |_, _| (Bridge::new("bridge"), &[])),
+    ("ib700", |clock, requests| (Ib700::new("ib700", clock, requests), &[(0, 1), (1, 1)])),
+    ("pvpanic", |_, requests| (PvPanic::new("pvpanic", requests, 3), &[(0, 1)])),
     ("port92", |_, requests| (Port92::new("port92", requests), &[(0, 1)])),
     ("reset-control", |_, requests| (ResetControl::new("reset-control", requests), &[(0, 1)])),
     ("post-code", |_, _| (PostCode::new("post-code"), &[(0, 1)])),

@@ -1555,18 +1555,28 @@ pub enum GuestPanicAction {
     /// The vCPUs are stopped.
     #[serde(rename = "pause")]
     Pause,
+    /// The machine goes off.
+    #[serde(rename = "poweroff")]
+    Poweroff,
+    /// Nothing: the guest goes on.
+    #[serde(rename = "run")]
+    Run,
 }
 
 impl GuestPanicAction {
     /// Every value, in order.
     pub const ALL: &'static [Self] = &[
         Self::Pause,
+        Self::Poweroff,
+        Self::Run,
     ];
 
     /// The value on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pause => "pause",
+            Self::Poweroff => "poweroff",
+            Self::Run => "run",
         }
     }
 }
@@ -1592,6 +1602,9 @@ pub enum WatchdogAction {
     /// Nothing but the event.
     #[serde(rename = "none")]
     None,
+    /// Every vCPU gets an NMI.
+    #[serde(rename = "inject-nmi")]
+    InjectNmi,
 }
 
 impl WatchdogAction {
@@ -1603,6 +1616,7 @@ impl WatchdogAction {
         Self::Pause,
         Self::Debug,
         Self::None,
+        Self::InjectNmi,
     ];
 
     /// The value on the wire.
@@ -1613,6 +1627,98 @@ impl WatchdogAction {
             Self::Poweroff => "poweroff",
             Self::Pause => "pause",
             Self::Debug => "debug",
+            Self::None => "none",
+            Self::InjectNmi => "inject-nmi",
+        }
+    }
+}
+
+/// What is done when the machine is to be reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RebootAction {
+    /// It is reset.
+    #[serde(rename = "reset")]
+    Reset,
+    /// It goes off.
+    #[serde(rename = "shutdown")]
+    Shutdown,
+}
+
+impl RebootAction {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Reset,
+        Self::Shutdown,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// What is done when the machine goes off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ShutdownAction {
+    /// The process ends.
+    #[serde(rename = "poweroff")]
+    Poweroff,
+    /// The vCPUs are stopped.
+    #[serde(rename = "pause")]
+    Pause,
+}
+
+impl ShutdownAction {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Poweroff,
+        Self::Pause,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Poweroff => "poweroff",
+            Self::Pause => "pause",
+        }
+    }
+}
+
+/// What is done when the guest reports that it cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PanicAction {
+    /// The vCPUs are stopped.
+    #[serde(rename = "pause")]
+    Pause,
+    /// The machine goes off.
+    #[serde(rename = "shutdown")]
+    Shutdown,
+    /// The process ends with status 1.
+    #[serde(rename = "exit-failure")]
+    ExitFailure,
+    /// Nothing but the event.
+    #[serde(rename = "none")]
+    None,
+}
+
+impl PanicAction {
+    /// Every value, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::Pause,
+        Self::Shutdown,
+        Self::ExitFailure,
+        Self::None,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Shutdown => "shutdown",
+            Self::ExitFailure => "exit-failure",
             Self::None => "none",
         }
     }
@@ -5751,6 +5857,51 @@ impl Command for QueryIothreads {
     type Ret = Vec<IoThreadInfo>;
 }
 
+/// `watchdog-set-action`: Says what is done from now on when a watchdog runs out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WatchdogSetAction {
+    /// What is to be done.
+    pub action: WatchdogAction,
+}
+
+impl Command for WatchdogSetAction {
+    const NAME: &'static str = "watchdog-set-action";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "action", kind: Kind::Str, optional: false },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
+/// `set-action`: Says what is done from now on in these cases; those left out stay as they are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetAction {
+    /// When the machine is to be reset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reboot: Option<RebootAction>,
+    /// When the machine goes off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shutdown: Option<ShutdownAction>,
+    /// When the guest reports that it cannot go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub panic: Option<PanicAction>,
+    /// When a watchdog runs out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<WatchdogAction>,
+}
+
+impl Command for SetAction {
+    const NAME: &'static str = "set-action";
+    const ARGS: &'static [Arg] = &[
+        Arg { name: "reboot", kind: Kind::Str, optional: true },
+        Arg { name: "shutdown", kind: Kind::Str, optional: true },
+        Arg { name: "panic", kind: Kind::Str, optional: true },
+        Arg { name: "watchdog", kind: Kind::Str, optional: true },
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
 /// Carries out every command of the schema that is not pending.
 pub trait Commands:
     Handle<Quit> +
@@ -5762,6 +5913,7 @@ pub trait Commands:
     Handle<DeviceAdd> +
     Handle<DeviceDel> +
     Handle<Cpu> +
+    Handle<CpuAdd> +
     Handle<Memsave> +
     Handle<Pmemsave> +
     Handle<InjectNmi> +
@@ -5812,7 +5964,9 @@ pub trait Commands:
     Handle<ObjectAdd> +
     Handle<ObjectDel> +
     Handle<QueryMemdev> +
-    Handle<QueryIothreads>
+    Handle<QueryIothreads> +
+    Handle<WatchdogSetAction> +
+    Handle<SetAction>
 {
 }
 
@@ -5827,6 +5981,7 @@ impl<T> Commands for T where
     Handle<DeviceAdd> +
     Handle<DeviceDel> +
     Handle<Cpu> +
+    Handle<CpuAdd> +
     Handle<Memsave> +
     Handle<Pmemsave> +
     Handle<InjectNmi> +
@@ -5877,7 +6032,9 @@ impl<T> Commands for T where
     Handle<ObjectAdd> +
     Handle<ObjectDel> +
     Handle<QueryMemdev> +
-    Handle<QueryIothreads>
+    Handle<QueryIothreads> +
+    Handle<WatchdogSetAction> +
+    Handle<SetAction>
 {
 }
 
@@ -5900,6 +6057,7 @@ pub fn dispatch<V: Commands>(
         "device_add" => call::<DeviceAdd, _>(vm, args),
         "device_del" => call::<DeviceDel, _>(vm, args),
         "cpu" => call::<Cpu, _>(vm, args),
+        "cpu-add" => call::<CpuAdd, _>(vm, args),
         "memsave" => call::<Memsave, _>(vm, args),
         "pmemsave" => call::<Pmemsave, _>(vm, args),
         "inject-nmi" => call::<InjectNmi, _>(vm, args),
@@ -5954,6 +6112,8 @@ pub fn dispatch<V: Commands>(
         "object-del" => call::<ObjectDel, _>(vm, args),
         "query-memdev" => call::<QueryMemdev, _>(vm, args),
         "query-iothreads" => call::<QueryIothreads, _>(vm, args),
+        "watchdog-set-action" => call::<WatchdogSetAction, _>(vm, args),
+        "set-action" => call::<SetAction, _>(vm, args),
         _ => Err(QmpError::command_not_found(name)),
     }
 }
@@ -5969,6 +6129,7 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "device_add", args: DeviceAdd::ARGS },
     CommandSpec { name: "device_del", args: DeviceDel::ARGS },
     CommandSpec { name: "cpu", args: Cpu::ARGS },
+    CommandSpec { name: "cpu-add", args: CpuAdd::ARGS },
     CommandSpec { name: "memsave", args: Memsave::ARGS },
     CommandSpec { name: "pmemsave", args: Pmemsave::ARGS },
     CommandSpec { name: "inject-nmi", args: InjectNmi::ARGS },
@@ -6024,6 +6185,8 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "object-del", args: ObjectDel::ARGS },
     CommandSpec { name: "query-memdev", args: QueryMemdev::ARGS },
     CommandSpec { name: "query-iothreads", args: QueryIothreads::ARGS },
+    CommandSpec { name: "watchdog-set-action", args: WatchdogSetAction::ARGS },
+    CommandSpec { name: "set-action", args: SetAction::ARGS },
 ];
 
 /// Commands that have types and no handler: clients are told they do not exist.
@@ -6032,7 +6195,6 @@ pub static PENDING: &[&str] = &[
     "change",
     "screendump",
     "send-key",
-    "cpu-add",
     "migrate",
     "migrate_cancel",
     "migrate-set-cache-size",
@@ -6405,6 +6567,12 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
+    /// The guest reported that it cannot go on, and has started another kernel to deal with that.
+    #[serde(rename = "GUEST_CRASHLOADED")]
+    GuestCrashloaded {
+        /// What is done about it.
+        action: GuestPanicAction,
+    },
 }
 
 impl Event {
@@ -6440,6 +6608,7 @@ impl Event {
             Self::GuestPanicked { .. } => "GUEST_PANICKED",
             Self::BlockImageCorrupted { .. } => "BLOCK_IMAGE_CORRUPTED",
             Self::DumpCompleted { .. } => "DUMP_COMPLETED",
+            Self::GuestCrashloaded { .. } => "GUEST_CRASHLOADED",
         }
     }
 
@@ -6485,6 +6654,7 @@ pub static EVENTS: &[&str] = &[
     "GUEST_PANICKED",
     "BLOCK_IMAGE_CORRUPTED",
     "DUMP_COMPLETED",
+    "GUEST_CRASHLOADED",
 ];
 
 /// Commands, events and types for clients that look before they ask.
@@ -6498,281 +6668,292 @@ pub(crate) static INTROSPECTION: &[Entity] = &[
     Entity { name: "device_add", kind: What::Command("0", "0") },
     Entity { name: "device_del", kind: What::Command("1", "0") },
     Entity { name: "cpu", kind: What::Command("2", "0") },
-    Entity { name: "memsave", kind: What::Command("3", "0") },
-    Entity { name: "pmemsave", kind: What::Command("4", "0") },
+    Entity { name: "cpu-add", kind: What::Command("3", "0") },
+    Entity { name: "memsave", kind: What::Command("4", "0") },
+    Entity { name: "pmemsave", kind: What::Command("5", "0") },
     Entity { name: "inject-nmi", kind: What::Command("0", "0") },
-    Entity { name: "ringbuf-write", kind: What::Command("5", "0") },
-    Entity { name: "ringbuf-read", kind: What::Command("6", "str") },
-    Entity { name: "xen-save-devices-state", kind: What::Command("7", "0") },
-    Entity { name: "xen-set-global-dirty-log", kind: What::Command("8", "0") },
-    Entity { name: "dump-guest-memory", kind: What::Command("9", "0") },
-    Entity { name: "getfd", kind: What::Command("10", "0") },
-    Entity { name: "closefd", kind: What::Command("11", "0") },
-    Entity { name: "add-fd", kind: What::Command("12", "13") },
-    Entity { name: "remove-fd", kind: What::Command("14", "0") },
-    Entity { name: "query-fdsets", kind: What::Command("0", "[15]") },
-    Entity { name: "add_client", kind: What::Command("16", "0") },
-    Entity { name: "qmp_capabilities", kind: What::Command("17", "0") },
-    Entity { name: "human-monitor-command", kind: What::Command("18", "str") },
-    Entity { name: "query-version", kind: What::Command("0", "19") },
-    Entity { name: "query-commands", kind: What::Command("0", "[20]") },
-    Entity { name: "query-events", kind: What::Command("0", "[21]") },
-    Entity { name: "query-chardev", kind: What::Command("0", "[22]") },
-    Entity { name: "query-cpus", kind: What::Command("0", "[23]") },
-    Entity { name: "query-kvm", kind: What::Command("0", "24") },
-    Entity { name: "query-status", kind: What::Command("0", "25") },
-    Entity { name: "query-mice", kind: What::Command("0", "[26]") },
-    Entity { name: "query-vnc", kind: What::Command("0", "27") },
-    Entity { name: "query-name", kind: What::Command("0", "28") },
-    Entity { name: "query-uuid", kind: What::Command("0", "29") },
-    Entity { name: "query-command-line-options", kind: What::Command("30", "[31]") },
-    Entity { name: "qom-list", kind: What::Command("32", "[33]") },
-    Entity { name: "qom-set", kind: What::Command("34", "0") },
-    Entity { name: "qom-get", kind: What::Command("35", "any") },
-    Entity { name: "qom-list-types", kind: What::Command("36", "[37]") },
-    Entity { name: "device-list-properties", kind: What::Command("38", "[39]") },
-    Entity { name: "query-machines", kind: What::Command("0", "[40]") },
-    Entity { name: "query-cpu-definitions", kind: What::Command("0", "[41]") },
-    Entity { name: "query-target", kind: What::Command("0", "42") },
-    Entity { name: "query-tpm", kind: What::Command("0", "[43]") },
-    Entity { name: "query-tpm-models", kind: What::Command("0", "[44]") },
-    Entity { name: "query-tpm-types", kind: What::Command("0", "[45]") },
-    Entity { name: "chardev-add", kind: What::Command("46", "47") },
-    Entity { name: "chardev-remove", kind: What::Command("48", "0") },
-    Entity { name: "chardev-change", kind: What::Command("49", "47") },
-    Entity { name: "chardev-send-break", kind: What::Command("50", "0") },
+    Entity { name: "ringbuf-write", kind: What::Command("6", "0") },
+    Entity { name: "ringbuf-read", kind: What::Command("7", "str") },
+    Entity { name: "xen-save-devices-state", kind: What::Command("8", "0") },
+    Entity { name: "xen-set-global-dirty-log", kind: What::Command("9", "0") },
+    Entity { name: "dump-guest-memory", kind: What::Command("10", "0") },
+    Entity { name: "getfd", kind: What::Command("11", "0") },
+    Entity { name: "closefd", kind: What::Command("12", "0") },
+    Entity { name: "add-fd", kind: What::Command("13", "14") },
+    Entity { name: "remove-fd", kind: What::Command("15", "0") },
+    Entity { name: "query-fdsets", kind: What::Command("0", "[16]") },
+    Entity { name: "add_client", kind: What::Command("17", "0") },
+    Entity { name: "qmp_capabilities", kind: What::Command("18", "0") },
+    Entity { name: "human-monitor-command", kind: What::Command("19", "str") },
+    Entity { name: "query-version", kind: What::Command("0", "20") },
+    Entity { name: "query-commands", kind: What::Command("0", "[21]") },
+    Entity { name: "query-events", kind: What::Command("0", "[22]") },
+    Entity { name: "query-chardev", kind: What::Command("0", "[23]") },
+    Entity { name: "query-cpus", kind: What::Command("0", "[24]") },
+    Entity { name: "query-kvm", kind: What::Command("0", "25") },
+    Entity { name: "query-status", kind: What::Command("0", "26") },
+    Entity { name: "query-mice", kind: What::Command("0", "[27]") },
+    Entity { name: "query-vnc", kind: What::Command("0", "28") },
+    Entity { name: "query-name", kind: What::Command("0", "29") },
+    Entity { name: "query-uuid", kind: What::Command("0", "30") },
+    Entity { name: "query-command-line-options", kind: What::Command("31", "[32]") },
+    Entity { name: "qom-list", kind: What::Command("33", "[34]") },
+    Entity { name: "qom-set", kind: What::Command("35", "0") },
+    Entity { name: "qom-get", kind: What::Command("36", "any") },
+    Entity { name: "qom-list-types", kind: What::Command("37", "[38]") },
+    Entity { name: "device-list-properties", kind: What::Command("39", "[40]") },
+    Entity { name: "query-machines", kind: What::Command("0", "[41]") },
+    Entity { name: "query-cpu-definitions", kind: What::Command("0", "[42]") },
+    Entity { name: "query-target", kind: What::Command("0", "43") },
+    Entity { name: "query-tpm", kind: What::Command("0", "[44]") },
+    Entity { name: "query-tpm-models", kind: What::Command("0", "[45]") },
+    Entity { name: "query-tpm-types", kind: What::Command("0", "[46]") },
+    Entity { name: "chardev-add", kind: What::Command("47", "48") },
+    Entity { name: "chardev-remove", kind: What::Command("49", "0") },
+    Entity { name: "chardev-change", kind: What::Command("50", "48") },
+    Entity { name: "chardev-send-break", kind: What::Command("51", "0") },
     Entity { name: "x-pulse-save-restore", kind: What::Command("0", "0") },
-    Entity { name: "query-qmp-schema", kind: What::Command("0", "[51]") },
-    Entity { name: "query-cpus-fast", kind: What::Command("0", "[52]") },
-    Entity { name: "query-current-machine", kind: What::Command("0", "53") },
-    Entity { name: "query-dump-guest-memory-capability", kind: What::Command("0", "54") },
-    Entity { name: "query-dump", kind: What::Command("0", "55") },
-    Entity { name: "query-memory-size-summary", kind: What::Command("0", "56") },
-    Entity { name: "qom-list-properties", kind: What::Command("57", "[33]") },
-    Entity { name: "object-add", kind: What::Command("58", "0") },
-    Entity { name: "object-del", kind: What::Command("59", "0") },
-    Entity { name: "query-memdev", kind: What::Command("0", "[60]") },
-    Entity { name: "query-iothreads", kind: What::Command("0", "[61]") },
-    Entity { name: "SHUTDOWN", kind: What::Event("62") },
-    Entity { name: "RESET", kind: What::Event("63") },
+    Entity { name: "query-qmp-schema", kind: What::Command("0", "[52]") },
+    Entity { name: "query-cpus-fast", kind: What::Command("0", "[53]") },
+    Entity { name: "query-current-machine", kind: What::Command("0", "54") },
+    Entity { name: "query-dump-guest-memory-capability", kind: What::Command("0", "55") },
+    Entity { name: "query-dump", kind: What::Command("0", "56") },
+    Entity { name: "query-memory-size-summary", kind: What::Command("0", "57") },
+    Entity { name: "qom-list-properties", kind: What::Command("58", "[34]") },
+    Entity { name: "object-add", kind: What::Command("59", "0") },
+    Entity { name: "object-del", kind: What::Command("60", "0") },
+    Entity { name: "query-memdev", kind: What::Command("0", "[61]") },
+    Entity { name: "query-iothreads", kind: What::Command("0", "[62]") },
+    Entity { name: "watchdog-set-action", kind: What::Command("63", "0") },
+    Entity { name: "set-action", kind: What::Command("64", "0") },
+    Entity { name: "SHUTDOWN", kind: What::Event("65") },
+    Entity { name: "RESET", kind: What::Event("66") },
     Entity { name: "POWERDOWN", kind: What::Event("0") },
     Entity { name: "STOP", kind: What::Event("0") },
     Entity { name: "RESUME", kind: What::Event("0") },
-    Entity { name: "VNC_CONNECTED", kind: What::Event("64") },
-    Entity { name: "VNC_INITIALIZED", kind: What::Event("65") },
-    Entity { name: "VNC_DISCONNECTED", kind: What::Event("66") },
-    Entity { name: "BLOCK_IO_ERROR", kind: What::Event("67") },
-    Entity { name: "RTC_CHANGE", kind: What::Event("68") },
-    Entity { name: "WATCHDOG", kind: What::Event("69") },
-    Entity { name: "SPICE_CONNECTED", kind: What::Event("70") },
-    Entity { name: "SPICE_INITIALIZED", kind: What::Event("71") },
-    Entity { name: "SPICE_DISCONNECTED", kind: What::Event("72") },
-    Entity { name: "BLOCK_JOB_COMPLETED", kind: What::Event("73") },
-    Entity { name: "BLOCK_JOB_CANCELLED", kind: What::Event("74") },
-    Entity { name: "BLOCK_JOB_ERROR", kind: What::Event("75") },
-    Entity { name: "BLOCK_JOB_READY", kind: What::Event("76") },
-    Entity { name: "DEVICE_DELETED", kind: What::Event("77") },
-    Entity { name: "DEVICE_TRAY_MOVED", kind: What::Event("78") },
-    Entity { name: "NIC_RX_FILTER_CHANGED", kind: What::Event("79") },
+    Entity { name: "VNC_CONNECTED", kind: What::Event("67") },
+    Entity { name: "VNC_INITIALIZED", kind: What::Event("68") },
+    Entity { name: "VNC_DISCONNECTED", kind: What::Event("69") },
+    Entity { name: "BLOCK_IO_ERROR", kind: What::Event("70") },
+    Entity { name: "RTC_CHANGE", kind: What::Event("71") },
+    Entity { name: "WATCHDOG", kind: What::Event("72") },
+    Entity { name: "SPICE_CONNECTED", kind: What::Event("73") },
+    Entity { name: "SPICE_INITIALIZED", kind: What::Event("74") },
+    Entity { name: "SPICE_DISCONNECTED", kind: What::Event("75") },
+    Entity { name: "BLOCK_JOB_COMPLETED", kind: What::Event("76") },
+    Entity { name: "BLOCK_JOB_CANCELLED", kind: What::Event("77") },
+    Entity { name: "BLOCK_JOB_ERROR", kind: What::Event("78") },
+    Entity { name: "BLOCK_JOB_READY", kind: What::Event("79") },
+    Entity { name: "DEVICE_DELETED", kind: What::Event("80") },
+    Entity { name: "DEVICE_TRAY_MOVED", kind: What::Event("81") },
+    Entity { name: "NIC_RX_FILTER_CHANGED", kind: What::Event("82") },
     Entity { name: "SUSPEND", kind: What::Event("0") },
     Entity { name: "SUSPEND_DISK", kind: What::Event("0") },
     Entity { name: "WAKEUP", kind: What::Event("0") },
-    Entity { name: "BALLOON_CHANGE", kind: What::Event("80") },
+    Entity { name: "BALLOON_CHANGE", kind: What::Event("83") },
     Entity { name: "SPICE_MIGRATE_COMPLETED", kind: What::Event("0") },
-    Entity { name: "GUEST_PANICKED", kind: What::Event("81") },
-    Entity { name: "BLOCK_IMAGE_CORRUPTED", kind: What::Event("82") },
-    Entity { name: "DUMP_COMPLETED", kind: What::Event("83") },
+    Entity { name: "GUEST_PANICKED", kind: What::Event("84") },
+    Entity { name: "BLOCK_IMAGE_CORRUPTED", kind: What::Event("85") },
+    Entity { name: "DUMP_COMPLETED", kind: What::Event("86") },
+    Entity { name: "GUEST_CRASHLOADED", kind: What::Event("87") },
     Entity { name: "0", kind: What::Object { members: &[], tag: None, cases: &[] } },
     Entity { name: "1", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
     Entity { name: "2", kind: What::Object { members: &[("index", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "3", kind: What::Object { members: &[("cpu", "int", true), ("filename", "str", false), ("size", "int", false), ("val", "int", false), ("cpu-index", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "4", kind: What::Object { members: &[("filename", "str", false), ("size", "int", false), ("val", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "5", kind: What::Object { members: &[("device", "str", false), ("format", "84", true), ("data", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "6", kind: What::Object { members: &[("device", "str", false), ("size", "int", false), ("format", "84", true)], tag: None, cases: &[] } },
+    Entity { name: "3", kind: What::Object { members: &[("id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "4", kind: What::Object { members: &[("cpu", "int", true), ("filename", "str", false), ("size", "int", false), ("val", "int", false), ("cpu-index", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "5", kind: What::Object { members: &[("filename", "str", false), ("size", "int", false), ("val", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "6", kind: What::Object { members: &[("device", "str", false), ("format", "88", true), ("data", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "7", kind: What::Object { members: &[("device", "str", false), ("size", "int", false), ("format", "88", true)], tag: None, cases: &[] } },
     Entity { name: "str", kind: What::Builtin(crate::JSONType::String) },
-    Entity { name: "7", kind: What::Object { members: &[("filename", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "8", kind: What::Object { members: &[("enable", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "9", kind: What::Object { members: &[("length", "int", true), ("end", "int", true), ("begin", "int", true), ("protocol", "str", false), ("paging", "bool", false), ("detach", "bool", true), ("format", "85", true)], tag: None, cases: &[] } },
-    Entity { name: "10", kind: What::Object { members: &[("fdname", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "8", kind: What::Object { members: &[("filename", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "9", kind: What::Object { members: &[("enable", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "10", kind: What::Object { members: &[("length", "int", true), ("end", "int", true), ("begin", "int", true), ("protocol", "str", false), ("paging", "bool", false), ("detach", "bool", true), ("format", "89", true)], tag: None, cases: &[] } },
     Entity { name: "11", kind: What::Object { members: &[("fdname", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "12", kind: What::Object { members: &[("fdset-id", "int", true), ("opaque", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "13", kind: What::Object { members: &[("fd", "int", false), ("fdset-id", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "14", kind: What::Object { members: &[("fd", "int", true), ("fdset-id", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "15", kind: What::Object { members: &[("fds", "[86]", false), ("fdset-id", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "[15]", kind: What::Array("15") },
-    Entity { name: "16", kind: What::Object { members: &[("protocol", "str", false), ("skipauth", "bool", true), ("tls", "bool", true), ("fdname", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "17", kind: What::Object { members: &[("enable", "[str]", true)], tag: None, cases: &[] } },
-    Entity { name: "18", kind: What::Object { members: &[("command-line", "str", false), ("cpu-index", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "19", kind: What::Object { members: &[("qemu", "87", false), ("package", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "20", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[20]", kind: What::Array("20") },
+    Entity { name: "12", kind: What::Object { members: &[("fdname", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "13", kind: What::Object { members: &[("fdset-id", "int", true), ("opaque", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "14", kind: What::Object { members: &[("fd", "int", false), ("fdset-id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "15", kind: What::Object { members: &[("fd", "int", true), ("fdset-id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "16", kind: What::Object { members: &[("fds", "[90]", false), ("fdset-id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "[16]", kind: What::Array("16") },
+    Entity { name: "17", kind: What::Object { members: &[("protocol", "str", false), ("skipauth", "bool", true), ("tls", "bool", true), ("fdname", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "18", kind: What::Object { members: &[("enable", "[str]", true)], tag: None, cases: &[] } },
+    Entity { name: "19", kind: What::Object { members: &[("command-line", "str", false), ("cpu-index", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "20", kind: What::Object { members: &[("qemu", "91", false), ("package", "str", false)], tag: None, cases: &[] } },
     Entity { name: "21", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
     Entity { name: "[21]", kind: What::Array("21") },
-    Entity { name: "22", kind: What::Object { members: &[("filename", "str", false), ("label", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "22", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
     Entity { name: "[22]", kind: What::Array("22") },
-    Entity { name: "23", kind: What::Object { members: &[("current", "bool", false), ("CPU", "int", false), ("pc", "int", true), ("halted", "bool", false), ("thread_id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "23", kind: What::Object { members: &[("filename", "str", false), ("label", "str", false)], tag: None, cases: &[] } },
     Entity { name: "[23]", kind: What::Array("23") },
-    Entity { name: "24", kind: What::Object { members: &[("enabled", "bool", false), ("present", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "25", kind: What::Object { members: &[("status", "88", false), ("singlestep", "bool", false), ("running", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "26", kind: What::Object { members: &[("index", "int", false), ("name", "str", false), ("current", "bool", false), ("absolute", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "[26]", kind: What::Array("26") },
-    Entity { name: "27", kind: What::Object { members: &[("enabled", "bool", false), ("auth", "str", true), ("family", "str", true), ("clients", "[89]", true), ("service", "str", true), ("host", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "28", kind: What::Object { members: &[("name", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "29", kind: What::Object { members: &[("UUID", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "30", kind: What::Object { members: &[("option", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "31", kind: What::Object { members: &[("parameters", "[90]", false), ("option", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[31]", kind: What::Array("31") },
-    Entity { name: "32", kind: What::Object { members: &[("path", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "33", kind: What::Object { members: &[("name", "str", false), ("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[33]", kind: What::Array("33") },
-    Entity { name: "34", kind: What::Object { members: &[("path", "str", false), ("property", "str", false), ("value", "any", false)], tag: None, cases: &[] } },
-    Entity { name: "35", kind: What::Object { members: &[("path", "str", false), ("property", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "24", kind: What::Object { members: &[("current", "bool", false), ("CPU", "int", false), ("pc", "int", true), ("halted", "bool", false), ("thread_id", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "[24]", kind: What::Array("24") },
+    Entity { name: "25", kind: What::Object { members: &[("enabled", "bool", false), ("present", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "26", kind: What::Object { members: &[("status", "92", false), ("singlestep", "bool", false), ("running", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "27", kind: What::Object { members: &[("index", "int", false), ("name", "str", false), ("current", "bool", false), ("absolute", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "[27]", kind: What::Array("27") },
+    Entity { name: "28", kind: What::Object { members: &[("enabled", "bool", false), ("auth", "str", true), ("family", "str", true), ("clients", "[93]", true), ("service", "str", true), ("host", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "29", kind: What::Object { members: &[("name", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "30", kind: What::Object { members: &[("UUID", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "31", kind: What::Object { members: &[("option", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "32", kind: What::Object { members: &[("parameters", "[94]", false), ("option", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[32]", kind: What::Array("32") },
+    Entity { name: "33", kind: What::Object { members: &[("path", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "34", kind: What::Object { members: &[("name", "str", false), ("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[34]", kind: What::Array("34") },
+    Entity { name: "35", kind: What::Object { members: &[("path", "str", false), ("property", "str", false), ("value", "any", false)], tag: None, cases: &[] } },
+    Entity { name: "36", kind: What::Object { members: &[("path", "str", false), ("property", "str", false)], tag: None, cases: &[] } },
     Entity { name: "any", kind: What::Builtin(crate::JSONType::Value) },
-    Entity { name: "36", kind: What::Object { members: &[("abstract", "bool", true), ("implements", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "37", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[37]", kind: What::Array("37") },
-    Entity { name: "38", kind: What::Object { members: &[("typename", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "39", kind: What::Object { members: &[("name", "str", false), ("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[39]", kind: What::Array("39") },
-    Entity { name: "40", kind: What::Object { members: &[("name", "str", false), ("is-default", "bool", true), ("cpu-max", "int", false), ("alias", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "37", kind: What::Object { members: &[("abstract", "bool", true), ("implements", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "38", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[38]", kind: What::Array("38") },
+    Entity { name: "39", kind: What::Object { members: &[("typename", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "40", kind: What::Object { members: &[("name", "str", false), ("type", "str", false)], tag: None, cases: &[] } },
     Entity { name: "[40]", kind: What::Array("40") },
-    Entity { name: "41", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "41", kind: What::Object { members: &[("name", "str", false), ("is-default", "bool", true), ("cpu-max", "int", false), ("alias", "str", true)], tag: None, cases: &[] } },
     Entity { name: "[41]", kind: What::Array("41") },
-    Entity { name: "42", kind: What::Object { members: &[("arch", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "43", kind: What::Object { members: &[("model", "44", false), ("options", "91", false), ("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[43]", kind: What::Array("43") },
-    Entity { name: "44", kind: What::Enum(&["tpm-tis"]) },
+    Entity { name: "42", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[42]", kind: What::Array("42") },
+    Entity { name: "43", kind: What::Object { members: &[("arch", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "44", kind: What::Object { members: &[("model", "45", false), ("options", "95", false), ("id", "str", false)], tag: None, cases: &[] } },
     Entity { name: "[44]", kind: What::Array("44") },
-    Entity { name: "45", kind: What::Enum(&["passthrough"]) },
+    Entity { name: "45", kind: What::Enum(&["tpm-tis"]) },
     Entity { name: "[45]", kind: What::Array("45") },
-    Entity { name: "46", kind: What::Object { members: &[("backend", "92", false), ("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "47", kind: What::Object { members: &[("pty", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "48", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "49", kind: What::Object { members: &[("backend", "92", false), ("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "50", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "51", kind: What::Object { members: &[("name", "str", false), ("meta-type", "93", false)], tag: Some("meta-type"), cases: &[("builtin", "94"), ("enum", "95"), ("array", "96"), ("object", "97"), ("alternate", "98"), ("command", "99"), ("event", "100")] } },
-    Entity { name: "[51]", kind: What::Array("51") },
-    Entity { name: "52", kind: What::Object { members: &[("thread-id", "int", false), ("qom-path", "str", false), ("cpu-index", "int", false), ("target", "101", false)], tag: None, cases: &[] } },
+    Entity { name: "46", kind: What::Enum(&["passthrough"]) },
+    Entity { name: "[46]", kind: What::Array("46") },
+    Entity { name: "47", kind: What::Object { members: &[("backend", "96", false), ("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "48", kind: What::Object { members: &[("pty", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "49", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "50", kind: What::Object { members: &[("backend", "96", false), ("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "51", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "52", kind: What::Object { members: &[("name", "str", false), ("meta-type", "97", false)], tag: Some("meta-type"), cases: &[("builtin", "98"), ("enum", "99"), ("array", "100"), ("object", "101"), ("alternate", "102"), ("command", "103"), ("event", "104")] } },
     Entity { name: "[52]", kind: What::Array("52") },
-    Entity { name: "53", kind: What::Object { members: &[("wakeup-suspend-support", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "54", kind: What::Object { members: &[("formats", "[85]", false)], tag: None, cases: &[] } },
-    Entity { name: "55", kind: What::Object { members: &[("total", "int", false), ("status", "102", false), ("completed", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "56", kind: What::Object { members: &[("base-memory", "int", false), ("plugged-memory", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "57", kind: What::Object { members: &[("typename", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "58", kind: What::Object { members: &[("qom-type", "str", false), ("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "59", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "60", kind: What::Object { members: &[("share", "bool", false), ("prealloc", "bool", false), ("host-nodes", "[int]", false), ("size", "int", false), ("merge", "bool", false), ("dump", "bool", false), ("policy", "str", false), ("id", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "[60]", kind: What::Array("60") },
-    Entity { name: "61", kind: What::Object { members: &[("poll-shrink", "int", false), ("thread-id", "int", false), ("aio-max-batch", "int", false), ("poll-grow", "int", false), ("poll-max-ns", "int", false), ("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "53", kind: What::Object { members: &[("thread-id", "int", false), ("qom-path", "str", false), ("cpu-index", "int", false), ("target", "105", false)], tag: None, cases: &[] } },
+    Entity { name: "[53]", kind: What::Array("53") },
+    Entity { name: "54", kind: What::Object { members: &[("wakeup-suspend-support", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "55", kind: What::Object { members: &[("formats", "[89]", false)], tag: None, cases: &[] } },
+    Entity { name: "56", kind: What::Object { members: &[("total", "int", false), ("status", "106", false), ("completed", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "57", kind: What::Object { members: &[("base-memory", "int", false), ("plugged-memory", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "58", kind: What::Object { members: &[("typename", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "59", kind: What::Object { members: &[("qom-type", "str", false), ("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "60", kind: What::Object { members: &[("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "61", kind: What::Object { members: &[("share", "bool", false), ("prealloc", "bool", false), ("host-nodes", "[int]", false), ("size", "int", false), ("merge", "bool", false), ("dump", "bool", false), ("policy", "str", false), ("id", "str", true)], tag: None, cases: &[] } },
     Entity { name: "[61]", kind: What::Array("61") },
-    Entity { name: "62", kind: What::Object { members: &[("guest", "bool", false), ("reason", "103", false)], tag: None, cases: &[] } },
-    Entity { name: "63", kind: What::Object { members: &[("guest", "bool", false), ("reason", "103", false)], tag: None, cases: &[] } },
-    Entity { name: "64", kind: What::Object { members: &[("server", "104", false), ("client", "89", false)], tag: None, cases: &[] } },
-    Entity { name: "65", kind: What::Object { members: &[("server", "104", false), ("client", "89", false)], tag: None, cases: &[] } },
-    Entity { name: "66", kind: What::Object { members: &[("server", "104", false), ("client", "89", false)], tag: None, cases: &[] } },
-    Entity { name: "67", kind: What::Object { members: &[("device", "str", false), ("operation", "105", false), ("action", "106", false)], tag: None, cases: &[] } },
-    Entity { name: "68", kind: What::Object { members: &[("offset", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "69", kind: What::Object { members: &[("action", "107", false)], tag: None, cases: &[] } },
-    Entity { name: "70", kind: What::Object { members: &[("server", "108", false), ("client", "108", false)], tag: None, cases: &[] } },
-    Entity { name: "71", kind: What::Object { members: &[("server", "109", false), ("client", "110", false)], tag: None, cases: &[] } },
-    Entity { name: "72", kind: What::Object { members: &[("server", "108", false), ("client", "108", false)], tag: None, cases: &[] } },
-    Entity { name: "73", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "111", false), ("error", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "74", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "111", false)], tag: None, cases: &[] } },
-    Entity { name: "75", kind: What::Object { members: &[("device", "str", false), ("operation", "105", false), ("action", "106", false)], tag: None, cases: &[] } },
-    Entity { name: "76", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "111", false)], tag: None, cases: &[] } },
-    Entity { name: "77", kind: What::Object { members: &[("device", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "78", kind: What::Object { members: &[("device", "str", false), ("tray-open", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "79", kind: What::Object { members: &[("name", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "80", kind: What::Object { members: &[("actual", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "81", kind: What::Object { members: &[("action", "112", false)], tag: None, cases: &[] } },
-    Entity { name: "82", kind: What::Object { members: &[("device", "str", false), ("msg", "str", false), ("offset", "int", false), ("size", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "83", kind: What::Object { members: &[("result", "55", false), ("error", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "62", kind: What::Object { members: &[("poll-shrink", "int", false), ("thread-id", "int", false), ("aio-max-batch", "int", false), ("poll-grow", "int", false), ("poll-max-ns", "int", false), ("id", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[62]", kind: What::Array("62") },
+    Entity { name: "63", kind: What::Object { members: &[("action", "107", false)], tag: None, cases: &[] } },
+    Entity { name: "64", kind: What::Object { members: &[("reboot", "108", true), ("shutdown", "109", true), ("panic", "110", true), ("watchdog", "107", true)], tag: None, cases: &[] } },
+    Entity { name: "65", kind: What::Object { members: &[("guest", "bool", false), ("reason", "111", false)], tag: None, cases: &[] } },
+    Entity { name: "66", kind: What::Object { members: &[("guest", "bool", false), ("reason", "111", false)], tag: None, cases: &[] } },
+    Entity { name: "67", kind: What::Object { members: &[("server", "112", false), ("client", "93", false)], tag: None, cases: &[] } },
+    Entity { name: "68", kind: What::Object { members: &[("server", "112", false), ("client", "93", false)], tag: None, cases: &[] } },
+    Entity { name: "69", kind: What::Object { members: &[("server", "112", false), ("client", "93", false)], tag: None, cases: &[] } },
+    Entity { name: "70", kind: What::Object { members: &[("device", "str", false), ("operation", "113", false), ("action", "114", false)], tag: None, cases: &[] } },
+    Entity { name: "71", kind: What::Object { members: &[("offset", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "72", kind: What::Object { members: &[("action", "107", false)], tag: None, cases: &[] } },
+    Entity { name: "73", kind: What::Object { members: &[("server", "115", false), ("client", "115", false)], tag: None, cases: &[] } },
+    Entity { name: "74", kind: What::Object { members: &[("server", "116", false), ("client", "117", false)], tag: None, cases: &[] } },
+    Entity { name: "75", kind: What::Object { members: &[("server", "115", false), ("client", "115", false)], tag: None, cases: &[] } },
+    Entity { name: "76", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "118", false), ("error", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "77", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "118", false)], tag: None, cases: &[] } },
+    Entity { name: "78", kind: What::Object { members: &[("device", "str", false), ("operation", "113", false), ("action", "114", false)], tag: None, cases: &[] } },
+    Entity { name: "79", kind: What::Object { members: &[("device", "str", false), ("len", "int", false), ("offset", "int", false), ("speed", "int", false), ("type", "118", false)], tag: None, cases: &[] } },
+    Entity { name: "80", kind: What::Object { members: &[("device", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "81", kind: What::Object { members: &[("device", "str", false), ("tray-open", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "82", kind: What::Object { members: &[("name", "str", true), ("path", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "83", kind: What::Object { members: &[("actual", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "84", kind: What::Object { members: &[("action", "119", false)], tag: None, cases: &[] } },
+    Entity { name: "85", kind: What::Object { members: &[("device", "str", false), ("msg", "str", false), ("offset", "int", false), ("size", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "86", kind: What::Object { members: &[("result", "56", false), ("error", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "87", kind: What::Object { members: &[("action", "119", false)], tag: None, cases: &[] } },
     Entity { name: "int", kind: What::Builtin(crate::JSONType::Int) },
-    Entity { name: "84", kind: What::Enum(&["utf8", "base64"]) },
+    Entity { name: "88", kind: What::Enum(&["utf8", "base64"]) },
     Entity { name: "bool", kind: What::Builtin(crate::JSONType::Boolean) },
-    Entity { name: "85", kind: What::Enum(&["elf", "kdump-zlib", "kdump-lzo", "kdump-snappy"]) },
-    Entity { name: "86", kind: What::Object { members: &[("fd", "int", false), ("opaque", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "[86]", kind: What::Array("86") },
-    Entity { name: "[str]", kind: What::Array("str") },
-    Entity { name: "87", kind: What::Object { members: &[("micro", "int", false), ("minor", "int", false), ("major", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "88", kind: What::Enum(&["debug", "inmigrate", "internal-error", "io-error", "paused", "postmigrate", "prelaunch", "finish-migrate", "restore-vm", "running", "save-vm", "shutdown", "suspended", "watchdog", "guest-panicked"]) },
-    Entity { name: "89", kind: What::Object { members: &[("family", "str", false), ("service", "str", false), ("x509_dname", "str", true), ("host", "str", false), ("sasl_username", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "[89]", kind: What::Array("89") },
-    Entity { name: "90", kind: What::Object { members: &[("name", "str", false), ("help", "str", true), ("type", "113", false)], tag: None, cases: &[] } },
+    Entity { name: "89", kind: What::Enum(&["elf", "kdump-zlib", "kdump-lzo", "kdump-snappy"]) },
+    Entity { name: "90", kind: What::Object { members: &[("fd", "int", false), ("opaque", "str", true)], tag: None, cases: &[] } },
     Entity { name: "[90]", kind: What::Array("90") },
-    Entity { name: "91", kind: What::Object { members: &[("type", "114", false)], tag: Some("type"), cases: &[("passthrough", "115")] } },
-    Entity { name: "92", kind: What::Object { members: &[("type", "116", false)], tag: Some("type"), cases: &[("file", "117"), ("serial", "118"), ("parallel", "119"), ("pipe", "120"), ("socket", "121"), ("udp", "122"), ("pty", "123"), ("null", "124"), ("mux", "125"), ("msmouse", "126"), ("braille", "127"), ("stdio", "128"), ("console", "129"), ("spicevmc", "130"), ("spiceport", "131"), ("vc", "132"), ("ringbuf", "133"), ("memory", "134")] } },
-    Entity { name: "93", kind: What::Enum(&["builtin", "enum", "array", "object", "alternate", "command", "event"]) },
-    Entity { name: "94", kind: What::Object { members: &[("json-type", "135", false)], tag: None, cases: &[] } },
-    Entity { name: "95", kind: What::Object { members: &[("members", "[136]", false), ("values", "[str]", false)], tag: None, cases: &[] } },
-    Entity { name: "96", kind: What::Object { members: &[("element-type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "97", kind: What::Object { members: &[("tag", "str", true), ("variants", "[137]", true), ("members", "[138]", false)], tag: None, cases: &[] } },
-    Entity { name: "98", kind: What::Object { members: &[("members", "[139]", false)], tag: None, cases: &[] } },
-    Entity { name: "99", kind: What::Object { members: &[("ret-type", "str", false), ("arg-type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "100", kind: What::Object { members: &[("arg-type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "101", kind: What::Enum(&["x86_64"]) },
-    Entity { name: "[85]", kind: What::Array("85") },
-    Entity { name: "102", kind: What::Enum(&["none", "active", "completed", "failed"]) },
+    Entity { name: "[str]", kind: What::Array("str") },
+    Entity { name: "91", kind: What::Object { members: &[("micro", "int", false), ("minor", "int", false), ("major", "int", false)], tag: None, cases: &[] } },
+    Entity { name: "92", kind: What::Enum(&["debug", "inmigrate", "internal-error", "io-error", "paused", "postmigrate", "prelaunch", "finish-migrate", "restore-vm", "running", "save-vm", "shutdown", "suspended", "watchdog", "guest-panicked"]) },
+    Entity { name: "93", kind: What::Object { members: &[("family", "str", false), ("service", "str", false), ("x509_dname", "str", true), ("host", "str", false), ("sasl_username", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "[93]", kind: What::Array("93") },
+    Entity { name: "94", kind: What::Object { members: &[("name", "str", false), ("help", "str", true), ("type", "120", false)], tag: None, cases: &[] } },
+    Entity { name: "[94]", kind: What::Array("94") },
+    Entity { name: "95", kind: What::Object { members: &[("type", "121", false)], tag: Some("type"), cases: &[("passthrough", "122")] } },
+    Entity { name: "96", kind: What::Object { members: &[("type", "123", false)], tag: Some("type"), cases: &[("file", "124"), ("serial", "125"), ("parallel", "126"), ("pipe", "127"), ("socket", "128"), ("udp", "129"), ("pty", "130"), ("null", "131"), ("mux", "132"), ("msmouse", "133"), ("braille", "134"), ("stdio", "135"), ("console", "136"), ("spicevmc", "137"), ("spiceport", "138"), ("vc", "139"), ("ringbuf", "140"), ("memory", "141")] } },
+    Entity { name: "97", kind: What::Enum(&["builtin", "enum", "array", "object", "alternate", "command", "event"]) },
+    Entity { name: "98", kind: What::Object { members: &[("json-type", "142", false)], tag: None, cases: &[] } },
+    Entity { name: "99", kind: What::Object { members: &[("members", "[143]", false), ("values", "[str]", false)], tag: None, cases: &[] } },
+    Entity { name: "100", kind: What::Object { members: &[("element-type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "101", kind: What::Object { members: &[("tag", "str", true), ("variants", "[144]", true), ("members", "[145]", false)], tag: None, cases: &[] } },
+    Entity { name: "102", kind: What::Object { members: &[("members", "[146]", false)], tag: None, cases: &[] } },
+    Entity { name: "103", kind: What::Object { members: &[("ret-type", "str", false), ("arg-type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "104", kind: What::Object { members: &[("arg-type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "105", kind: What::Enum(&["x86_64"]) },
+    Entity { name: "[89]", kind: What::Array("89") },
+    Entity { name: "106", kind: What::Enum(&["none", "active", "completed", "failed"]) },
     Entity { name: "[int]", kind: What::Array("int") },
-    Entity { name: "103", kind: What::Enum(&["none", "host-error", "host-qmp-quit", "host-qmp-system-reset", "host-signal", "host-ui", "guest-shutdown", "guest-reset", "guest-panic", "subsystem-reset", "snapshot-load"]) },
-    Entity { name: "104", kind: What::Object { members: &[("auth", "str", true), ("family", "str", false), ("service", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "105", kind: What::Enum(&["read", "write"]) },
-    Entity { name: "106", kind: What::Enum(&["report", "ignore", "stop"]) },
-    Entity { name: "107", kind: What::Enum(&["reset", "shutdown", "poweroff", "pause", "debug", "none"]) },
-    Entity { name: "108", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "109", kind: What::Object { members: &[("auth", "str", true), ("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "110", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("channel-type", "int", false), ("connection-id", "int", false), ("host", "str", false), ("channel-id", "int", false), ("tls", "bool", false)], tag: None, cases: &[] } },
-    Entity { name: "111", kind: What::Enum(&["commit", "stream", "mirror", "backup"]) },
-    Entity { name: "112", kind: What::Enum(&["pause"]) },
-    Entity { name: "113", kind: What::Enum(&["string", "boolean", "number", "size"]) },
-    Entity { name: "114", kind: What::Enum(&["passthrough"]) },
-    Entity { name: "115", kind: What::Object { members: &[("data", "140", false)], tag: None, cases: &[] } },
-    Entity { name: "116", kind: What::Enum(&["file", "serial", "parallel", "pipe", "socket", "udp", "pty", "null", "mux", "msmouse", "braille", "stdio", "console", "spicevmc", "spiceport", "vc", "ringbuf", "memory"]) },
-    Entity { name: "117", kind: What::Object { members: &[("data", "141", false)], tag: None, cases: &[] } },
-    Entity { name: "118", kind: What::Object { members: &[("data", "142", false)], tag: None, cases: &[] } },
-    Entity { name: "119", kind: What::Object { members: &[("data", "142", false)], tag: None, cases: &[] } },
-    Entity { name: "120", kind: What::Object { members: &[("data", "142", false)], tag: None, cases: &[] } },
-    Entity { name: "121", kind: What::Object { members: &[("data", "143", false)], tag: None, cases: &[] } },
-    Entity { name: "122", kind: What::Object { members: &[("data", "144", false)], tag: None, cases: &[] } },
-    Entity { name: "123", kind: What::Object { members: &[("data", "145", false)], tag: None, cases: &[] } },
-    Entity { name: "124", kind: What::Object { members: &[("data", "145", false)], tag: None, cases: &[] } },
-    Entity { name: "125", kind: What::Object { members: &[("data", "146", false)], tag: None, cases: &[] } },
-    Entity { name: "126", kind: What::Object { members: &[("data", "145", false)], tag: None, cases: &[] } },
-    Entity { name: "127", kind: What::Object { members: &[("data", "145", false)], tag: None, cases: &[] } },
-    Entity { name: "128", kind: What::Object { members: &[("data", "147", false)], tag: None, cases: &[] } },
-    Entity { name: "129", kind: What::Object { members: &[("data", "145", false)], tag: None, cases: &[] } },
-    Entity { name: "130", kind: What::Object { members: &[("data", "148", false)], tag: None, cases: &[] } },
-    Entity { name: "131", kind: What::Object { members: &[("data", "149", false)], tag: None, cases: &[] } },
-    Entity { name: "132", kind: What::Object { members: &[("data", "150", false)], tag: None, cases: &[] } },
-    Entity { name: "133", kind: What::Object { members: &[("data", "151", false)], tag: None, cases: &[] } },
-    Entity { name: "134", kind: What::Object { members: &[("data", "151", false)], tag: None, cases: &[] } },
-    Entity { name: "135", kind: What::Enum(&["string", "number", "int", "boolean", "null", "object", "array", "value"]) },
-    Entity { name: "136", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[136]", kind: What::Array("136") },
-    Entity { name: "137", kind: What::Object { members: &[("case", "str", false), ("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[137]", kind: What::Array("137") },
-    Entity { name: "138", kind: What::Object { members: &[("name", "str", false), ("default", "any", true), ("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[138]", kind: What::Array("138") },
-    Entity { name: "139", kind: What::Object { members: &[("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "[139]", kind: What::Array("139") },
-    Entity { name: "140", kind: What::Object { members: &[("cancel-path", "str", true), ("path", "str", true)], tag: None, cases: &[] } },
-    Entity { name: "141", kind: What::Object { members: &[("in", "str", true), ("out", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "142", kind: What::Object { members: &[("device", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "143", kind: What::Object { members: &[("addr", "152", false), ("server", "bool", true), ("wait", "bool", true), ("nodelay", "bool", true), ("telnet", "bool", true), ("reconnect", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "144", kind: What::Object { members: &[("remote", "152", false), ("local", "152", true)], tag: None, cases: &[] } },
-    Entity { name: "145", kind: What::Object { members: &[], tag: None, cases: &[] } },
-    Entity { name: "146", kind: What::Object { members: &[("chardev", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "147", kind: What::Object { members: &[("signal", "bool", true)], tag: None, cases: &[] } },
-    Entity { name: "148", kind: What::Object { members: &[("type", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "149", kind: What::Object { members: &[("fqdn", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "150", kind: What::Object { members: &[("width", "int", true), ("height", "int", true), ("cols", "int", true), ("rows", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "151", kind: What::Object { members: &[("size", "int", true)], tag: None, cases: &[] } },
-    Entity { name: "152", kind: What::Object { members: &[("type", "153", false)], tag: Some("type"), cases: &[("inet", "154"), ("unix", "155"), ("fd", "156")] } },
-    Entity { name: "153", kind: What::Enum(&["inet", "unix", "fd"]) },
-    Entity { name: "154", kind: What::Object { members: &[("data", "157", false)], tag: None, cases: &[] } },
-    Entity { name: "155", kind: What::Object { members: &[("data", "158", false)], tag: None, cases: &[] } },
-    Entity { name: "156", kind: What::Object { members: &[("data", "159", false)], tag: None, cases: &[] } },
-    Entity { name: "157", kind: What::Object { members: &[("host", "str", false), ("port", "str", false), ("to", "int", true), ("ipv4", "bool", true), ("ipv6", "bool", true)], tag: None, cases: &[] } },
-    Entity { name: "158", kind: What::Object { members: &[("path", "str", false)], tag: None, cases: &[] } },
-    Entity { name: "159", kind: What::Object { members: &[("str", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "107", kind: What::Enum(&["reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi"]) },
+    Entity { name: "108", kind: What::Enum(&["reset", "shutdown"]) },
+    Entity { name: "109", kind: What::Enum(&["poweroff", "pause"]) },
+    Entity { name: "110", kind: What::Enum(&["pause", "shutdown", "exit-failure", "none"]) },
+    Entity { name: "111", kind: What::Enum(&["none", "host-error", "host-qmp-quit", "host-qmp-system-reset", "host-signal", "host-ui", "guest-shutdown", "guest-reset", "guest-panic", "subsystem-reset", "snapshot-load"]) },
+    Entity { name: "112", kind: What::Object { members: &[("auth", "str", true), ("family", "str", false), ("service", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "113", kind: What::Enum(&["read", "write"]) },
+    Entity { name: "114", kind: What::Enum(&["report", "ignore", "stop"]) },
+    Entity { name: "115", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "116", kind: What::Object { members: &[("auth", "str", true), ("port", "str", false), ("family", "str", false), ("host", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "117", kind: What::Object { members: &[("port", "str", false), ("family", "str", false), ("channel-type", "int", false), ("connection-id", "int", false), ("host", "str", false), ("channel-id", "int", false), ("tls", "bool", false)], tag: None, cases: &[] } },
+    Entity { name: "118", kind: What::Enum(&["commit", "stream", "mirror", "backup"]) },
+    Entity { name: "119", kind: What::Enum(&["pause", "poweroff", "run"]) },
+    Entity { name: "120", kind: What::Enum(&["string", "boolean", "number", "size"]) },
+    Entity { name: "121", kind: What::Enum(&["passthrough"]) },
+    Entity { name: "122", kind: What::Object { members: &[("data", "147", false)], tag: None, cases: &[] } },
+    Entity { name: "123", kind: What::Enum(&["file", "serial", "parallel", "pipe", "socket", "udp", "pty", "null", "mux", "msmouse", "braille", "stdio", "console", "spicevmc", "spiceport", "vc", "ringbuf", "memory"]) },
+    Entity { name: "124", kind: What::Object { members: &[("data", "148", false)], tag: None, cases: &[] } },
+    Entity { name: "125", kind: What::Object { members: &[("data", "149", false)], tag: None, cases: &[] } },
+    Entity { name: "126", kind: What::Object { members: &[("data", "149", false)], tag: None, cases: &[] } },
+    Entity { name: "127", kind: What::Object { members: &[("data", "149", false)], tag: None, cases: &[] } },
+    Entity { name: "128", kind: What::Object { members: &[("data", "150", false)], tag: None, cases: &[] } },
+    Entity { name: "129", kind: What::Object { members: &[("data", "151", false)], tag: None, cases: &[] } },
+    Entity { name: "130", kind: What::Object { members: &[("data", "152", false)], tag: None, cases: &[] } },
+    Entity { name: "131", kind: What::Object { members: &[("data", "152", false)], tag: None, cases: &[] } },
+    Entity { name: "132", kind: What::Object { members: &[("data", "153", false)], tag: None, cases: &[] } },
+    Entity { name: "133", kind: What::Object { members: &[("data", "152", false)], tag: None, cases: &[] } },
+    Entity { name: "134", kind: What::Object { members: &[("data", "152", false)], tag: None, cases: &[] } },
+    Entity { name: "135", kind: What::Object { members: &[("data", "154", false)], tag: None, cases: &[] } },
+    Entity { name: "136", kind: What::Object { members: &[("data", "152", false)], tag: None, cases: &[] } },
+    Entity { name: "137", kind: What::Object { members: &[("data", "155", false)], tag: None, cases: &[] } },
+    Entity { name: "138", kind: What::Object { members: &[("data", "156", false)], tag: None, cases: &[] } },
+    Entity { name: "139", kind: What::Object { members: &[("data", "157", false)], tag: None, cases: &[] } },
+    Entity { name: "140", kind: What::Object { members: &[("data", "158", false)], tag: None, cases: &[] } },
+    Entity { name: "141", kind: What::Object { members: &[("data", "158", false)], tag: None, cases: &[] } },
+    Entity { name: "142", kind: What::Enum(&["string", "number", "int", "boolean", "null", "object", "array", "value"]) },
+    Entity { name: "143", kind: What::Object { members: &[("name", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[143]", kind: What::Array("143") },
+    Entity { name: "144", kind: What::Object { members: &[("case", "str", false), ("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[144]", kind: What::Array("144") },
+    Entity { name: "145", kind: What::Object { members: &[("name", "str", false), ("default", "any", true), ("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[145]", kind: What::Array("145") },
+    Entity { name: "146", kind: What::Object { members: &[("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "[146]", kind: What::Array("146") },
+    Entity { name: "147", kind: What::Object { members: &[("cancel-path", "str", true), ("path", "str", true)], tag: None, cases: &[] } },
+    Entity { name: "148", kind: What::Object { members: &[("in", "str", true), ("out", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "149", kind: What::Object { members: &[("device", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "150", kind: What::Object { members: &[("addr", "159", false), ("server", "bool", true), ("wait", "bool", true), ("nodelay", "bool", true), ("telnet", "bool", true), ("reconnect", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "151", kind: What::Object { members: &[("remote", "159", false), ("local", "159", true)], tag: None, cases: &[] } },
+    Entity { name: "152", kind: What::Object { members: &[], tag: None, cases: &[] } },
+    Entity { name: "153", kind: What::Object { members: &[("chardev", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "154", kind: What::Object { members: &[("signal", "bool", true)], tag: None, cases: &[] } },
+    Entity { name: "155", kind: What::Object { members: &[("type", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "156", kind: What::Object { members: &[("fqdn", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "157", kind: What::Object { members: &[("width", "int", true), ("height", "int", true), ("cols", "int", true), ("rows", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "158", kind: What::Object { members: &[("size", "int", true)], tag: None, cases: &[] } },
+    Entity { name: "159", kind: What::Object { members: &[("type", "160", false)], tag: Some("type"), cases: &[("inet", "161"), ("unix", "162"), ("fd", "163")] } },
+    Entity { name: "160", kind: What::Enum(&["inet", "unix", "fd"]) },
+    Entity { name: "161", kind: What::Object { members: &[("data", "164", false)], tag: None, cases: &[] } },
+    Entity { name: "162", kind: What::Object { members: &[("data", "165", false)], tag: None, cases: &[] } },
+    Entity { name: "163", kind: What::Object { members: &[("data", "166", false)], tag: None, cases: &[] } },
+    Entity { name: "164", kind: What::Object { members: &[("host", "str", false), ("port", "str", false), ("to", "int", true), ("ipv4", "bool", true), ("ipv6", "bool", true)], tag: None, cases: &[] } },
+    Entity { name: "165", kind: What::Object { members: &[("path", "str", false)], tag: None, cases: &[] } },
+    Entity { name: "166", kind: What::Object { members: &[("str", "str", false)], tag: None, cases: &[] } },
 ];

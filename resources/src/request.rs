@@ -23,6 +23,11 @@ pub enum Request {
     Exit(u8),
     /// The guest reported that its kernel panicked.
     Panicked,
+    /// The guest reported that its kernel panicked and that it starts another to save what is in
+    /// memory: nothing to be done.
+    CrashLoaded,
+    /// A watchdog ran out.
+    Watchdog,
     /// The guest set its real-time clock: the new offset from the reference clock in seconds.
     RtcChange(i64),
     /// The guest changed what a network card receives.
@@ -42,8 +47,8 @@ pub enum WakeReason {
 
 /// Where devices put their requests: the machine's mailbox.
 ///
-/// For requests that end the guest's present life (reset, shutdown, suspend, exit) an
-/// implementation must stop vCPUs from entering the guest again *before* it returns, so that the
+/// For requests that end the guest's present life (reset, shutdown, suspend, exit), and those that
+/// may (a panic, a watchdog), an implementation must stop vCPUs from entering the guest again *before* it returns, so that the
 /// instruction after the one that asked is not executed.
 pub trait Mailbox: Send + Sync {
     /// Hands in a request; never blocks.

@@ -41,6 +41,10 @@ pub struct Mail {
     pub internal_error: bool,
     /// The guest's kernel panicked.
     pub panicked: bool,
+    /// It has a second kernel to deal with that.
+    pub crash_loaded: bool,
+    /// A watchdog ran out.
+    pub watchdog: bool,
     /// The guest set its clock.
     pub rtc_change: Option<i64>,
     /// The guest changed what a network card receives.
@@ -58,6 +62,7 @@ impl Mail {
             || self.reset.is_some()
             || self.internal_error
             || self.panicked
+            || self.watchdog
     }
 }
 
@@ -117,7 +122,7 @@ impl Mailbox {
         mail.shutdown.take_if(|reason| by_guest(*reason));
         mail.reset.take_if(|reason| by_guest(*reason));
         (mail.suspend, mail.suspend_disk, mail.wakeup) = (false, false, None);
-        mail.internal_error = false;
+        (mail.internal_error, mail.watchdog) = (false, false);
     }
 
     /// A vCPU cannot go on.
@@ -154,6 +159,8 @@ impl Post for Mailbox {
             Request::Wakeup(reason) => mail.wakeup = Some(reason),
             Request::Exit(status) => mail.exit = Some(status),
             Request::Panicked => mail.panicked = true,
+            Request::CrashLoaded => mail.crash_loaded = true,
+            Request::Watchdog => mail.watchdog = true,
             Request::RtcChange(offset) => mail.rtc_change = Some(offset),
             Request::RxFilterChanged => mail.rx_filter_changed = true,
         });
@@ -201,6 +208,7 @@ mod tests {
         ];
         requests.into_iter().for_each(|request| mailbox.request(request));
         mailbox.internal_error();
+        mailbox.request(Request::Watchdog);
         mailbox.request(Request::Panicked);
         mailbox.ask(|mail| mail.signal = Some(15));
         mailbox.end_life();

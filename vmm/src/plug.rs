@@ -3,7 +3,7 @@
 //! The one road of `-device` and device_add. Main thread. Names and properties are a user's or a
 //! client's; they are looked at in the order that clients know, and on any error nothing is left.
 
-use devices::class::{CLASSES, Ctx, Host, IoThread, Unplug};
+use devices::class::{CLASSES, Ctx, Described, Host, IoThread, Unplug};
 use qmp::{ErrorClass, Event, QmpError};
 use resources::class::{Class, CreateError, UnknownClass};
 use resources::props::{Overrides, PropError};
@@ -227,12 +227,17 @@ pub fn plug<'a>(
         host,
         seat,
         new_buses: Vec::new(),
+        aml: Described::default(),
         serials: u32::try_from(serials).unwrap_or(u32::MAX),
         anonymous: board.anonymous,
     };
     let (device, props) =
         class.create(&means.overrides, given.iter().copied(), &mut context).map_err(create)?;
     board.anonymous = context.anonymous;
+    if let Some(acpi) = &mut board.acpi {
+        acpi.devices.extend(context.aml.devices);
+        acpi.events.extend(context.aml.events);
+    }
     device.lock().reset();
     let brought = context.new_buses.into_iter().map(|new| Bus::of_device(new, device.name()));
     board.buses.extend(brought);

@@ -26,9 +26,10 @@ use crate::cli::consoles::{Consoles, consoles};
 use crate::cli::daemonize::{Daemon, Forked};
 use crate::cli::pidfile::Pidfile;
 use crate::cpu::model::{CpuModel, CpuSpec};
+use crate::cpu::processors::{self, Processors};
+use crate::cpu::run_page;
 use crate::cpu::thread::VcpuHandle;
 use crate::cpu::topology::Topology;
-use crate::cpu::{processors, run_page};
 use crate::machine::{self, Accel, Board, Boot, pc};
 use crate::mailbox::Mailbox;
 use crate::monitor::Monitors;
@@ -98,7 +99,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     let mut chardevs = Chardevs::new(io, &mailbox, escape);
     chardevs.no_stdio = config.daemonize;
     let consoles = consoles(config, std::io::stdin().is_terminal());
-    let Built { board, vcpus, means, objects, nets } =
+    let Built { board, vcpus, processors, means, objects, nets } =
         build(config, &consoles, &mut chardevs, &mailbox, rtc)?;
     let on = main_loop.handle();
     let mut monitors = add_monitors(config, &consoles.monitors, &mut chardevs, &on, &notify)?;
@@ -106,12 +107,15 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     let policy = Policy {
         no_reboot: config.no_reboot,
         no_shutdown: config.no_shutdown,
+        panic: config.panic.unwrap_or(Policy::default().panic),
+        watchdog: config.watchdog.unwrap_or(Policy::default().watchdog),
         name: config.name.guest.clone(),
         uuid: config.uuid.unwrap_or_default(),
     };
     let mut vm = Vm::new(board, vcpus, mailbox.clone(), policy);
     vm.chardevs = chardevs;
     (vm.means, vm.objects, vm.nets) = (means, objects, nets);
+    vm.processors = processors;
     let local = main_loop.local().clone();
     let mut vm =
         main_loop.run(first_reset(&local, vm, !config.stopped, (&mut monitors, &notify)))?;
@@ -267,6 +271,7 @@ fn drive_clock(clock: &Arc<Clock>, io: &Handle) {
 struct Built {
     board: Board,
     vcpus: Vec<VcpuHandle>,
+    processors: Option<Processors>,
     means: Means,
     objects: Objects,
     nets: Nets,
@@ -321,7 +326,7 @@ fn build(
     };
     if machine.kind == machine::Kind::None {
         let board = Board::new(accel);
-        return Ok(Built { board, vcpus: Vec::new(), means, objects, nets });
+        return Ok(Built { board, vcpus: Vec::new(), processors: None, means, objects, nets });
     }
     let model = match &accel {
         Accel::Kvm(vm) => Some(processors::resolve(&spec, vm).map_err(plain)?),
@@ -347,11 +352,15 @@ fn build(
     let host = plug::host(requests, chardevs, &objects, &nets).map_err(plain)?;
     plug::plug_all(&mut board, &config.devices, &means, &host)
         .map_err(|error| StartError(format!("-device {error}")))?;
-    let mut vcpus = Vec::new();
-    if let (Accel::Kvm(vm), Some(model)) = (&accel, &model) {
-        vcpus = processors::create(vm, &board, (model, &topology), mailbox).map_err(plain)?;
-    }
-    Ok(Built { board, vcpus, means, objects, nets })
+    let processors = match (&accel, model) {
+        (Accel::Kvm(vm), Some(model)) => {
+            Some(Processors::new(vm, &board, (model, topology), mailbox).map_err(plain)?)
+        }
+        _ => None,
+    };
+    let vcpus = processors.as_ref().map(Processors::make_first).transpose().map_err(plain)?;
+    let vcpus = vcpus.unwrap_or_default();
+    Ok(Built { board, vcpus, processors, means, objects, nets })
 }
 
 /// Options that are understood but ask for what is not there: better an error than a machine that

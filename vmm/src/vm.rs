@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use qmp::monitors::Context;
-use qmp::{Event, RunState, ShutdownCause};
+use qmp::{Event, GuestPanicAction, PanicAction, RunState, ShutdownCause, WatchdogAction};
 use resources::fdset::FdSets;
 use resources::request::WakeReason;
 use resources::state::{Blob, StateError, invalid};
@@ -26,6 +26,7 @@ use crate::chardevs::Chardevs;
 use crate::cli::log::tell;
 use crate::cmd::dump::Latest as LatestDump;
 use crate::cmd::fd::NamedFds;
+use crate::cpu::processors::Processors;
 use crate::cpu::setup;
 use crate::cpu::thread::{Gone, Vcpu, VcpuHandle};
 use crate::machine::Board;
@@ -35,6 +36,7 @@ use crate::objects::Objects;
 use crate::plug::Means;
 use crate::runstate;
 
+mod alarm;
 mod fuzz;
 #[cfg(test)]
 mod tests;
@@ -43,16 +45,33 @@ pub(crate) use fuzz::machine as fuzz_machine;
 pub use fuzz::{fuzz, fuzz_seed};
 
 /// What the user decided about the machine's life, and its names.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     /// A reset request ends the process (`-no-reboot`).
     pub no_reboot: bool,
     /// A shutdown request stops the machine instead of ending the process (`-no-shutdown`).
     pub no_shutdown: bool,
+    /// What is done when the guest reports a panic (`-action panic=`).
+    pub panic: PanicAction,
+    /// What is done when a watchdog runs out (`-watchdog-action`).
+    pub watchdog: WatchdogAction,
     /// The guest's name (`-name`).
     pub name: Option<String>,
     /// The machine's UUID (`-uuid`).
     pub uuid: uuid::Uuid,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy {
+            no_reboot: false,
+            no_shutdown: false,
+            panic: PanicAction::Pause,
+            watchdog: WatchdogAction::Reset,
+            name: None,
+            uuid: uuid::Uuid::nil(),
+        }
+    }
 }
 
 /// A machine.
@@ -61,6 +80,8 @@ pub struct Vm {
     pub board: Board,
     /// The processors, in index order; none without an accelerator that runs them.
     pub vcpus: Vec<VcpuHandle>,
+    /// What more of them are made of.
+    pub processors: Option<Processors>,
     /// What the user decided.
     pub policy: Policy,
     /// Events on their way to the clients.
@@ -123,6 +144,7 @@ impl Vm {
         Vm {
             board,
             vcpus,
+            processors: None,
             policy,
             context: Context::default(),
             named_fds: NamedFds::default(),
@@ -176,6 +198,11 @@ impl Vm {
             tracing::error!("invalid runstate transition: {:?} -> {to:?}", self.state);
             debug_assert!(false, "invalid runstate transition: {:?} -> {to:?}", self.state);
         }
+    }
+
+    /// The vCPU with this index.
+    pub fn vcpu(&self, index: usize) -> Option<&VcpuHandle> {
+        self.vcpus.iter().find(|vcpu| vcpu.index() == index)
     }
 
     /// Runs `work` on every vCPU's thread at once and waits for all, also when one is gone.
@@ -281,7 +308,7 @@ impl Vm {
     }
 
     fn process(&mut self) {
-        let mail = self.mailbox.take();
+        let mut mail = self.mailbox.take();
         if mail == Mail::default() || self.exit.is_some() {
             return;
         }
@@ -293,6 +320,9 @@ impl Vm {
         }
         if let Some(offset) = mail.rtc_change {
             self.context.raise(Event::RtcChange { offset });
+        }
+        if mail.watchdog {
+            self.watchdog_ran_out(&mut mail);
         }
         if mail.suspend && self.is_running() {
             self.deactivate();
@@ -315,9 +345,14 @@ impl Vm {
             self.context.raise(Event::Powerdown);
             self.board.power_button();
         }
+        if mail.watchdog && self.policy.watchdog == WatchdogAction::Pause {
+            self.stop(RunState::Watchdog);
+        }
+        if mail.crash_loaded {
+            self.context.raise(Event::GuestCrashloaded { action: GuestPanicAction::Run });
+        }
         if mail.panicked {
-            self.context.raise(Event::GuestPanicked { action: qmp::GuestPanicAction::Pause });
-            self.stop(RunState::GuestPanicked);
+            self.panicked();
         }
         if mail.internal_error {
             self.stop(RunState::InternalError);

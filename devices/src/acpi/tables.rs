@@ -13,6 +13,7 @@ use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, AmlSink};
 
+use super::cpu_aml;
 use super::pm::{self, SCI};
 use crate::isa::reset_control;
 
@@ -46,12 +47,15 @@ const LOCAL_APIC: u32 = 0xfee0_0000;
 const INTI_BUS: u16 = 0x0;
 const INTI_HIGH_LEVEL: u16 = 0xd;
 
+/// The type of entry for processors whose numbers do not fit a byte.
+const LOCAL_X2APIC: u8 = 9;
+
 /// A processor that the machine has or may get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Processor {
     /// Its local APIC's id.
     pub apic_id: u32,
-    /// There at power-on; otherwise it can be added later.
+    /// There; otherwise it can be added later.
     pub present: bool,
 }
 
@@ -216,28 +220,26 @@ fn fadt(config: &Config, facs: u32, dsdt: u32) -> impl Aml {
     fadt.finalize()
 }
 
+/// The entry of a processor's local APIC: enabled, or able to be enabled while running.
+pub(super) fn local_apic(uid: u32, apic_id: u32, enabled: bool) -> Vec<u8> {
+    let flags = if enabled { 1u32 } else { 2 }.to_le_bytes();
+    match (u8::try_from(uid), u8::try_from(apic_id)) {
+        // An id of 255 addresses all.
+        (Ok(uid), Ok(id)) if id < 255 && uid < 255 => [&[0, 8, uid, id][..], &flags].concat(),
+        _ => [&[LOCAL_X2APIC, 16, 0, 0][..], &apic_id.to_le_bytes(), &flags, &uid.to_le_bytes()]
+            .concat(),
+    }
+}
+
 fn madt(config: &Config) -> Sdt {
     let mut body = LOCAL_APIC.to_le_bytes().to_vec();
     // There are also two 8259 interrupt controllers.
     body.dword(1);
     let mut far = false;
     for (uid, processor) in (0u32..).zip(&config.processors) {
-        // Enabled, or able to be enabled while running.
-        let flags = if processor.present { 1 } else { 2 };
-        match (u8::try_from(uid), u8::try_from(processor.apic_id)) {
-            // An id of 255 addresses all.
-            (Ok(uid), Ok(id)) if id < 255 && uid < 255 => {
-                body.extend([0, 8, uid, id]);
-                body.dword(flags);
-            }
-            _ => {
-                far = true;
-                body.extend([9, 16, 0, 0]);
-                body.dword(processor.apic_id);
-                body.dword(flags);
-                body.dword(uid);
-            }
-        }
+        let entry = local_apic(uid, processor.apic_id, processor.present);
+        far |= entry.first() == Some(&LOCAL_X2APIC);
+        body.extend(entry);
     }
     let (id, address) = config.ioapic;
     body.extend([1, 12, id, 0]);
@@ -281,18 +283,11 @@ fn dsdt(config: &Config) -> Sdt {
         isa(&mut devices, "KBD_", "PNP0303", &[(0x60, 1), (0x64, 1)], Some(1));
         isa(&mut devices, "MOU_", "PNP0F13", &[], Some(12));
     }
-    for (uid, processor) in (0u32..0x1000).zip(&config.processors) {
-        if processor.present {
-            let (hid, uid_name) = ("ACPI0007", Name::new("_UID".into(), &uid));
-            let hid = Name::new("_HID".into(), &hid);
-            let path = Path::new(&format!("C{uid:03X}"));
-            Device::new(path, vec![&hid, &uid_name]).to_aml_bytes(&mut devices);
-        }
-    }
+    devices.extend(cpu_aml::container(&config.processors));
     devices.extend(&config.devices);
 
     let mut body = Scope::raw(Path::new("_SB_"), devices);
-    body.extend(Scope::raw(Path::new("_GPE"), config.events.clone()));
+    body.extend(Scope::raw(Path::new("_GPE"), [cpu_aml::event(), config.events.clone()].concat()));
     let sleeps =
         [("_S3_", pm::SLEEP_S3, config.s3), ("_S4_", pm::SLEEP_S4, config.s4), ("_S5_", 0, true)];
     for (name, kind, _) in sleeps.into_iter().filter(|(_, _, offered)| *offered) {

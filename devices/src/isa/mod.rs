@@ -5,8 +5,10 @@
 mod bridge;
 pub mod debug;
 pub mod i8042;
+pub mod ib700;
 pub mod port92;
 mod ps2;
+pub mod pvpanic;
 pub mod reset_control;
 pub mod rtc;
 pub mod serial;

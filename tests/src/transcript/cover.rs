@@ -26,7 +26,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("BLOCK_JOB_READY", "no disks"),
     ("DEVICE_DELETED", "no hot-plug"),
     ("DEVICE_TRAY_MOVED", "no disks"),
-    ("GUEST_PANICKED", "no pvpanic"),
     ("NIC_RX_FILTER_CHANGED", "no networks"),
     ("SPICE_CONNECTED", "built without SPICE"),
     ("SPICE_DISCONNECTED", "built without SPICE"),
@@ -35,7 +34,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("VNC_CONNECTED", "no displays"),
     ("VNC_DISCONNECTED", "no displays"),
     ("VNC_INITIALIZED", "no displays"),
-    ("WATCHDOG", "no watchdogs"),
 ];
 
 /// What `scripts` lack for these commands and events, one line each; also reasons above that

@@ -21,6 +21,7 @@ const FILES: &[(&str, &str)] = &[
     ("session", include_str!("../../transcripts/session.qmp")),
     ("identity", include_str!("../../transcripts/identity.qmp")),
     ("life", include_str!("../../transcripts/life.qmp")),
+    ("trouble", include_str!("../../transcripts/trouble.qmp")),
     ("introspection", include_str!("../../transcripts/introspection.qmp")),
     ("descriptors", include_str!("../../transcripts/descriptors.qmp")),
     ("chardev", include_str!("../../transcripts/chardev.qmp")),

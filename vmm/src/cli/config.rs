@@ -5,6 +5,7 @@
 
 use super::keyval::Pairs;
 use super::log::LogConfig;
+use qmp::{PanicAction, WatchdogAction};
 use resources::nearest::nearest;
 use resources::value;
 use std::path::PathBuf;
@@ -77,6 +78,12 @@ pub struct Config {
     pub no_reboot: bool,
     /// Stop, not exit, when the guest powers off.
     pub no_shutdown: bool,
+    /// What is done when the guest reports that it panicked.
+    pub panic: Option<PanicAction>,
+    /// What is done when a watchdog runs out.
+    pub watchdog: Option<WatchdogAction>,
+    /// The driver of `-watchdog`, which is among the devices.
+    pub watchdog_model: Option<&'static str>,
     /// Go to the background.
     pub daemonize: bool,
     /// File for the process id.
@@ -131,6 +138,9 @@ impl Accel {
         Err(format!("\"{list}\" accelerator does not exist. ({hint})"))
     }
 }
+
+/// The models of watchdogs: driver and description.
+pub const WATCHDOGS: [(&str, &str); 2] = [("i6300esb", "Intel 6300ESB"), ("ib700", "iBASE 700")];
 
 /// Guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]

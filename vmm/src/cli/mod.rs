@@ -27,6 +27,7 @@ pub use help::{INTERFACE_VERSION, help, version, version_verbose};
 use config::{Accel, Global, NameConfig};
 use given::{Entry, Given};
 use keyval::Pairs;
+use qmp::{PanicAction, WatchdogAction};
 use resources::nearest::nearest;
 use resources::value;
 use std::ffi::OsString;
@@ -296,6 +297,12 @@ fn apply(
             config.serial_given |= driver == "isa-serial";
             config.devices.push(pairs);
         }
+        Id::Watchdog => return watchdog(config, &value.text()),
+        Id::WatchdogAction => {
+            let action = by_name(WatchdogAction::ALL, WatchdogAction::as_str, &value.text());
+            config.watchdog =
+                Some(action.ok_or_else(|| "Unknown -watchdog-action parameter".to_owned())?);
+        }
         Id::Global => config.globals.push(Global::from_pairs(&value.pairs())?),
         Id::Object => {
             let pairs = value.pairs();
@@ -368,6 +375,21 @@ fn apply(
         Id::Nographic => config.nographic = true,
         Id::Nodefaults => config.nodefaults = true,
         Id::Stopped => config.stopped = true,
+        Id::Action => {
+            for (key, what) in value.pairs().iter() {
+                match key {
+                    "reboot" => config.no_reboot = what == "shutdown",
+                    "shutdown" => config.no_shutdown = what == "pause",
+                    "panic" => {
+                        config.panic = by_name(PanicAction::ALL, PanicAction::as_str, what);
+                    }
+                    _ => {
+                        let action = by_name(WatchdogAction::ALL, WatchdogAction::as_str, what);
+                        config.watchdog = action;
+                    }
+                }
+            }
+        }
         Id::NoReboot => config.no_reboot = true,
         Id::NoShutdown => config.no_shutdown = true,
         Id::Daemonize => config.daemonize = true,
@@ -401,6 +423,34 @@ fn apply(
         }
         Id::LogFile => config.log.file = Some(value.path()),
     }
+    Ok(None)
+}
+
+/// The value of this name.
+fn by_name<T: Copy>(all: &[T], name_of: fn(T) -> &'static str, name: &str) -> Option<T> {
+    all.iter().copied().find(|value| name_of(*value) == name)
+}
+
+/// Takes `-watchdog`: a device of this model.
+fn watchdog(config: &mut Config, model: &str) -> Result<Option<Action>, String> {
+    let list = || {
+        let line = |(name, text)| format!("  {name:<12}{text}\n");
+        config::WATCHDOGS.map(line).concat()
+    };
+    if is_help(model) {
+        return Ok(Some(Action::Print(list())));
+    }
+    if config.watchdog_model.is_some() {
+        return Err("only one watchdog option may be given".to_owned());
+    }
+    let known = config::WATCHDOGS.iter().find(|(name, _)| name.eq_ignore_ascii_case(model));
+    let (driver, _) = known.ok_or_else(|| {
+        format!("Unknown -watchdog device. Supported devices are:\n{}", list().trim_end())
+    })?;
+    config.watchdog_model = Some(driver);
+    let mut pairs = Pairs::default();
+    pairs.push("driver", *driver);
+    config.devices.push(pairs);
     Ok(None)
 }
 

@@ -12,6 +12,7 @@ use resources::nearest::nearest;
 #[expect(missing_docs, reason = "each is the option of that name; the table says what it does")]
 pub enum Id {
     Accel,
+    Action,
     AddFd,
     Append,
     Bios,
@@ -61,6 +62,8 @@ pub enum Id {
     Uuid,
     Version,
     Vga,
+    Watchdog,
+    WatchdogAction,
     WriteConfig,
 }
 
@@ -308,6 +311,28 @@ pub static RTC: Keys = Keys {
     merge: true,
 };
 
+/// Parameters of `-action`.
+pub static ACTION: Keys = Keys {
+    group: "action",
+    implied: None,
+    keys: &[
+        key("reboot", Kind::OneOf(&["reset", "shutdown"]), "when it is to be reset (reset)"),
+        key("shutdown", Kind::OneOf(&["poweroff", "pause"]), "when it goes off (poweroff)"),
+        key(
+            "panic",
+            Kind::OneOf(&["pause", "shutdown", "exit-failure", "none"]),
+            "when the guest reports that it panicked (pause)",
+        ),
+        key(
+            "watchdog",
+            Kind::OneOf(&["reset", "shutdown", "poweroff", "inject-nmi", "pause", "debug", "none"]),
+            "when a watchdog runs out (reset)",
+        ),
+    ],
+    open: false,
+    merge: true,
+};
+
 /// Parameters of `-chardev`.
 pub static CHARDEV: Keys = Keys {
     group: "chardev",
@@ -466,6 +491,22 @@ pub static OPTIONS: &[Opt] = &[
         "a device; 'help' lists them, 'DRIVER,help' a driver's properties",
     ),
     opt(
+        Id::Watchdog,
+        "watchdog",
+        &[],
+        Arg::Text("MODEL"),
+        Device,
+        "a watchdog; 'help' lists the models",
+    ),
+    opt(
+        Id::WatchdogAction,
+        "watchdog-action",
+        &[],
+        Arg::Text("reset|shutdown|poweroff|inject-nmi|pause|debug|none"),
+        Device,
+        "what is done when a watchdog runs out (reset)",
+    ),
+    opt(
         Id::Global,
         "global",
         &[],
@@ -524,6 +565,14 @@ pub static OPTIONS: &[Opt] = &[
         "put an inherited descriptor into set N, whose file name is /dev/fdset/N",
     ),
     opt(Id::Stopped, "S", &[], Arg::None, Process, "do not start the processors"),
+    opt(
+        Id::Action,
+        "action",
+        &[],
+        Arg::Keys("WHEN=WHAT", &ACTION),
+        Process,
+        "what is done when the machine is to be reset, goes off or is in trouble",
+    ),
     opt(Id::NoReboot, "no-reboot", &[], Arg::None, Process, "exit when the guest reboots"),
     opt(Id::NoShutdown, "no-shutdown", &[], Arg::None, Process, "stop when the guest powers off"),
     opt(Id::Daemonize, "daemonize", &[], Arg::None, Process, "go to the background when ready"),

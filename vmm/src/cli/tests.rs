@@ -568,3 +568,32 @@ proptest! {
         fuzz(args.join("\0").as_bytes());
     }
 }
+
+#[test]
+fn watchdogs_and_what_is_done_about_them() {
+    use qmp::{PanicAction, WatchdogAction};
+    let given = config("-watchdog IB700 -watchdog-action inject-nmi");
+    assert_eq!(given.devices[0].get("driver"), Some("ib700"));
+    assert_eq!(given.watchdog, Some(WatchdogAction::InjectNmi));
+    assert_eq!(run(&["-watchdog", "help"]), run(&["-watchdog", "?"]));
+    assert!(matches!(run(&["-watchdog", "?"]), Ok(Action::Print(text)) if text.contains("ib700")));
+    assert_eq!(
+        error("-watchdog ib700 -watchdog i6300esb"),
+        "-watchdog i6300esb: only one watchdog option may be given"
+    );
+    assert_eq!(
+        error("-watchdog dog"),
+        "-watchdog dog: Unknown -watchdog device. Supported devices are:\n  \
+         i6300esb    Intel 6300ESB\n  ib700       iBASE 700"
+    );
+    assert_eq!(
+        error("-watchdog-action bark"),
+        "-watchdog-action bark: Unknown -watchdog-action parameter"
+    );
+    let given = config("-no-reboot -action reboot=reset,panic=exit-failure -action shutdown=pause");
+    assert!(!given.no_reboot && given.no_shutdown);
+    assert_eq!((given.panic, given.watchdog), (Some(PanicAction::ExitFailure), None));
+    let given = config("-action watchdog=none");
+    assert_eq!(given.watchdog, Some(WatchdogAction::None));
+    assert!(error("-action panic=maybe").contains("panic"));
+}

@@ -4,7 +4,7 @@
 
 use kvm_bindings::kvm_lapic_state;
 use qmp::{
-    Cpu, CpuDefinitionInfo, CpuInfoFast, Handle, InjectNmi, QmpError, QueryCpuDefinitions,
+    Cpu, CpuAdd, CpuDefinitionInfo, CpuInfoFast, Handle, InjectNmi, QmpError, QueryCpuDefinitions,
     QueryCpusFast, SysEmuTarget,
 };
 
@@ -27,7 +27,7 @@ impl Vm {
     /// # Errors
     /// When there is no such vCPU, with the text that commands give for it; or KVM does not tell.
     pub fn registers(&self, index: i64) -> Result<Registers, QmpError> {
-        let vcpu = usize::try_from(index).ok().and_then(|index| self.vcpus.get(index));
+        let vcpu = usize::try_from(index).ok().and_then(|index| self.vcpu(index));
         let vcpu = vcpu.ok_or_else(|| QmpError::expects("cpu-index", "a CPU number"))?;
         let registers = vcpu.call(|vcpu| Registers::capture(&vcpu.fd));
         registers.map_err(failed)?.map_err(failed)
@@ -41,6 +41,16 @@ impl Vm {
         let all = self.on_all_vcpus(|vcpu| Registers::capture(&vcpu.fd)).map_err(failed)?;
         all.into_iter().collect::<Result<_, _>>().map_err(failed)
     }
+
+    /// Sends an NMI to every vCPU.
+    ///
+    /// # Errors
+    /// When KVM does not take one.
+    pub fn inject_nmi(&mut self) -> Result<(), QmpError> {
+        self.on_all_vcpus(inject_nmi).map_err(failed)?.into_iter().try_for_each(|done| {
+            done.map_err(|error| QmpError::generic(format!("cannot inject an NMI: {error}")))
+        })
+    }
 }
 
 fn failed(error: impl std::fmt::Display) -> QmpError {
@@ -53,11 +63,37 @@ impl Handle<Cpu> for Vm {
     }
 }
 
+impl Handle<CpuAdd> for Vm {
+    /// Adds a processor, which waits for another to start it, as after power-on.
+    fn handle(&mut self, CpuAdd { id }: CpuAdd) -> Result<(), QmpError> {
+        let refuse = |text: String| Err(QmpError::generic(text));
+        let Some(cpus) = self.board.cpus.clone() else {
+            return refuse("Not supported".to_owned());
+        };
+        let Ok(index) = usize::try_from(id) else {
+            return refuse(format!("Invalid CPU id: {id}"));
+        };
+        let room = cpus.lock().room();
+        if cpus.lock().is_present(index) {
+            return refuse(format!("Unable to add CPU: {id}, it already exists"));
+        }
+        if index >= room {
+            let most = room.saturating_sub(1);
+            return refuse(format!("Unable to add CPU: {id}, max allowed: {most}"));
+        }
+        if let (Some(processors), Ok(number)) = (&self.processors, u32::try_from(index)) {
+            let vcpu = processors.make(number).map_err(failed)?;
+            let place = self.vcpus.partition_point(|other| other.index() < index);
+            self.vcpus.insert(place, vcpu);
+        }
+        self.board.processor_came(index);
+        Ok(())
+    }
+}
+
 impl Handle<InjectNmi> for Vm {
     fn handle(&mut self, _: InjectNmi) -> Result<(), QmpError> {
-        self.on_all_vcpus(inject_nmi).map_err(failed)?.into_iter().try_for_each(|done| {
-            done.map_err(|error| QmpError::generic(format!("cannot inject an NMI: {error}")))
-        })
+        self.inject_nmi()
     }
 }
 
@@ -182,5 +218,63 @@ mod tests {
         let registers = vm.registers(0).unwrap();
         assert_eq!((registers.regs.rip, registers.pc()), (0xfff0, 0xffff_fff0));
         assert_eq!(vm.all_registers().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn processors_are_added_up_to_the_most_there_may_be() {
+        let mut vm = testing::fake();
+        testing::refuses(
+            &mut vm,
+            "cpu-add",
+            &[
+                (json!({}), "Parameter 'id' is missing"),
+                (json!({"id": -1}), "Invalid CPU id: -1"),
+                (json!({"id": 1}), "Unable to add CPU: 1, it already exists"),
+                (json!({"id": 5}), "Unable to add CPU: 5, max allowed: 4"),
+                (
+                    json!({"id": i64::MAX}),
+                    &format!("Unable to add CPU: {}, max allowed: 4", i64::MAX),
+                ),
+            ],
+        );
+        assert_eq!(ask(&mut vm, "cpu-add", json!({"id": 3})), Ok(json!({})));
+        let cpus = vm.board.cpus.clone().unwrap();
+        assert!(cpus.lock().is_present(3));
+        assert!(!cpus.lock().is_present(2));
+        let mut status = [0];
+        vm.board.ports.read(0xafe0, &mut status);
+        assert_eq!(status, [1 << 2]);
+        let again = [(json!({"id": 3}), "Unable to add CPU: 3, it already exists")];
+        testing::refuses(&mut vm, "cpu-add", &again);
+        // It is in the tables from the next start on, and in saved state at once.
+        vm.pulse().unwrap();
+        vm.reset().unwrap();
+        assert!(vm.board.acpi.as_ref().unwrap().processors[3].present);
+        testing::refuses(
+            &mut testing::nothing(),
+            "cpu-add",
+            &[(json!({"id": 0}), "Not supported")],
+        );
+    }
+
+    #[test]
+    fn added_processors_are_as_the_others() {
+        let Some(mut vm) = testing::kvm() else { return };
+        for id in [4, 2] {
+            assert_eq!(ask(&mut vm, "cpu-add", json!({"id": id})), Ok(json!({})));
+        }
+        let list = ask(&mut vm, "query-cpus", json!({})).unwrap();
+        let numbers: Vec<_> =
+            list.as_array().unwrap().iter().map(|cpu| cpu["CPU"].as_i64().unwrap()).collect();
+        assert_eq!(numbers, [0, 1, 2, 4]);
+        assert!(vm.registers(4).is_ok() && vm.registers(3).is_err());
+        vm.pulse().unwrap();
+        vm.reset().unwrap();
+        vm.pulse().unwrap();
+        assert_eq!(vm.all_registers().unwrap().len(), 4);
+        let other = vm.save().unwrap();
+        assert_eq!(ask(&mut vm, "cpu-add", json!({"id": 3})), Ok(json!({})));
+        let error = vm.load(&other).unwrap_err().to_string();
+        assert_eq!(error, "saved state lacks '/machine/cpu[3]'");
     }
 }

@@ -14,7 +14,7 @@ impl Handle<HumanMonitorCommand> for Vm {
             None => 0,
             Some(index) => usize::try_from(index)
                 .ok()
-                .filter(|index| *index < self.vcpus.len())
+                .filter(|index| self.vcpu(*index).is_some())
                 .ok_or_else(|| QmpError::expects("cpu-index", "a CPU number"))?,
         };
         let client = (self.context.monitor.take(), self.context.fd.take());

@@ -5,6 +5,7 @@
 //! client's.
 
 mod absent;
+pub mod action;
 mod chardev;
 mod command_line;
 mod cpu;

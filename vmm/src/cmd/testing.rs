@@ -10,8 +10,9 @@ use resources::request::Requests;
 use serde_json::Value;
 
 use crate::cpu::model::CpuSpec;
+use crate::cpu::processors::{self, Processors};
+use crate::cpu::run_page;
 use crate::cpu::topology::Topology;
-use crate::cpu::{processors, run_page};
 use crate::machine::{Accel, Board, Boot, pc};
 use crate::mailbox::Mailbox;
 use crate::vm::{Policy, Vm};
@@ -43,7 +44,7 @@ pub(crate) fn nothing() -> Vm {
 }
 
 fn machine(accel: Accel) -> Vm {
-    let topology = Topology::parse([("cpus", "2")]).unwrap();
+    let topology = Topology::parse([("cpus", "2"), ("maxcpus", "5")]).unwrap();
     let mailbox = Mailbox::new(Notify::new());
     let config = pc::PcConfig {
         ram: Ram::new(&RamConfig { size: RAM, ..RamConfig::default() }).unwrap(),
@@ -55,13 +56,16 @@ fn machine(accel: Accel) -> Vm {
     };
     let requests: Requests = mailbox.clone();
     let board = pc::build(accel.clone(), config, &requests).unwrap();
-    let mut vcpus = Vec::new();
+    let (mut vcpus, mut made_of) = (Vec::new(), None);
     if let Accel::Kvm(kvm) = &accel {
         run_page::install_signal_handler().unwrap();
         let model = processors::resolve(&CpuSpec::parse("qemu64").unwrap(), kvm).unwrap();
-        vcpus = processors::create(kvm, &board, (&model, &topology), &mailbox).unwrap();
+        let processors = Processors::new(kvm, &board, (model, topology), &mailbox).unwrap();
+        vcpus = processors.make_first().unwrap();
+        made_of = Some(processors);
     }
     let mut vm = Vm::new(board, vcpus, mailbox, Policy::default());
+    vm.processors = made_of;
     vm.fdsets = resources::fdset::FdSets::new();
     vm.reset().unwrap();
     vm

@@ -1,10 +1,11 @@
 //! Making the processors of a machine: files in KVM, CPUID, threads.
 //!
-//! Main thread, before the guest runs.
+//! Main thread. The guest may be running when one is added.
 
 use std::sync::Arc;
 
 use resources::hv::kvm::KvmVm;
+use resources::space::Space;
 
 use super::model::{CpuModel, CpuSpec, HostCpu};
 use super::setup;
@@ -47,29 +48,61 @@ pub fn resolve(spec: &CpuSpec, vm: &KvmVm) -> Result<CpuModel, ProcessorError> {
     Ok(spec.resolve(&host)?)
 }
 
-/// Makes the processors present at the start. Their threads wait behind the gate.
-///
-/// # Errors
-/// When KVM or the host refuses one.
-pub fn create(
-    vm: &KvmVm,
-    board: &Board,
-    (model, topology): (&CpuModel, &Topology),
-    mailbox: &Arc<Mailbox>,
-) -> Result<Vec<VcpuHandle>, ProcessorError> {
-    let (count, max) = (topology.cpus() as usize, vm.kvm().get_max_vcpus());
-    if count > max {
-        return Err(ProcessorError::TooMany(max, count));
-    }
-    let caps = Arc::new(StateCaps::probe(vm.kvm(), vm.vm())?);
-    (0..topology.cpus())
-        .map(|index| {
-            let id = topology.apic_id(index).into();
-            let fd = vm.vm().create_vcpu(id).map_err(kvm("create a vCPU"))?;
-            setup::configure(&fd, model, topology, index)?;
-            Vcpu::new(fd, index as usize, &caps, (&board.memory, &board.ports), mailbox)?
-                .spawn()
-                .map_err(|error| ProcessorError::Kvm("start a vCPU's thread", error))
+/// What the processors of a machine are made of.
+pub struct Processors {
+    vm: Arc<KvmVm>,
+    model: CpuModel,
+    topology: Topology,
+    caps: Arc<StateCaps>,
+    spaces: (Arc<Space>, Arc<Space>),
+    mailbox: Arc<Mailbox>,
+}
+
+impl Processors {
+    /// Processors of this model for a board.
+    ///
+    /// # Errors
+    /// When KVM does not tell what it can save.
+    pub fn new(
+        vm: &Arc<KvmVm>,
+        board: &Board,
+        (model, topology): (CpuModel, Topology),
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<Processors, ProcessorError> {
+        Ok(Processors {
+            caps: Arc::new(StateCaps::probe(vm.kvm(), vm.vm())?),
+            vm: vm.clone(),
+            model,
+            topology,
+            spaces: (board.memory.clone(), board.ports.clone()),
+            mailbox: mailbox.clone(),
         })
-        .collect()
+    }
+
+    /// Makes those that are there at the start. Their threads wait behind the gate.
+    ///
+    /// # Errors
+    /// When KVM or the host refuses one.
+    pub fn make_first(&self) -> Result<Vec<VcpuHandle>, ProcessorError> {
+        let (count, max) = (self.topology.cpus() as usize, self.vm.kvm().get_max_vcpus());
+        if count > max {
+            return Err(ProcessorError::TooMany(max, count));
+        }
+        (0..self.topology.cpus()).map(|index| self.make(index)).collect()
+    }
+
+    /// Makes the one with this index, in its power-on state. It runs as soon as the gate is open:
+    /// but for the first, that is to wait for another to start it.
+    ///
+    /// # Errors
+    /// When KVM or the host refuses it.
+    pub fn make(&self, index: u32) -> Result<VcpuHandle, ProcessorError> {
+        let id = self.topology.apic_id(index).into();
+        let fd = self.vm.vm().create_vcpu(id).map_err(kvm("create a vCPU"))?;
+        setup::configure(&fd, &self.model, &self.topology, index)?;
+        let (memory, ports) = &self.spaces;
+        Vcpu::new(fd, index as usize, &self.caps, (memory, ports), &self.mailbox)?
+            .spawn()
+            .map_err(|error| ProcessorError::Kvm("start a vCPU's thread", error))
+    }
 }

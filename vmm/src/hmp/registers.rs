@@ -32,7 +32,7 @@ impl<'a> Reader<'a> {
     }
 
     fn ask(&self) -> Result<(kvm_regs, kvm_sregs), String> {
-        let vcpu = self.vm.vcpus.get(self.cpu).ok_or("no CPU defined")?;
+        let vcpu = self.vm.vcpu(self.cpu).ok_or("no CPU defined")?;
         vcpu.call(|vcpu| Ok((vcpu.fd.get_regs()?, vcpu.fd.get_sregs()?)))
             .map_err(|gone| gone.to_string())?
             .map_err(|error: kvm_ioctls::Error| error.to_string())

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use devices::acpi::gpe::Gpe;
+use devices::acpi::cpu::CpuHotplug;
+use devices::acpi::gpe::{self, Gpe};
 use devices::acpi::pm::Pm;
 use devices::acpi::tables::{self, Tables};
 use resources::clock::Clock;
@@ -149,6 +150,8 @@ pub struct Board {
     pub routes: Arc<Routes>,
     /// The ACPI power management block, for the power button.
     pub pm: Option<Arc<DeviceCell<Pm>>>,
+    /// By what processors are added.
+    pub cpus: Option<Arc<DeviceCell<CpuHotplug>>>,
     /// What is booted.
     pub boot: Boot,
     /// What the ACPI tables say, which are written at each reset; none if firmware brings its own.
@@ -197,6 +200,7 @@ impl Board {
             contents: boot::Contents::default(),
             acpi: None,
             gpe: None,
+            cpus: None,
             fresh: true,
         }
     }
@@ -213,6 +217,18 @@ impl Board {
             for wire in &self.wires {
                 let _ = fake.set_line(wire.gsi(), wire.level());
             }
+        }
+    }
+
+    /// A processor has come: tells the guest, which may be running.
+    pub fn processor_came(&mut self, index: usize) {
+        if let Some(described) = self.acpi.as_mut().and_then(|acpi| acpi.processors.get_mut(index))
+        {
+            described.present = true;
+        }
+        if let (Some(cpus), Some(gpe)) = (&self.cpus, &self.gpe) {
+            cpus.lock().add(index);
+            gpe.raise(gpe::CPU_HOTPLUG);
         }
     }
 

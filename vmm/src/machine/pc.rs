@@ -12,11 +12,13 @@
 //! | port 0x92, 0xcf9 | A20 and reset |
 //! | ports 0x2e8, 0x2f8, 0x3e8, 0x3f8 | COM4, COM2, COM3, COM1 |
 //! | ports 0xb2, 0x600, 0xafe0 | ACPI |
+//! | port 0xaf00 | adding processors |
 //!
 //! Main thread, before the guest runs.
 
 use std::sync::Arc;
 
+use devices::acpi::cpu::{self, CpuHotplug};
 use devices::acpi::gpe::Gpe;
 use devices::acpi::pm::{self, Pm};
 use devices::acpi::tables::{self, Processor, SerialPort};
@@ -211,15 +213,19 @@ fn add_acpi(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result
         (pm::SMI_PORT, pm::SMI_SIZE, pm::SMI),
     ];
     add(board, (block, &Pm::CLASS), &ports)?;
+    let topology = config.topology;
+    let processors = (0..topology.max_cpus()).map(|index| Processor {
+        apic_id: topology.apic_id(index),
+        present: index < topology.cpus(),
+    });
+    let processors: Vec<_> = processors.collect();
+    let cpus = CpuHotplug::new("/machine/cpu-hotplug", &processors);
+    board.cpus = Some(cpus.clone());
+    add(board, (cpus, &CpuHotplug::CLASS), &[(cpu::PORT, cpu::SIZE, 0)])?;
     if acpi_mode {
-        let topology = config.topology;
-        let processors = (0..topology.max_cpus()).map(|index| Processor {
-            apic_id: topology.apic_id(index),
-            present: index < topology.cpus(),
-        });
         let serial = (1..).zip(serial::COM).take(config.serials.len());
         board.acpi = Some(tables::Config {
-            processors: processors.collect(),
+            processors,
             ioapic: (0, layout::IOAPIC as u32),
             serial: serial.map(|(number, (port, irq))| SerialPort { number, port, irq }).collect(),
             i8042: true,

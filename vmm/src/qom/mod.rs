@@ -22,6 +22,7 @@ use std::borrow::Cow;
 use resources::props::Value;
 
 use crate::chardevs::Chardevs;
+use crate::cpu::thread::VcpuHandle;
 use crate::machine::Board;
 use crate::machine::bus::{Bus, Plugged};
 use crate::objects::{Entry, Objects};
@@ -85,13 +86,14 @@ pub enum Found {
 impl<'a> Tree<'a> {
     /// The objects of a machine.
     pub fn of(vm: &'a Vm) -> Tree<'a> {
-        Tree::new(&vm.board, vm.vcpus.len(), &vm.objects, &vm.chardevs)
+        let vcpus: Vec<_> = vm.vcpus.iter().map(VcpuHandle::index).collect();
+        Tree::new(&vm.board, &vcpus, &vm.objects, &vm.chardevs)
     }
 
-    /// The objects of a board, so many processors, users and chardevs.
+    /// The objects of a board, processors with these indices, users and chardevs.
     fn new(
         board: &'a Board,
-        vcpus: usize,
+        vcpus: &[usize],
         objects: &'a Objects,
         chardevs: &'a Chardevs,
     ) -> Tree<'a> {
@@ -101,8 +103,8 @@ impl<'a> Tree<'a> {
         for name in ["peripheral", "peripheral-anon", "unattached"] {
             tree.add(format!("/machine/{name}"), Object::Container);
         }
-        for index in 0..vcpus {
-            tree.add(cpu_path(index), Object::Cpu(index));
+        for index in vcpus {
+            tree.add(cpu_path(*index), Object::Cpu(*index));
         }
         let unowned = board.buses.iter().filter(|bus| bus.owner.is_none());
         unowned.for_each(|bus| tree.add(bus.path(), Object::Bus(bus)));

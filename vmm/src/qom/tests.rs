@@ -53,7 +53,7 @@ fn every_path_leads_to_its_object() {
 #[test]
 fn processors_come_before_devices() {
     let rig = rig();
-    let tree = Tree::new(&rig.vm.board, 2, &rig.vm.objects, &rig.vm.chardevs);
+    let tree = Tree::new(&rig.vm.board, &[0, 1], &rig.vm.objects, &rig.vm.chardevs);
     assert!(matches!(tree.find(&cpu_path(1)), Found::One(_)));
     assert_eq!(tree.find("device[1]"), tree.find("/machine/unattached/device[1]"));
     assert_eq!(tree.find("device[0]"), Found::Ambiguous);
@@ -63,7 +63,7 @@ fn processors_come_before_devices() {
 fn the_tree_of_buses_as_text() {
     let text = qtree(&rig().vm.board);
     let head = "bus: main-system-bus\n  type System\n  dev: part, id \"\"\n    bus: hub.0\n      \
-                type Hub\n  dev: PIIX4_PM, id \"\"\n  dev: isabus-bridge, id \"\"\n    \
+                type Hub\n  dev: acpi-cpu-hotplug, id \"\"\n  dev: PIIX4_PM, id \"\"\n  dev: isabus-bridge, id \"\"\n    \
                 bus: isa.0\n      type ISA\n      dev: isa-serial, id \"\"\n        \
                 chardev = \"com\"\n        index = 0\n        iobase = 0x3f8\n        irq = 4\n        \
                 isa irq 4\n      dev: mc146818rtc, id \"\"\n";

@@ -1,13 +1,15 @@
 //! What runs, stops, resets and ends the machine.
 
 use qmp::{
-    Cont, Handle, InjectNmi, QmpError, QueryCpus, QueryStatus, Quit, RunState, Stop,
-    SystemPowerdown, SystemReset, SystemWakeup,
+    Cont, CpuAdd, Handle, InjectNmi, QmpError, QueryCpus, QueryStatus, Quit, RunState, Stop,
+    SystemPowerdown, SystemReset, SystemWakeup, WatchdogAction,
 };
 
+use crate::cmd::action;
 use crate::hmp::Call;
 use crate::hmp::parse::{Args, Kind, arg, flag, opt};
 use crate::hmp::table::{Row, bare, row};
+use crate::vm::Vm;
 
 pub(super) const ROWS: &[Row] = &[
     bare(&["q", "quit"], "end the process", |call, _| call.vm.handle(Quit {})),
@@ -35,6 +37,16 @@ pub(super) const ROWS: &[Row] = &[
         "set the boot order",
         boot_set,
     ),
+    row(
+        &["watchdog_action"],
+        &[arg("action", Kind::Word).words(watchdog_actions)],
+        "action",
+        "say what is done when a watchdog runs out",
+        watchdog_action,
+    ),
+    row(&["cpu-add"], &[arg("id", Kind::Int)], "id", "add a processor", |call, args| {
+        call.vm.handle(CpuAdd { id: args.number("id") })
+    }),
     row(&["cpu"], &[arg("index", Kind::Int)], "index", "choose the processor to look at", cpu),
 ];
 
@@ -64,9 +76,21 @@ fn boot_set(_: &mut Call<'_>, _: &Args) -> Result<(), QmpError> {
     Err(QmpError::generic("no function defined to set boot device list for this architecture"))
 }
 
+fn watchdog_actions(_: &Vm) -> Vec<String> {
+    WatchdogAction::ALL.iter().map(|action| action.as_str().to_owned()).collect()
+}
+
+fn watchdog_action(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
+    let name = args.text("action");
+    let action = action::watchdog_action(name)
+        .ok_or_else(|| QmpError::generic(format!("Unknown watchdog action '{name}'")))?;
+    call.vm.policy.watchdog = action;
+    Ok(())
+}
+
 fn cpu(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
     match usize::try_from(args.number("index")) {
-        Ok(index) if index < call.vm.vcpus.len() => {
+        Ok(index) if call.vm.vcpu(index).is_some() => {
             call.monitor.cpu = index;
             Ok(())
         }
