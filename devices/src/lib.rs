@@ -21,6 +21,7 @@ pub mod fuzz;
 pub mod isa;
 pub mod net;
 pub mod pci;
+pub mod scsi;
 #[cfg(test)]
 mod testing;
 pub mod virtio;
