@@ -36,6 +36,7 @@ use crate::isa::serial::Serial;
 use crate::net::{Netdev, Network};
 use crate::pci;
 use crate::virtio::net::VirtioNet;
+use crate::virtio::rng::Rng;
 
 /// Every class.
 pub static CLASSES: &[Class<Ctx>] = &[
@@ -53,6 +54,7 @@ pub static CLASSES: &[Class<Ctx>] = &[
     VirtioNet::CLASS,
     Ib700::CLASS,
     PvPanic::CLASS,
+    Rng::CLASS,
 ];
 
 /// What a device is given of the machine.

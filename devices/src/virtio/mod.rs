@@ -28,6 +28,7 @@ pub mod net;
 pub mod pci;
 pub mod port;
 pub mod queue;
+pub mod rng;
 #[cfg(test)]
 #[expect(dead_code, reason = "the devices to be tested come one after the other")]
 pub(crate) mod testing;

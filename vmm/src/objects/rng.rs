@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use devices::chardev::{CharEvent, CharFrontend, Chardev};
-use devices::entropy::{Entropy, MAX_READ, Reading};
+use devices::entropy::{Entropy, HostEntropy, MAX_READ, Reading};
 use parking_lot::Mutex;
 use resources::fdset;
 use resources::iol::{Local, Notify};
@@ -48,7 +48,7 @@ pub(super) const BUILTIN: ObjectType = ObjectType {
     parent: "rng-backend",
     props: &[],
     needs: &[],
-    create: |_, _| Ok(Object::Rng(Arc::new(Builtin))),
+    create: |_, _| Ok(Object::Rng(Arc::new(HostEntropy))),
 };
 
 /// A daemon of the entropy gathering protocol behind a chardev.
@@ -74,19 +74,6 @@ pub(super) const EGD: ObjectType = ObjectType {
         Ok(Object::Rng(Arc::new(Egd(front))))
     },
 };
-
-struct Builtin;
-
-impl Entropy for Builtin {
-    fn read<'a>(&'a self, _: &'a Local, len: usize) -> Reading<'a> {
-        Box::pin(async move {
-            let mut bytes = vec![0; len.min(MAX_READ)];
-            let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-            bytes.truncate(got);
-            Ok(bytes)
-        })
-    }
-}
 
 struct Random(fdset::File);
 

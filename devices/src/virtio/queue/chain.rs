@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use resources::iol::IoBuf;
 use resources::ram::GuestMemory;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
@@ -316,6 +317,17 @@ impl<'a> Cursor<'a> {
     }
 }
 
+impl Cursor<'_> {
+    fn buf(&self) -> IoBuf {
+        let mut rest = self.clone();
+        let segments = std::iter::from_fn(|| rest.advance(u32::MAX));
+        let ranges =
+            segments.map(|one| (one.address, usize::try_from(one.len).unwrap_or(usize::MAX)));
+        // The walk has seen to it that all of it is RAM.
+        IoBuf::guest(self.memory, ranges).unwrap_or_else(|_| IoBuf::empty())
+    }
+}
+
 /// Reads a chain's readable bytes in order.
 #[derive(Clone)]
 pub struct Reader<'a>(Cursor<'a>);
@@ -404,6 +416,11 @@ impl<'a> Reader<'a> {
         self.0.split_to(len).map(Reader).ok_or(Short)
     }
 
+    /// What is left, for a file or a socket to be written from.
+    pub fn buf(&self) -> IoBuf {
+        self.0.buf()
+    }
+
     /// The pieces of guest RAM that are left.
     pub fn segments(&self) -> impl Iterator<Item = Segment> + use<'a> {
         let mut rest = self.0.clone();
@@ -469,6 +486,11 @@ impl<'a> Writer<'a> {
     /// When there are fewer.
     pub fn split_to(&mut self, len: u32) -> Result<Writer<'a>, Short> {
         self.to.split_to(len).map(|to| Writer { to, written: 0 }).ok_or(Short)
+    }
+
+    /// What is left, for a file or a socket to be read into.
+    pub fn buf(&self) -> IoBuf {
+        self.to.buf()
     }
 
     /// The pieces of guest RAM that are left.
