@@ -11,7 +11,7 @@ const ALLOWED: [(&str, &[&str]); 6] = [
     ("block", &["resources"]),
     ("devices", &["resources", "block"]),
     ("migration", &["resources"]),
-    ("vmm", &["resources", "devices", "migration", "qmp"]),
+    ("vmm", &["resources", "block", "devices", "migration", "qmp"]),
 ];
 
 /// The crate that may use them all.

@@ -12,6 +12,7 @@
 //! | [`Local::sleep_until`] | `timer.rs` |
 //! | reads and writes of files, by ring or by pool | `file.rs`, `uring.rs`, `pool.rs` |
 //! | [`IoBuf`]: guest RAM or memory of our own, for reads and writes | `buf.rs` |
+//! | [`Remote`]: a value that stays on the loop | `remote.rs` |
 //! | [`Notify`], [`race`], one-shot results | `sync.rs` |
 //!
 //! Thread: the one that runs the loop; `Handle`, `Waker` and `Notify` work
@@ -25,6 +26,7 @@ mod buf;
 mod file;
 mod pool;
 mod reactor;
+mod remote;
 mod sync;
 mod task;
 mod timer;
@@ -44,6 +46,7 @@ use std::time::{Duration, Instant};
 pub use buf::{IoBuf, NotRam};
 pub use file::{FallocateFlags, FileIo};
 pub use reactor::{Direction, Watch};
+pub use remote::Remote;
 pub use sync::{Either, Notified, Notify, race};
 pub use task::Task;
 pub use timer::Sleep;
@@ -68,6 +71,7 @@ struct Inner {
     reactor: Rc<reactor::Reactor>,
     timers: Rc<timer::Timers>,
     files: file::Files,
+    kept: remote::Kept,
 }
 
 /// The way to a loop from any thread.
@@ -98,6 +102,7 @@ impl Loop {
             tasks: Tasks::new(shared.clone()),
             timers: Rc::new(timer::Timers::new()),
             files: file::Files::new(name, file_io),
+            kept: remote::Kept::default(),
             shared,
             reactor,
         };
@@ -172,6 +177,7 @@ impl Drop for Loop {
     fn drop(&mut self) {
         let inner = &*self.local.0;
         inner.tasks.clear();
+        inner.kept.clear();
         inner.shared.close();
         inner.files.finish();
     }
@@ -244,6 +250,29 @@ impl Local {
 }
 
 impl Handle {
+    /// Whether it leads to this loop.
+    pub fn is_of(&self, local: &Local) -> bool {
+        Arc::ptr_eq(&self.shared, &local.0.shared)
+    }
+
+    /// Whether both lead to the same loop.
+    pub fn is(&self, other: &Handle) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Makes a future on the loop's thread, runs it there to its end and waits for its result;
+    /// `None` when the loop has ended. As [`call`](Self::call), not from the loop's own thread.
+    pub fn call_async<R: Send + 'static, F: Future<Output = R> + 'static>(
+        &self,
+        make: impl FnOnce(Local) -> F + Send + 'static,
+    ) -> Option<R> {
+        let (send, receive) = std::sync::mpsc::sync_channel(1);
+        self.spawn(move |local| async move {
+            let _ = send.send(make(local).await);
+        });
+        receive.recv().ok()
+    }
+
     /// Runs `work` on the loop's thread, after everything posted before it.
     ///
     /// The loop is woken only when it sleeps. Once the loop is gone, `work` is

@@ -419,6 +419,28 @@ fn file_io(choice: FileIo) {
     });
 }
 
+#[test]
+fn a_remote_value_stays_on_its_loop() {
+    let (_thread, handle) = Thread::spawn("io-test").unwrap();
+    let other = Loop::new("test").unwrap();
+    let (sent, dropped) = std::sync::mpsc::channel();
+    struct Value(u32, std::sync::mpsc::Sender<bool>);
+    impl Drop for Value {
+        fn drop(&mut self) {
+            let _ = self.1.send(std::thread::current().name() == Some("io-test"));
+        }
+    }
+    let remote = handle.call(move |local| local.keep(Rc::new(Value(7, sent)))).unwrap();
+    assert!(remote.get(other.local()).is_none());
+    let remote = Arc::new(remote);
+    let seen = remote.clone();
+    let value =
+        remote.handle().call_async(move |local| async move { seen.get(&local).map(|v| v.0) });
+    assert_eq!(value, Some(Some(7)));
+    drop(remote);
+    assert!(dropped.recv_timeout(LONG).unwrap());
+}
+
 /// The same over buffers of several pieces, more of them at once than the ring takes.
 fn buffers(file_io: FileIo) {
     let mut the_loop = Loop::with_file_io("test", file_io).unwrap();

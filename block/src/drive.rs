@@ -1,0 +1,498 @@
+//! A drive: what `-drive` and blockdev-add make, what a device is plugged on, what clients name.
+//!
+//! It may have a medium, whose graph lives on one loop: that of the device that has it, or a
+//! common one. Clients see a drive by its figures and flags, which any thread can read.
+//!
+//! Any thread; a leaf mutex around who has it and what is in it, never held while a loop is waited
+//! for or a device is told. Opening, moving and closing a medium wait for a loop: main thread only.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use resources::iol::{Handle, Local, Remote};
+
+use crate::disk::Disk;
+use crate::source::Source;
+use crate::stats::Stats;
+
+/// What is done about a failed request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// The guest sees the error.
+    Report,
+    /// The guest sees success.
+    Ignore,
+    /// The machine stops; the request is tried again when it goes on.
+    Stop,
+    /// As `Stop` when there is no room left on the host, otherwise as `Report`.
+    Enospc,
+}
+
+/// What happens with failed requests of a drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// With reads; never [`OnError::Enospc`].
+    pub read: OnError,
+    /// With everything else.
+    pub write: OnError,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy { read: OnError::Report, write: OnError::Enospc }
+    }
+}
+
+/// What a device has to do with a request that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Tell the guest.
+    Report,
+    /// Tell the guest that it succeeded.
+    Ignore,
+    /// Keep it until the machine goes on.
+    Stop,
+}
+
+/// A request that failed, as it is told to the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The drive.
+    pub drive: String,
+    /// It did not read.
+    pub write: bool,
+    /// What the device does.
+    pub action: Action,
+    /// There was no room left on the host.
+    pub no_space: bool,
+}
+
+/// Whether a drive has had an error that stopped the machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IoStatus {
+    /// No.
+    #[default]
+    Ok,
+    /// There was no room left on the host.
+    NoSpace,
+    /// Another error.
+    Failed,
+}
+
+/// The door of a removable medium.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tray {
+    /// It is open.
+    pub open: bool,
+    /// The guest has locked it.
+    pub locked: bool,
+}
+
+/// The device that has a drive. Called on the main thread, without any lock held.
+pub trait Model: Send + Sync {
+    /// The size has changed.
+    fn resized(&self) {}
+    /// The door; `None` when the medium cannot be changed.
+    fn tray(&self) -> Option<Tray> {
+        None
+    }
+    /// A medium was put in, or taken out.
+    fn medium_changed(&self, _loaded: bool) {}
+    /// The user wants the medium out; with `force` the lock is gone.
+    fn eject_request(&self, _force: bool) {}
+}
+
+/// A drive.
+pub struct Drive {
+    id: String,
+    shared: Arc<Shared>,
+    report: Box<dyn Fn(Failure) + Send + Sync>,
+    state: Mutex<Inner>,
+}
+
+/// What the graph on its loop and everybody else share.
+pub(crate) struct Shared {
+    pub(crate) stats: Stats,
+    size: AtomicU64,
+    read_only: AtomicBool,
+    write_cache: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn set_size(&self, size: u64) {
+        self.size.store(size, Relaxed);
+    }
+
+    pub(crate) fn read_only(&self) -> bool {
+        self.read_only.load(Relaxed)
+    }
+
+    pub(crate) fn write_cache(&self) -> bool {
+        self.write_cache.load(Relaxed)
+    }
+}
+
+struct Inner {
+    medium: Option<Medium>,
+    model: Option<Arc<dyn Model>>,
+    /// Where media are built.
+    home: Handle,
+    policy: Policy,
+    /// Once a device has asked for it.
+    io_status: Option<IoStatus>,
+    /// A job, or the like, has it.
+    in_use: bool,
+}
+
+#[derive(Clone)]
+struct Medium {
+    source: Source,
+    disk: Arc<Remote<Disk>>,
+}
+
+/// What is in a drive.
+#[derive(Clone)]
+pub struct MediumInfo {
+    /// The name of its file.
+    pub file: String,
+    /// The graph.
+    pub source: Source,
+}
+
+/// Somebody else has the drive.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Drive '{0}' is in use by another device")]
+pub struct Busy(pub String);
+
+impl Drive {
+    /// An empty drive, whose media are built on `home`. `report` is told of failed requests, on
+    /// any thread, and must not wait.
+    pub fn new(
+        id: &str,
+        home: Handle,
+        policy: Policy,
+        report: impl Fn(Failure) + Send + Sync + 'static,
+    ) -> Arc<Drive> {
+        let shared = Shared {
+            stats: Stats::default(),
+            size: AtomicU64::new(0),
+            read_only: AtomicBool::new(false),
+            write_cache: AtomicBool::new(true),
+        };
+        let state =
+            Inner { medium: None, model: None, home, policy, io_status: None, in_use: false };
+        Arc::new(Drive {
+            id: id.to_owned(),
+            shared: Arc::new(shared),
+            report: Box::new(report),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// A drive with a medium.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn with(id: &str, home: Handle, source: Source) -> io::Result<Arc<Drive>> {
+        let drive = Drive::new(id, home, Policy::default(), |_| {});
+        drive.insert(source)?;
+        Ok(drive)
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Puts a medium in, in place of the one there is; the device is not told.
+    ///
+    /// # Errors
+    /// When the graph cannot be built.
+    pub fn insert(&self, source: Source) -> io::Result<()> {
+        let home = self.state.lock().home.clone();
+        let disk = self.build(&home, &source)?;
+        let old = self.state.lock().medium.replace(Medium { source, disk });
+        close(old);
+        Ok(())
+    }
+
+    /// Takes the medium out, when what is under way has ended and is durable; the device is not
+    /// told.
+    pub fn remove(&self) {
+        let old = self.state.lock().medium.take();
+        close(old);
+        self.shared.set_size(0);
+    }
+
+    fn build(&self, home: &Handle, source: &Source) -> io::Result<Arc<Remote<Disk>>> {
+        let (source, shared) = (source.clone(), self.shared.clone());
+        let read_only = source.host().is_some_and(|host| host.options().read_only);
+        let writeback = source.host().is_none_or(|host| host.options().cache.writeback);
+        let built = home.call_async(move |local| async move {
+            let node = source.build(&local).await?;
+            shared.read_only.store(read_only || node.info().read_only, Relaxed);
+            shared.write_cache.store(writeback, Relaxed);
+            Ok(Arc::new(local.keep(Disk::new(node, shared))))
+        });
+        built.unwrap_or_else(|| Err(io::Error::other("the I/O loop has ended")))
+    }
+
+    /// Gives the drive to a device, whose requests come on the loop `on`; the graph is moved there.
+    ///
+    /// # Errors
+    /// When it has a device already, or the graph cannot be built there.
+    pub fn attach(
+        self: &Arc<Self>,
+        on: &Handle,
+        model: Arc<dyn Model>,
+    ) -> Result<Attachment, AttachError> {
+        let (old, moves) = {
+            let mut state = self.state.lock();
+            if state.model.is_some() || state.in_use {
+                return Err(AttachError::Busy(Busy(self.id.clone())));
+            }
+            state.model = Some(model);
+            state.io_status = state.io_status.map(|_| IoStatus::Ok);
+            let moves = !state.home.is(on);
+            state.home = on.clone();
+            (state.medium.clone(), moves)
+        };
+        let attachment = Attachment { drive: self.clone() };
+        if let Some(medium) = old
+            && moves
+        {
+            // Closed here before it is opened there: one graph at a time.
+            let source = medium.source.clone();
+            self.state.lock().medium = None;
+            close(Some(medium));
+            let disk = self.build(on, &source).map_err(AttachError::Io)?;
+            self.state.lock().medium = Some(Medium { source, disk });
+        }
+        Ok(attachment)
+    }
+
+    /// The graph, on its loop; `None` on another one, and without a medium.
+    pub fn disk(&self, local: &Local) -> Option<Rc<Disk>> {
+        let disk = self.state.lock().medium.as_ref().map(|medium| medium.disk.clone());
+        disk?.get(local)
+    }
+
+    /// What is in it.
+    pub fn medium(&self) -> Option<MediumInfo> {
+        let source = self.state.lock().medium.as_ref().map(|medium| medium.source.clone())?;
+        let file = source.host().map(|host| host.name().to_owned()).unwrap_or_default();
+        Some(MediumInfo { file, source })
+    }
+
+    /// Whether there is a medium.
+    pub fn has_medium(&self) -> bool {
+        self.state.lock().medium.is_some()
+    }
+
+    /// Bytes of the medium; 0 without.
+    pub fn size(&self) -> u64 {
+        self.shared.size.load(Relaxed)
+    }
+
+    /// Whether nothing can be written.
+    pub fn read_only(&self) -> bool {
+        self.shared.read_only()
+    }
+
+    /// Whether writes may stay in caches until a flush.
+    pub fn write_cache(&self) -> bool {
+        self.shared.write_cache()
+    }
+
+    /// Turns the write cache on or off; what is under way may still see the old setting.
+    pub fn set_write_cache(&self, on: bool) {
+        self.shared.write_cache.store(on, Relaxed);
+    }
+
+    /// Whether a discard may give room back.
+    pub fn discards(&self) -> bool {
+        let medium = self.medium();
+        medium.and_then(|m| m.source.host().map(|host| host.options().discard)).unwrap_or(true)
+    }
+
+    /// Logical and physical sector size of the host's disk, where it is one.
+    pub fn sectors(&self) -> Option<(u32, u32)> {
+        self.medium()?.source.host()?.sectors()
+    }
+
+    /// Its counters, which a device keeps.
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    /// What happens with failed requests.
+    pub fn policy(&self) -> Policy {
+        self.state.lock().policy
+    }
+
+    /// Changes what happens with failed requests.
+    pub fn set_policy(&self, policy: Policy) {
+        self.state.lock().policy = policy;
+    }
+
+    /// A request of its device has failed: says what is to be done, and tells the user.
+    pub fn failed(&self, write: bool, error: &io::Error) -> Action {
+        let no_space = error.raw_os_error() == Some(libc::ENOSPC)
+            || error.kind() == io::ErrorKind::StorageFull;
+        let policy = self.policy();
+        let action = match if write { policy.write } else { policy.read } {
+            OnError::Report => Action::Report,
+            OnError::Ignore => Action::Ignore,
+            OnError::Stop => Action::Stop,
+            OnError::Enospc if no_space => Action::Stop,
+            OnError::Enospc => Action::Report,
+        };
+        (self.report)(Failure { drive: self.id.clone(), write, action, no_space });
+        action
+    }
+
+    /// The device is of a kind whose errors are told in query-block.
+    pub fn enable_io_status(&self) {
+        self.state.lock().io_status.get_or_insert_default();
+    }
+
+    /// Whether an error has stopped the machine; `None` when errors cannot.
+    pub fn io_status(&self) -> Option<IoStatus> {
+        let state = self.state.lock();
+        let stops = state.policy.read == OnError::Stop
+            || matches!(state.policy.write, OnError::Stop | OnError::Enospc);
+        state.io_status.filter(|_| stops)
+    }
+
+    /// An error has stopped the machine; the first one stays.
+    pub fn set_io_status(&self, status: IoStatus) {
+        if let Some(now @ IoStatus::Ok) = &mut self.state.lock().io_status {
+            *now = status;
+        }
+    }
+
+    /// The machine goes on.
+    pub fn reset_io_status(&self) {
+        if let Some(now) = &mut self.state.lock().io_status {
+            *now = IoStatus::Ok;
+        }
+    }
+
+    /// The device that has it.
+    pub fn model(&self) -> Option<Arc<dyn Model>> {
+        self.state.lock().model.clone()
+    }
+
+    /// Whether a device has it.
+    pub fn is_attached(&self) -> bool {
+        self.state.lock().model.is_some()
+    }
+
+    /// The door; `None` when the medium cannot be changed. A drive without a device has one.
+    pub fn tray(&self) -> Option<Tray> {
+        match self.model() {
+            Some(model) => model.tray(),
+            None => Some(Tray::default()),
+        }
+    }
+
+    /// Whether a job or the like has it.
+    pub fn in_use(&self) -> bool {
+        self.state.lock().in_use
+    }
+
+    /// Gives it to a job or the like, or takes it back.
+    pub fn set_in_use(&self, in_use: bool) {
+        self.state.lock().in_use = in_use;
+    }
+
+    /// Makes the medium of this many bytes and tells the device.
+    ///
+    /// # Errors
+    /// As [`Disk::resize`]; `NotFound` without a medium.
+    pub fn resize(&self, size: u64) -> io::Result<()> {
+        self.on_disk(move |disk| async move { disk.resize(size).await })??;
+        if let Some(model) = self.model() {
+            model.resized();
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that was written is durable. Nothing to do without a medium.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn flush(&self) -> io::Result<()> {
+        if !self.has_medium() || self.read_only() {
+            return Ok(());
+        }
+        self.on_disk(|disk| async move { disk.flush().await })?
+    }
+
+    /// Runs something on the graph's loop and waits for it; not from that loop.
+    ///
+    /// # Errors
+    /// `NotFound` without a medium.
+    pub fn on_disk<R: Send + 'static, F: Future<Output = R> + 'static>(
+        &self,
+        work: impl FnOnce(Rc<Disk>) -> F + Send + 'static,
+    ) -> io::Result<R> {
+        let medium = self.state.lock().medium.clone().ok_or(io::ErrorKind::NotFound)?;
+        let handle = medium.disk.handle().clone();
+        let done = handle.call_async(|local| async move {
+            let disk = medium.disk.get(&local)?;
+            Some(work(disk).await)
+        });
+        done.flatten().ok_or_else(|| io::Error::other("the I/O loop has ended"))
+    }
+}
+
+/// Waits for the end of what is under way, makes it durable and lets go of the graph.
+fn close(medium: Option<Medium>) {
+    let Some(Medium { disk, .. }) = medium else { return };
+    let handle = disk.handle().clone();
+    handle.call_async(|local| async move {
+        let Some(graph) = disk.get(&local) else { return };
+        // Its files close with this, before anybody is told that they have.
+        disk.release(&local);
+        let disk = graph;
+        let node = disk.node();
+        let _held = disk.drain().await;
+        if let Err(error) = node.flush().await {
+            tracing::error!("a disk was not made durable when it was closed: {error}");
+        }
+    });
+}
+
+/// Why a drive was not given to a device.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Somebody else has it.
+    #[error(transparent)]
+    Busy(Busy),
+    /// Its graph cannot be built on the loop of the device.
+    #[error("cannot move the disk to its I/O thread: {0}")]
+    Io(io::Error),
+}
+
+/// A device has a drive for as long as it keeps this.
+pub struct Attachment {
+    drive: Arc<Drive>,
+}
+
+impl Attachment {
+    /// The drive.
+    pub fn drive(&self) -> &Arc<Drive> {
+        &self.drive
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let model = self.drive.state.lock().model.take();
+        drop(model);
+    }
+}

@@ -1,0 +1,290 @@
+//! Opening files and block devices of the host as disks.
+//!
+//! Any thread; opening may block as long as the host's file system does. No lock. Names come from
+//! users and clients, and go through the process's descriptor sets.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use resources::fdset;
+use resources::iol::IoBuf;
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, fstat, seek};
+
+use crate::lock;
+
+/// How written data is kept before it is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cache {
+    /// Writes may stay in caches until a flush; otherwise each one is durable when it is done.
+    pub writeback: bool,
+    /// Past the host's page cache (`O_DIRECT`).
+    pub direct: bool,
+    /// Flushes do nothing: a crash of the host may lose everything.
+    pub no_flush: bool,
+}
+
+impl Default for Cache {
+    fn default() -> Cache {
+        Cache { writeback: true, direct: false, no_flush: false }
+    }
+}
+
+impl Cache {
+    /// The mode that `cache=` names.
+    pub fn named(name: &str) -> Option<Cache> {
+        let (writeback, direct, no_flush) = match name {
+            "writeback" => (true, false, false),
+            "none" | "off" => (true, true, false),
+            "writethrough" => (false, false, false),
+            "directsync" => (false, true, false),
+            "unsafe" => (true, false, true),
+            _ => return None,
+        };
+        Some(Cache { writeback, direct, no_flush })
+    }
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Nothing will be written.
+    pub read_only: bool,
+    /// How it is cached.
+    pub cache: Cache,
+    /// A discard gives room back.
+    pub discard: bool,
+    /// It has to be a block device (`host_device`), or must not be anything but a file or one.
+    pub device: bool,
+    /// Lock it against other programs.
+    pub locking: bool,
+}
+
+impl Default for OpenOptions {
+    fn default() -> OpenOptions {
+        let cache = Cache::default();
+        OpenOptions { read_only: false, cache, discard: false, device: false, locking: true }
+    }
+}
+
+/// An image that cannot be opened. The texts are those that clients know.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The host refuses.
+    #[error("Could not open '{name}': {}", errno_text(.error))]
+    Open {
+        /// The file.
+        name: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// Somebody else uses it.
+    #[error("Could not open '{name}': {reason}")]
+    Locked {
+        /// The file.
+        name: String,
+        /// How.
+        reason: String,
+    },
+    /// It is neither a file nor a block device.
+    #[error("Could not open '{0}': it is neither a regular file nor a block device")]
+    Kind(String),
+    /// Its length is not to be had.
+    #[error("Could not refresh total sector count: {}", errno_text(.0))]
+    Size(io::Error),
+}
+
+/// The C library's text of an error, as clients expect it behind a colon.
+pub fn errno_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(at) => text.get(..at).unwrap_or_default().to_owned(),
+        None => text,
+    }
+}
+
+/// An open file of the host.
+#[derive(Debug)]
+pub struct HostFile {
+    name: String,
+    fd: Arc<OwnedFd>,
+    /// Keeps a descriptor's set in use.
+    _file: fdset::File,
+    options: OpenOptions,
+    block_device: bool,
+    size: AtomicU64,
+    align: u32,
+    memory_align: u32,
+    sectors: Option<(u32, u32)>,
+}
+
+impl HostFile {
+    /// Opens an image and locks it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(name: &str, options: OpenOptions) -> Result<Arc<HostFile>, OpenError> {
+        let refused = |error: io::Error| OpenError::Open { name: name.to_owned(), error };
+        let mut flags = if options.read_only { OFlags::RDONLY } else { OFlags::RDWR };
+        if options.cache.direct {
+            flags |= OFlags::DIRECT;
+        }
+        // A FIFO or a terminal must not make us wait; a file does not mind.
+        flags |= OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = fdset::open(name, flags, Mode::empty()).map_err(|error| {
+            match error.raw_os_error() {
+                Some(libc::EROFS) => refused(io::Error::from_raw_os_error(libc::EACCES)),
+                _ => refused(error),
+            }
+        })?;
+        let stat = fstat(&file).map_err(|error| refused(error.into()))?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let block_device = match kind {
+            FileType::BlockDevice => true,
+            FileType::RegularFile if !options.device => false,
+            FileType::Directory => {
+                return Err(refused(io::Error::from_raw_os_error(libc::EISDIR)));
+            }
+            _ => return Err(OpenError::Kind(name.to_owned())),
+        };
+        if options.locking {
+            lock::lock(file.as_fd(), !options.read_only).map_err(|reason| OpenError::Locked {
+                name: name.to_owned(),
+                reason: reason.to_string(),
+            })?;
+        }
+        let fd = file.as_fd().try_clone_to_owned().map_err(&refused)?;
+        let size = length(&fd).map_err(OpenError::Size)?;
+        let (align, memory_align) =
+            if options.cache.direct { alignment(&fd, size) } else { (1, 1) };
+        let sectors = block_device.then(|| sectors(&fd)).flatten();
+        Ok(Arc::new(HostFile {
+            name: name.to_owned(),
+            fd: Arc::new(fd),
+            _file: file,
+            options,
+            block_device,
+            size: AtomicU64::new(size),
+            align,
+            memory_align,
+            sectors,
+        }))
+    }
+
+    /// The name it was opened by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The descriptor.
+    pub fn fd(&self) -> &Arc<OwnedFd> {
+        &self.fd
+    }
+
+    /// How it was opened.
+    pub fn options(&self) -> &OpenOptions {
+        &self.options
+    }
+
+    /// Whether it is a block device.
+    pub fn is_block_device(&self) -> bool {
+        self.block_device
+    }
+
+    /// The name of its driver.
+    pub fn driver(&self) -> &'static str {
+        if self.block_device { "host_device" } else { "file" }
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size.load(Relaxed)
+    }
+
+    /// What direct I/O wants offsets and lengths to be multiples of; 1 without.
+    pub fn align(&self) -> u32 {
+        self.align
+    }
+
+    /// What direct I/O wants addresses to be multiples of; 1 without.
+    pub fn memory_align(&self) -> u32 {
+        self.memory_align
+    }
+
+    /// Logical and physical sector size of a block device.
+    pub fn sectors(&self) -> Option<(u32, u32)> {
+        self.sectors
+    }
+
+    /// Bytes it takes on the host.
+    pub fn allocated(&self) -> Option<u64> {
+        let stat = fstat(&*self.fd).ok()?;
+        u64::try_from(stat.st_blocks).ok()?.checked_mul(512)
+    }
+
+    /// It has grown by a write.
+    pub(crate) fn reaches(&self, end: u64) {
+        self.size.fetch_max(end, Relaxed);
+    }
+
+    /// Makes a file of this size; a block device must be as large already. May block.
+    pub(crate) fn set_size(&self, size: u64) -> io::Result<()> {
+        if self.block_device {
+            if size > length(&self.fd)? {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+        } else {
+            rustix::fs::ftruncate(&*self.fd, size)?;
+        }
+        self.size.store(size, Relaxed);
+        Ok(())
+    }
+
+    /// The first bytes, for finding out a format: fewer at the end of the file. May block.
+    ///
+    /// # Errors
+    /// Those of the read.
+    pub fn head(&self, len: usize) -> io::Result<Vec<u8>> {
+        let room = len.next_multiple_of(4096);
+        let buf = IoBuf::zeroed(room);
+        let count = buf.readv(&*self.fd, Some(0))?;
+        Ok(buf.slice(0..count.min(len)).to_vec())
+    }
+}
+
+/// The size of a file or a block device. Descriptors are read and written at offsets only, so
+/// moving its position disturbs nobody.
+fn length(fd: &OwnedFd) -> io::Result<u64> {
+    Ok(seek(fd, SeekFrom::End(0))?)
+}
+
+/// Finds out by trying what direct I/O wants: alignment of offsets and of addresses.
+fn alignment(fd: &OwnedFd, size: u64) -> (u32, u32) {
+    let buf = IoBuf::zeroed(8192);
+    let reads = |at: usize, len: usize| buf.slice(at..at + len).readv(fd, Some(0)).is_ok();
+    if size == 0 {
+        // Nothing to be read, so nothing is refused.
+        return (4096, 4096);
+    }
+    let sizes = [512u32, 1024, 2048, 4096];
+    let align = sizes.into_iter().find(|len| reads(0, *len as usize)).unwrap_or(4096);
+    let memory = sizes.into_iter().find(|at| reads(*at as usize, 4096)).unwrap_or(4096);
+    (align, memory)
+}
+
+/// Logical and physical sector size, as the kernel tells them in `/sys`.
+fn sectors(fd: &OwnedFd) -> Option<(u32, u32)> {
+    let device = fstat(fd).ok()?.st_rdev;
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let queue = |what: &str| {
+        // A partition has no queue of its own, its disk has.
+        ["queue", "../queue"].iter().find_map(|queue| {
+            let path = format!("/sys/dev/block/{major}:{minor}/{queue}/{what}");
+            std::fs::read_to_string(path).ok()?.trim().parse::<u32>().ok()
+        })
+    };
+    let usable = |size: &u32| size.is_power_of_two() && (512..=32768).contains(size);
+    let logical = queue("logical_block_size").filter(usable)?;
+    Some((logical, queue("physical_block_size").filter(usable).unwrap_or(logical)))
+}

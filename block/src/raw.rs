@@ -1,0 +1,105 @@
+//! The raw format: a node, or a part of one, byte for byte.
+//!
+//! On its loop, no lock. Ranges are checked against the part before they are moved.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+
+use resources::iol::IoBuf;
+
+use crate::node::{Extent, Info, Node, Op, Zero};
+
+/// A part of another node.
+pub struct Raw {
+    file: Rc<dyn Node>,
+    offset: u64,
+    size: Cell<u64>,
+    /// It is the rest of the file and grows with it.
+    whole: bool,
+}
+
+impl Raw {
+    /// `file` from `offset` on: `size` bytes of it, or the rest of it rounded up to a sector.
+    ///
+    /// # Errors
+    /// When that is not in the file.
+    pub fn new(file: Rc<dyn Node>, offset: u64, size: Option<u64>) -> io::Result<Raw> {
+        let all = file.info().size;
+        let rest = all.checked_sub(offset).ok_or(io::ErrorKind::InvalidInput)?;
+        let whole = size.is_none();
+        let size = match size {
+            None => rest.checked_next_multiple_of(512).ok_or(io::ErrorKind::InvalidInput)?,
+            Some(size) if size <= rest => size,
+            Some(_) => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        Ok(Raw { file, offset, size: Cell::new(size), whole })
+    }
+
+    /// Where a range is in the file.
+    fn at(&self, offset: u64, len: u64) -> io::Result<u64> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size.get() => {
+                self.offset.checked_add(offset).ok_or(io::ErrorKind::InvalidInput.into())
+            }
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn with<'a>(&'a self, offset: u64, len: u64, then: impl FnOnce(u64) -> Op<'a>) -> Op<'a> {
+        match self.at(offset, len) {
+            Ok(at) => then(at),
+            Err(error) => Box::pin(async { Err(error) }),
+        }
+    }
+}
+
+impl Node for Raw {
+    fn info(&self) -> Info {
+        Info { size: self.size.get(), ..self.file.info() }
+    }
+
+    fn read(&self, offset: u64, buf: IoBuf) -> Op<'_> {
+        self.with(offset, buf.len() as u64, |at| self.file.read(at, buf))
+    }
+
+    fn write(&self, offset: u64, buf: IoBuf, durable: bool) -> Op<'_> {
+        self.with(offset, buf.len() as u64, |at| self.file.write(at, buf, durable))
+    }
+
+    fn zero(&self, offset: u64, len: u64, how: Zero) -> Op<'_> {
+        self.with(offset, len, |at| self.file.zero(at, len, how))
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Op<'_> {
+        self.with(offset, len, |at| self.file.discard(at, len))
+    }
+
+    fn flush(&self) -> Op<'_> {
+        self.file.flush()
+    }
+
+    fn map(&self, offset: u64, len: u64) -> Op<'_, Extent> {
+        Box::pin(async move {
+            let len = len.min(self.size.get().saturating_sub(offset));
+            let at = self.at(offset, len)?;
+            self.file.map(at, len).await
+        })
+    }
+
+    fn resize(&self, size: u64) -> Op<'_> {
+        Box::pin(async move {
+            if !self.whole {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            let end = self.offset.checked_add(size).ok_or(io::ErrorKind::InvalidInput)?;
+            self.file.resize(end).await?;
+            self.size.set(size.checked_next_multiple_of(512).ok_or(io::ErrorKind::InvalidInput)?);
+            Ok(())
+        })
+    }
+
+    fn children(&self) -> Vec<(&'static str, Rc<dyn Node>)> {
+        vec![("file", self.file.clone())]
+    }
+}

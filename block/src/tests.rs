@@ -1,0 +1,297 @@
+//! Files, caches, locks and drives.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use resources::iol::{FileIo, IoBuf, Local, Loop, Thread};
+use vmm_sys_util::tempfile::TempFile;
+
+use crate::node::{Extent, Node, State, Zero};
+use crate::{
+    Action, AttachError, Cache, Drive, Failure, HostFile, IoStatus, Kind, Model, OnError,
+    OpenOptions, Policy, Source,
+};
+
+/// An image next to the sources: file systems in memory have no direct I/O on older kernels.
+fn image(size: u64) -> TempFile {
+    let file = TempFile::new_in(std::path::Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+    file.as_file().set_len(size).unwrap();
+    file
+}
+
+fn name(file: &TempFile) -> &str {
+    file.as_path().to_str().unwrap()
+}
+
+fn cached(name: &str) -> OpenOptions {
+    OpenOptions { cache: Cache::named(name).unwrap(), discard: true, ..OpenOptions::default() }
+}
+
+fn run<F: Future>(file_io: FileIo, task: impl FnOnce(Local) -> F) -> F::Output {
+    let mut the_loop = Loop::with_file_io("test", file_io).unwrap();
+    let local = the_loop.local().clone();
+    the_loop.run(task(local))
+}
+
+async fn bytes(node: &dyn Node, offset: u64, len: usize) -> Vec<u8> {
+    let buf = IoBuf::zeroed(len);
+    buf.fill(0xee);
+    node.read(offset, buf.clone()).await.unwrap();
+    buf.to_vec()
+}
+
+/// Operations of odd offsets and lengths against a flat model.
+fn against_a_model(mode: &'static str, file_io: FileIo) {
+    const SIZE: usize = 40_000;
+    let image = image(SIZE as u64);
+    let host = HostFile::open(name(&image), cached(mode)).unwrap();
+    run(file_io, |local| async move {
+        let node = Source::raw(host).build(&local).await.unwrap();
+        assert_eq!(node.info().size, 40_448);
+        let mut model = vec![0; 40_448];
+        let mut seed = 7u64;
+        let mut random = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695);
+            (seed >> 33) % below
+        };
+        for round in 0..300u64 {
+            let offset = random(40_448) as usize;
+            let len = (random(9000) as usize).min(40_448 - offset);
+            let part = offset..offset + len;
+            match random(4) {
+                0 => {
+                    model[part].fill(round as u8);
+                    // At an odd address now and then.
+                    let buf = IoBuf::zeroed(len + 1).skip(round as usize % 2).slice(0..len);
+                    buf.fill(round as u8);
+                    node.write(offset as u64, buf, round % 7 == 0).await.unwrap();
+                }
+                1 => {
+                    model[part].fill(0);
+                    let how = if round % 2 == 0 { Zero::Keep } else { Zero::MayUnmap };
+                    node.zero(offset as u64, len as u64, how).await.unwrap();
+                }
+                2 => node.flush().await.unwrap(),
+                _ => assert!(bytes(&*node, offset as u64, len).await == model[part]),
+            }
+        }
+        assert!(bytes(&*node, 0, 40_448).await == model);
+        node.read(40_448, IoBuf::zeroed(1)).await.unwrap_err();
+        node.write(u64::MAX, IoBuf::zeroed(2), false).await.unwrap_err();
+        node.zero(40_447, 2, Zero::Keep).await.unwrap_err();
+    });
+}
+
+#[test]
+fn buffered_files_hold_what_is_written() {
+    against_a_model("writeback", FileIo::Auto);
+    against_a_model("unsafe", FileIo::Pool);
+}
+
+#[test]
+fn direct_files_hold_what_is_written_however_it_lies() {
+    against_a_model("none", FileIo::Auto);
+    against_a_model("directsync", FileIo::Pool);
+}
+
+/// Many writes that share blocks, at the same time.
+#[test]
+fn partial_writes_of_a_block_do_not_undo_each_other() {
+    let image = image(8192);
+    let host = HostFile::open(name(&image), cached("none")).unwrap();
+    run(FileIo::Auto, |local| async move {
+        let node = Source::raw(host).build(&local).await.unwrap();
+        let writes: Vec<_> = (0..64u64)
+            .map(|i| {
+                let node = node.clone();
+                local.spawn(async move {
+                    node.write(i * 100, IoBuf::copy_of(&[i as u8 + 1; 100]), false).await.unwrap();
+                })
+            })
+            .collect();
+        for write in writes {
+            write.await;
+        }
+        let all = bytes(&*node, 0, 8192).await;
+        assert!((0..6400).all(|i| all[i] == (i / 100) as u8 + 1));
+        assert!(all[6400..].iter().all(|byte| *byte == 0));
+    });
+}
+
+#[test]
+fn a_map_tells_data_from_holes() {
+    let image = image(1 << 20);
+    let host = HostFile::open(name(&image), cached("writeback")).unwrap();
+    run(FileIo::Auto, |local| async move {
+        let node = Source::raw(host.clone()).build(&local).await.unwrap();
+        let page = IoBuf::zeroed(65536);
+        page.fill(1);
+        node.write(65536, page, false).await.unwrap();
+        let at = |state, len, offset| Extent { len, state, offset: Some(offset) };
+        assert_eq!(node.map(0, 1 << 20).await.unwrap(), at(State::Zero, 65536, 0));
+        assert_eq!(node.map(65536, 100).await.unwrap(), at(State::Data, 100, 65536));
+        node.discard(65536, 65536).await.unwrap();
+        assert_eq!(node.map(0, 1 << 20).await.unwrap(), at(State::Zero, 1 << 20, 0));
+        assert!(host.allocated().unwrap() < 1 << 20);
+    });
+}
+
+#[test]
+fn parts_of_a_file() {
+    let image = image(10_000);
+    let host = HostFile::open(name(&image), OpenOptions::default()).unwrap();
+    run(FileIo::Auto, |local| async move {
+        let file = Source::File(host.clone()).build(&local).await.unwrap();
+        file.write(4096, IoBuf::copy_of(b"part"), false).await.unwrap();
+        let part =
+            |offset, size| Source::Raw { file: Box::new(Source::File(host.clone())), offset, size };
+        let node = part(4096, Some(512)).build(&local).await.unwrap();
+        assert_eq!((node.info().size, bytes(&*node, 0, 4).await), (512, b"part".to_vec()));
+        node.resize(1024).await.unwrap_err();
+        assert!(part(10_001, None).build(&local).await.is_err());
+        assert!(part(0, Some(10_001)).build(&local).await.is_err());
+        let node = part(4096, None).build(&local).await.unwrap();
+        node.resize(100_000).await.unwrap();
+        assert_eq!((host.size(), node.info().size), (104_096, 100_352));
+        assert_eq!(node.children()[0].1.info().size, 104_096);
+    });
+}
+
+#[test]
+fn an_image_has_one_writer() {
+    let image = image(512);
+    let read_only = OpenOptions { read_only: true, ..OpenOptions::default() };
+    let writer = HostFile::open(name(&image), OpenOptions::default()).unwrap();
+    for options in [OpenOptions::default(), read_only] {
+        let error = HostFile::open(name(&image), options).unwrap_err().to_string();
+        assert!(error.contains("lock: is another process using the image?"), "{error}");
+    }
+    HostFile::open(name(&image), OpenOptions { locking: false, ..read_only }).unwrap();
+    drop(writer);
+    let _reader = HostFile::open(name(&image), read_only).unwrap();
+    HostFile::open(name(&image), read_only).unwrap();
+    HostFile::open(name(&image), OpenOptions::default()).unwrap_err();
+}
+
+#[test]
+fn what_cannot_be_opened_is_named() {
+    let open = |name: &str| HostFile::open(name, OpenOptions::default()).unwrap_err().to_string();
+    assert_eq!(open("/no/such"), "Could not open '/no/such': No such file or directory");
+    assert_eq!(open("/"), "Could not open '/': Is a directory");
+    assert!(open("/dev/null").ends_with("neither a regular file nor a block device"));
+    let image = image(1);
+    let device = OpenOptions { device: true, ..OpenOptions::default() };
+    HostFile::open(name(&image), device).unwrap_err();
+}
+
+struct Quiet;
+impl Model for Quiet {}
+
+#[test]
+fn a_drive_moves_to_the_loop_of_its_device() {
+    let (_one, first) = Thread::spawn("one").unwrap();
+    let (_two, second) = Thread::spawn("two").unwrap();
+    let image = image(4096);
+    let host = HostFile::open(name(&image), OpenOptions::default()).unwrap();
+    let drive = Drive::with("d", first.clone(), Source::raw(host)).unwrap();
+    assert_eq!((drive.size(), drive.read_only(), drive.tray().is_some()), (4096, false, true));
+    drive
+        .on_disk(|disk| async move { disk.write(10, IoBuf::copy_of(b"moved"), false).await })
+        .unwrap()
+        .unwrap();
+    let attachment = drive.attach(&second, Arc::new(Quiet)).unwrap();
+    assert!(matches!(drive.attach(&first, Arc::new(Quiet)), Err(AttachError::Busy(_))));
+    assert!(drive.tray().is_none());
+    let seen = drive.clone();
+    assert!(first.call(move |local| seen.disk(local).is_none()).unwrap());
+    let read = drive.on_disk(|disk| async move {
+        assert_eq!(std::thread::current().name(), Some("two"));
+        let buf = IoBuf::zeroed(5);
+        disk.read(10, buf.clone()).await.unwrap();
+        buf.to_vec()
+    });
+    assert_eq!(read.unwrap(), b"moved");
+    drive.resize(8192).unwrap();
+    assert_eq!(drive.size(), 8192);
+    drive.flush().unwrap();
+    assert_eq!(drive.stats().highest_offset(), 0);
+    drop(attachment);
+    drive.remove();
+    assert!(!drive.has_medium() && drive.medium().is_none());
+    assert_eq!(drive.resize(1).unwrap_err().kind(), io::ErrorKind::NotFound);
+    drive.flush().unwrap();
+    drop(HostFile::open(name(&image), OpenOptions::default()).unwrap());
+}
+
+#[test]
+fn a_disk_is_held_while_it_changes() {
+    run(FileIo::Auto, |local| async move {
+        let (_thread, other) = Thread::spawn("t").unwrap();
+        let drive = Drive::with("d", other, Source::Null(1 << 20)).unwrap();
+        drive
+            .on_disk(|disk| async move {
+                disk.read(1 << 20, IoBuf::zeroed(1)).await.unwrap_err();
+                disk.read(u64::MAX, IoBuf::zeroed(2)).await.unwrap_err();
+                disk.zero(0, (1 << 20) + 1, Zero::Keep).await.unwrap_err();
+                let held = disk.drain().await;
+                let mut read = Box::pin(disk.read(0, IoBuf::zeroed(512)));
+                let mut poll = || {
+                    let waker = std::task::Waker::noop();
+                    read.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_ready()
+                };
+                assert!(!poll());
+                disk.replace(Rc::new(crate::null::Null(512)));
+                drop(held);
+                assert!(poll());
+            })
+            .unwrap();
+        assert_eq!(drive.size(), 512);
+        drop(local);
+    });
+}
+
+#[test]
+fn failures_go_by_the_policy() {
+    let (_thread, handle) = Thread::spawn("t").unwrap();
+    let told: Arc<Mutex<Vec<Failure>>> = Arc::default();
+    let report = told.clone();
+    let drive = Drive::new("d", handle, Policy::default(), move |f| report.lock().push(f));
+    let full = io::Error::from_raw_os_error(libc::ENOSPC);
+    let other = io::Error::from_raw_os_error(libc::EIO);
+    assert_eq!(drive.io_status(), None);
+    drive.enable_io_status();
+    assert_eq!(drive.io_status(), Some(IoStatus::Ok));
+    assert_eq!(drive.failed(true, &full), Action::Stop);
+    assert_eq!(drive.failed(true, &other), Action::Report);
+    assert_eq!(drive.failed(false, &full), Action::Report);
+    drive.set_io_status(IoStatus::NoSpace);
+    drive.set_io_status(IoStatus::Failed);
+    assert_eq!(drive.io_status(), Some(IoStatus::NoSpace));
+    drive.reset_io_status();
+    assert_eq!(drive.io_status(), Some(IoStatus::Ok));
+    drive.set_policy(Policy { read: OnError::Ignore, write: OnError::Report });
+    assert_eq!(drive.failed(false, &other), Action::Ignore);
+    assert_eq!(drive.io_status(), None);
+    let told = told.lock();
+    assert_eq!(told.len(), 4);
+    let first = Failure { drive: "d".into(), write: true, action: Action::Stop, no_space: true };
+    assert_eq!(told[0], first);
+}
+
+#[test]
+fn counters_count() {
+    let stats = crate::Stats::default();
+    let now = std::time::Instant::now();
+    stats.account(Kind::Read, 512, now);
+    stats.account(Kind::Read, 1024, now);
+    stats.account(Kind::Flush, 0, now);
+    let read = stats.figures(Kind::Read);
+    assert_eq!((read.operations, read.bytes), (2, 1536));
+    assert_eq!(stats.figures(Kind::Flush).operations, 1);
+    assert_eq!(stats.figures(Kind::Write).operations, 0);
+    stats.wrote_to(4096);
+    stats.wrote_to(1024);
+    assert_eq!(stats.highest_offset(), 3584);
+}
