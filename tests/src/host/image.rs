@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use super::nested::checksum;
 use crate::rig::Result;
 use crate::rig::gdb::GDB;
 use crate::rig::vm::Peer;
@@ -25,7 +26,8 @@ const INIT: &str = include_str!("nested-init.sh");
 const RUN_IMAGE_SIZE: u64 = 128 << 20;
 
 /// Programs that tests call beside QEMU; all have their places on the machine that runs the tests.
-const PROGRAMS: [&str; 4] = [QEMU, "/sbin/e2fsck", "/usr/bin/iperf3", "/usr/bin/tcpdump"];
+const PROGRAMS: [&str; 5] =
+    [QEMU, "/sbin/e2fsck", "/sbin/mke2fs", "/usr/bin/iperf3", "/usr/bin/tcpdump"];
 
 /// Modules a nested host loads: KVM with its AMD backend, its disks and their file system, and
 /// what tests of network devices need.
@@ -81,7 +83,8 @@ pub fn base(cache: &Path, guests: &Item) -> Result<Item> {
     }
     files.sort();
     files.dedup();
-    let mut key = guests.key().to_owned();
+    // This file tells what else is in it.
+    let mut key = format!("{}{}\n", guests.key(), checksum(include_bytes!("image.rs")));
     for file in &files {
         key.push_str(&file_key(file)?);
     }
@@ -93,6 +96,11 @@ pub fn base(cache: &Path, guests: &Item) -> Result<Item> {
         for file in &files {
             tree::copy_in(&root, file)?;
         }
+        // tcpdump asks who root is; the other is a place for another file over it.
+        fs::create_dir_all(root.join("etc"))?;
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n")?;
+        fs::write(root.join("etc/group"), "root:x:0:\n")?;
+        fs::write(root.join("etc/resolv.conf"), "")?;
         tree::copy(&busybox()?, &root.join("bin/busybox"))?;
         tree::copy(&debugger, &root.join(GDB.trim_start_matches('/')))?;
         copy_tree(guests.path(), &root.join("guests"))?;

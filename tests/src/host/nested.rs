@@ -376,7 +376,7 @@ fn save(dir: &Path, base: &Path, vmlinux: &Path) -> Result {
 }
 
 /// FNV-1a, to tell one initramfs from the next.
-fn checksum(data: &[u8]) -> u64 {
+pub(super) fn checksum(data: &[u8]) -> u64 {
     data.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

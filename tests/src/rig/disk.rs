@@ -25,6 +25,13 @@ impl Disk {
         Ok(Self { path })
     }
 
+    /// An image of so many bytes with an empty ext4 file system.
+    pub fn ext4(dir: &Path, name: &str, bytes: u64) -> Result<Self> {
+        let disk = Self::blank(dir, name, bytes)?;
+        run(Command::new("/sbin/mke2fs").args(["-q", "-t", "ext4", "-m", "0"]).arg(&disk.path))?;
+        Ok(disk)
+    }
+
     /// An image of so many bytes (a multiple of 8), no two words of which are the same; another
     /// `seed` gives others.
     pub fn patterned(dir: &Path, name: &str, bytes: u64, seed: u64) -> Result<Self> {

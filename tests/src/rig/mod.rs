@@ -4,6 +4,8 @@
 pub mod console;
 pub mod disk;
 pub mod gdb;
+pub mod net;
+pub mod plug;
 pub mod process;
 pub mod qmp;
 pub mod qtest;

@@ -200,6 +200,8 @@ impl VmBuilder {
         let mut command = Command::new(self.peer.path());
         if let Peer::Qemu(_) = self.peer {
             command.args(["-no-user-config", "-accel", self.accel]);
+            // Its package does not come with these.
+            command.args(["-global", "virtio-net-pci.romfile="]);
         }
         if let (Peer::Qemu(_), true) = (&self.peer, self.has_guest) {
             command.args(["-machine", "graphics=off", "-vga", "none", "-net", "none"]);
