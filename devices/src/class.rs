@@ -24,7 +24,6 @@ use crate::acpi::cpu::CpuHotplug;
 use crate::acpi::pm::Pm;
 use crate::chardev::{CharError, Chardev};
 use crate::entropy::Entropy;
-use crate::isa::Bridge;
 use crate::isa::debug::{DebugCon, DebugExit, PostCode};
 use crate::isa::i8042::I8042;
 use crate::isa::ib700::Ib700;
@@ -43,7 +42,10 @@ pub static CLASSES: &[Class<Ctx>] = &[
     Serial::CLASS,
     DebugCon::CLASS,
     DebugExit::CLASS,
-    Bridge::CLASS,
+    pci::host::Host::CLASS,
+    pci::i440fx::I440fx::CLASS,
+    pci::piix::Piix3::CLASS,
+    pci::piix::Piix4Pm::CLASS,
     I8042::CLASS,
     Rtc::CLASS,
     Port92::CLASS,

@@ -17,6 +17,7 @@ use crate::acpi::cpu::{self, CpuHotplug};
 use crate::acpi::gpe::Gpe;
 use crate::acpi::pm::Pm;
 use crate::acpi::tables::Processor;
+use crate::isa::NullBackend;
 use crate::isa::debug::{DebugCon, DebugExit, PostCode};
 use crate::isa::i8042::I8042;
 use crate::isa::ib700::Ib700;
@@ -25,7 +26,6 @@ use crate::isa::pvpanic::PvPanic;
 use crate::isa::reset_control::ResetControl;
 use crate::isa::rtc::{self, Rtc};
 use crate::isa::serial::{self, Serial};
-use crate::isa::{Bridge, NullBackend};
 
 /// A device without a machine around it.
 pub struct Specimen {
@@ -69,7 +69,6 @@ pub const SPECIMENS: &[(&str, Make)] = &[
         };
         (Rtc::new("rtc", Irq::None, clock, requests, &config), &[(0, rtc::SIZE)])
     }),
-    ("bridge", |_, _| (Bridge::new("bridge"), &[])),
     ("ib700", |clock, requests| (Ib700::new("ib700", clock, requests), &[(0, 1), (1, 1)])),
     ("pvpanic", |_, requests| (PvPanic::new("pvpanic", requests, 3), &[(0, 1)])),
     ("port92", |_, requests| (Port92::new("port92", requests), &[(0, 1)])),

@@ -146,7 +146,7 @@ impl Rig {
         let mut board = pc::build(Accel::Qtest(Fake::unrecorded()), config, &requests).unwrap();
         board.machine = "pc-i440fx-2.0";
         let told = Arc::new(Mutex::default());
-        let mut bus = Bus::new("test.0", "Test", Some("/machine/isa"));
+        let mut bus = Bus::new("test.0", "Test", Some("/machine/piix3"));
         bus.room = 3;
         bus.hotplug = Some(Box::new(Ports(Arc::clone(&told))));
         board.buses.push(bus);

@@ -105,7 +105,7 @@ pub struct Pm {
 
 impl Pm {
     /// What it is among the devices of a machine.
-    pub const CLASS: Class<Ctx> = Class::part("PIIX4_PM", "System", "ACPI power management");
+    pub const CLASS: Class<Ctx> = Class::part("acpi-pm", "System", "ACPI power management");
 
     /// The block, with the registers of `gpe`. `acpi_mode`: starts with SCI_EN set, for a guest
     /// that no firmware prepares.

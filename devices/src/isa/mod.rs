@@ -2,7 +2,6 @@
 //!
 //! Each device's file names its ports, its threads and what a hostile guest can do with it.
 
-mod bridge;
 pub mod debug;
 pub mod i8042;
 pub mod ib700;
@@ -14,8 +13,6 @@ pub mod rtc;
 pub mod serial;
 
 use std::sync::Arc;
-
-pub use bridge::Bridge;
 
 use crate::chardev::{Chardev, Control, ModemLines};
 

@@ -176,6 +176,13 @@ impl Bus {
         self.places.load().get(&address)?.device.upgrade()
     }
 
+    /// The bus behind the bridge at an address.
+    pub fn child(&self, address: Address) -> Option<Arc<Bus>> {
+        let children = self.children.load();
+        let behind = |bus: &Arc<Bus>| bus.parent.as_ref().is_some_and(|(_, at)| *at == address);
+        children.iter().filter_map(Weak::upgrade).find(behind)
+    }
+
     /// The functions on it, by address.
     pub fn functions(&self) -> Vec<(Address, DeviceRef)> {
         let places = self.places.load();
@@ -318,6 +325,11 @@ pub struct Pin {
 }
 
 impl Pin {
+    /// Which link it leads to, 0 to 3.
+    pub(super) fn link(&self) -> u8 {
+        self.link
+    }
+
     pub(super) fn set(&mut self, high: bool, edge: bool) {
         if self.high != high {
             self.high = high;

@@ -20,10 +20,13 @@ mod bus;
 mod config;
 mod function;
 pub mod host;
+pub mod i440fx;
 mod interrupt;
 mod msi;
 mod msix;
+pub mod piix;
 mod plug;
+pub mod setup;
 
 pub use bar::{Bar, BarKind, Windows};
 pub use bus::{Address, Bus, Links, Pin};
@@ -31,3 +34,10 @@ pub use config::{ConfigSpace, reg};
 pub use function::{CONFIG, Function, PciDevice};
 pub use interrupt::Interrupt;
 pub use plug::{Capability, Identity, Interrupts, PROPS, Parts, Site, Spec, plug};
+
+/// Intel's number among vendors.
+pub const INTEL: u16 = 0x8086;
+
+/// The saved state of a device that is nothing but its configuration registers.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Empty {}

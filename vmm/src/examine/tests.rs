@@ -182,7 +182,9 @@ fn address_spaces_are_trees() {
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[0], "memory");
     assert_eq!(lines[1], "  0000000000000000-ffffffffffffffff (prio 0, RW): system");
-    assert_eq!(lines[2], "    0000000000000000-00000000001fffff (prio 0, RW): ram");
+    assert_eq!(lines[2], "    0000000000000000-00000000000bffff (prio 0, RW): ram");
+    assert!(lines.contains(&"    0000000000100000-00000000001fffff (prio 0, RW): ram"), "{text}");
+    assert!(lines.contains(&"    00000000000f0000-00000000000fffff (prio 2, RW): ram"), "{text}");
     assert!(lines.contains(&"I/O"));
     let keyboard = "    0000000000000060-0000000000000060 (prio 1, RW): /machine/i8042";
     assert!(lines.contains(&keyboard), "{text}");

@@ -30,6 +30,7 @@ use crate::objects::memory::MemoryBackend;
 pub mod bus;
 pub mod kvm_chips;
 pub mod pc;
+pub mod pci;
 
 /// A kind of machine.
 #[derive(Debug)]
@@ -148,6 +149,8 @@ pub struct Board {
     pub wires: Vec<Arc<Wire>>,
     /// Where message-signalled interrupts come from.
     pub routes: Arc<Routes>,
+    /// The PCI bus; none in machine `none`.
+    pub pci: Option<pci::Pci>,
     /// The ACPI power management block, for the power button.
     pub pm: Option<Arc<DeviceCell<Pm>>>,
     /// By what processors are added.
@@ -195,6 +198,7 @@ impl Board {
             buses: vec![Bus::new(bus::SYSTEM_BUS, "System", None)],
             anonymous: 0,
             wires: Vec::new(),
+            pci: None,
             pm: None,
             boot: Boot::Nothing,
             contents: boot::Contents::default(),
@@ -257,6 +261,7 @@ impl Board {
     /// # Errors
     /// When an image cannot be read or does not fit.
     pub fn load(&mut self) -> Result<Option<Entry>, boot::Error> {
+        self.place_functions();
         let Some(ram) = &self.ram else { return Ok(None) };
         let fresh = std::mem::take(&mut self.fresh);
         let rsdp = self.tables().map(|tables| {

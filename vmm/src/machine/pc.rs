@@ -10,6 +10,7 @@
 //! | port 0x70 | RTC and CMOS |
 //! | port 0x80; 0xe9 and 0x402 | POST code; debug console |
 //! | port 0x92, 0xcf9 | A20 and reset |
+//! | ports 0xcf8 to 0xcff | PCI configuration |
 //! | ports 0x2e8, 0x2f8, 0x3e8, 0x3f8 | COM4, COM2, COM3, COM1 |
 //! | ports 0xb2, 0x600, 0xafe0 | ACPI |
 //! | port 0xaf00 | adding processors |
@@ -24,13 +25,14 @@ use devices::acpi::pm::{self, Pm};
 use devices::acpi::tables::{self, Processor, SerialPort};
 use devices::chardev::Chardev;
 use devices::class::Ctx;
+use devices::isa::NullBackend;
 use devices::isa::debug::{DebugCon, PostCode};
 use devices::isa::i8042::{self, I8042};
 use devices::isa::port92::{self, Port92};
-use devices::isa::reset_control::{self, ResetControl};
+use devices::isa::reset_control::ResetControl;
 use devices::isa::rtc::{self, Rtc};
 use devices::isa::serial::{self, Serial};
-use devices::isa::{Bridge, NullBackend};
+use devices::pci::i440fx;
 use resources::class::Class;
 use resources::device::{Device, DeviceCell, DeviceRef};
 use resources::hv::kvm::WIRED_GSIS;
@@ -40,9 +42,9 @@ use resources::ram::{Ram, RamBlock};
 use resources::request::Requests;
 use resources::space::{Mapping, SpaceError, Target};
 
-use super::bus::{Bus, Plugged, SYSTEM_BUS};
+use super::bus::{Plugged, SYSTEM_BUS};
 use super::kvm_chips::KvmChips;
-use super::{Accel, Board, Boot};
+use super::{Accel, Board, Boot, pci};
 use crate::boot::layout;
 use crate::cpu::topology::Topology;
 
@@ -65,6 +67,13 @@ pub struct PcConfig<'a> {
     pub boot: Boot,
 }
 
+impl PcConfig<'_> {
+    /// Nobody but this program prepares the machine for what is booted.
+    pub fn without_firmware(&self) -> bool {
+        !matches!(self.boot, Boot::Firmware(_))
+    }
+}
+
 /// A board could not be put together.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -80,6 +89,9 @@ pub enum BuildError {
     /// A property that a device's class does not take.
     #[error(transparent)]
     Prop(#[from] resources::props::PropError),
+    /// A function of the chipset.
+    #[error(transparent)]
+    Create(#[from] resources::class::CreateError),
     /// A chardev is used twice.
     #[error(transparent)]
     Chardev(#[from] devices::chardev::CharError),
@@ -97,9 +109,8 @@ pub fn build(accel: Accel, config: PcConfig, requests: &Requests) -> Result<Boar
         let chips = DeviceCell::new("/machine/kvm-chips", KvmChips::new(vm)?);
         board.devices.push(Plugged::part(chips, &KvmChips::CLASS, SYSTEM_BUS));
     }
-    let isa = "/machine/isa";
-    add(&mut board, (Bridge::new(isa), &Bridge::CLASS), &[])?;
-    board.buses.push(Bus::new(ISA_BUS, "ISA", Some(isa)));
+    let reset = add_reset(&mut board, requests)?;
+    pci::add(&mut board, &config, reset)?;
     add_legacy(&mut board, requests)?;
     add_rtc(&mut board, &config, requests)?;
     for (index, chardev) in config.serials.iter().enumerate() {
@@ -131,7 +142,7 @@ fn line(board: &Board, gsi: u32) -> Irq {
 }
 
 /// Adds a device and maps its regions: port, size and region number.
-fn add<D: Device + 'static>(
+pub(super) fn add<D: Device + 'static>(
     board: &mut Board,
     (device, class): (Arc<DeviceCell<D>>, &'static Class<Ctx>),
     regions: &[(u64, u64, u16)],
@@ -140,7 +151,11 @@ fn add<D: Device + 'static>(
     for (port, size, region) in regions {
         board.ports.map(Mapping::device(*port, *size, device.clone(), *region))?;
     }
-    let bus = if class.bus == "ISA" { ISA_BUS } else { SYSTEM_BUS };
+    let bus = match class.bus {
+        "ISA" => ISA_BUS,
+        "PCI" => pci::PCI_BUS,
+        _ => SYSTEM_BUS,
+    };
     board.devices.push(Plugged::part(device, class, bus));
     Ok(())
 }
@@ -155,7 +170,21 @@ fn tell(board: &mut Board, given: &[(&str, &str)]) -> Result<(), BuildError> {
 
 fn map_memory(board: &Board, config: &PcConfig) -> Result<(), BuildError> {
     for range in config.ram.ranges() {
-        board.memory.map(Mapping::ram(range.guest, range.block.clone()))?;
+        let whole = Mapping::ram(range.guest, range.block.clone());
+        // What is between is for the host bridge to show.
+        let shown = match range.guest {
+            0 => [0..i440fx::SEGMENTS.start, i440fx::SEGMENTS.end..whole.size],
+            _ => [0..whole.size, 0..0],
+        };
+        for part in shown {
+            let size = part.end.min(whole.size).saturating_sub(part.start);
+            if size > 0 {
+                let target =
+                    Target::Ram { block: range.block.clone(), offset: part.start, readonly: false };
+                let base = range.guest + part.start;
+                board.memory.map(Mapping { base, size, target, ..whole.clone() })?;
+            }
+        }
     }
     if let Boot::Firmware(firmware) = &config.boot {
         let block = RamBlock::from_file(firmware.file(), firmware.size())?;
@@ -181,9 +210,14 @@ fn add_legacy(board: &mut Board, requests: &Requests) -> Result<(), BuildError> 
     let post_code = PostCode::new("/machine/post-code");
     add(board, (post_code, &PostCode::CLASS), &[(PostCode::PORT, 1, 0)])?;
     let port92 = Port92::new("/machine/port92", requests.clone());
-    add(board, (port92, &Port92::CLASS), &[(port92::PORT, 1, 0)])?;
+    add(board, (port92, &Port92::CLASS), &[(port92::PORT, 1, 0)])
+}
+
+/// The reset control, which the PCI host bridge's ports lead to.
+fn add_reset(board: &mut Board, requests: &Requests) -> Result<DeviceRef, BuildError> {
     let reset = ResetControl::new("/machine/reset-control", requests.clone());
-    add(board, (reset, &ResetControl::CLASS), &[(reset_control::PORT, 1, 0)])
+    add(board, (reset.clone(), &ResetControl::CLASS), &[])?;
+    Ok(reset)
 }
 
 fn add_rtc(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result<(), BuildError> {
@@ -202,17 +236,14 @@ fn add_rtc(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result<
 /// The power management hardware, and the tables that describe the machine.
 fn add_acpi(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result<(), BuildError> {
     // Without firmware nobody else switches the hardware to ACPI mode.
-    let acpi_mode = !matches!(config.boot, Boot::Firmware(_));
+    let acpi_mode = config.without_firmware();
     let gpe = Gpe::new(line(board, pm::SCI.into()));
     let sci = (line(board, pm::SCI.into()), gpe.clone());
     let block = Pm::new("/machine/pm", sci, &board.clock, requests.clone(), acpi_mode);
     (board.pm, board.gpe) = (Some(block.clone()), Some(gpe));
-    let ports = [
-        (pm::BLOCK_PORT, pm::BLOCK_SIZE, pm::BLOCK),
-        (pm::GPE_PORT, pm::GPE_SIZE, pm::GPE),
-        (pm::SMI_PORT, pm::SMI_SIZE, pm::SMI),
-    ];
-    add(board, (block, &Pm::CLASS), &ports)?;
+    let ports = [(pm::GPE_PORT, pm::GPE_SIZE, pm::GPE), (pm::SMI_PORT, pm::SMI_SIZE, pm::SMI)];
+    add(board, (block.clone(), &Pm::CLASS), &ports)?;
+    pci::add_power_management(board, block, acpi_mode)?;
     let topology = config.topology;
     let processors = (0..topology.max_cpus()).map(|index| Processor {
         apic_id: topology.apic_id(index),

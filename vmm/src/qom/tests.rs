@@ -63,15 +63,18 @@ fn processors_come_before_devices() {
 fn the_tree_of_buses_as_text() {
     let text = qtree(&rig().vm.board);
     let head = "bus: main-system-bus\n  type System\n  dev: part, id \"\"\n    bus: hub.0\n      \
-                type Hub\n  dev: acpi-cpu-hotplug, id \"\"\n  dev: PIIX4_PM, id \"\"\n  dev: isabus-bridge, id \"\"\n    \
-                bus: isa.0\n      type ISA\n      dev: isa-serial, id \"\"\n        \
-                chardev = \"com\"\n        index = 0\n        iobase = 0x3f8\n        irq = 4\n        \
-                isa irq 4\n      dev: mc146818rtc, id \"\"\n";
+                type Hub\n  dev: acpi-cpu-hotplug, id \"\"\n  dev: acpi-pm, id \"\"\n  dev: i440FX-pcihost, id \"\"\n    \
+                bus: pci.0\n      type PCI\n      dev: PIIX4_PM, id \"\"\n      \
+                dev: PIIX3, id \"\"\n        bus: isa.0\n          type ISA\n          \
+                dev: isa-serial, id \"\"\n            chardev = \"com\"\n            \
+                index = 0\n            iobase = 0x3f8\n            irq = 4\n            \
+                isa irq 4\n          dev: mc146818rtc, id \"\"\n";
     assert!(text.starts_with(head), "{text}");
-    let tail = "    bus: test.0\n      type Test\n      dev: test-thing, id \"\"\n        \
-                level = 1\n        port = <null>\n        chardev = <null>\n        way = <null>\n        \
-                fast = false\n      dev: test-thing, id \"t\"\n        level = 1\n        \
-                port = 0x10\n        chardev = <null>\n        way = \"up\"\n        fast = false\n";
+    let tail = "        bus: test.0\n          type Test\n          dev: test-thing, id \"\"\n            \
+                level = 1\n            port = <null>\n            chardev = <null>\n            \
+                way = <null>\n            fast = false\n          dev: test-thing, id \"t\"\n            \
+                level = 1\n            port = 0x10\n            chardev = <null>\n            \
+                way = \"up\"\n            fast = false\n      dev: i440FX, id \"\"\n";
     assert!(text.ends_with(tail), "{text}");
 }
 

@@ -90,12 +90,12 @@ fn each_mistake_in_device_add_is_told_in_its_turn() {
         (r#"{"driver": "thing", "bus": "isa.0/x"}"#, "DeviceNotFound: Device 'x' not found"),
         (r#"{"driver": "thing", "bus": "isa.0/i8042"}"#, "Device 'i8042' has no child bus"),
         (
-            r#"{"driver": "thing", "bus": "/isabus-bridge"}"#,
-            "Device 'isabus-bridge' has multiple child busses",
+            r#"{"driver": "thing", "bus": "/i440FX-pcihost/pci.0/PIIX3"}"#,
+            "Device 'PIIX3' has multiple child busses",
         ),
-        (r#"{"driver": "thing", "bus": "/isabus-bridge/x.0"}"#, "Bus 'x.0' not found"),
+        (r#"{"driver": "thing", "bus": "/i440FX-pcihost/pci.0/PIIX3/x.0"}"#, "Bus 'x.0' not found"),
         (
-            r#"{"driver": "thing", "bus": "/isabus-bridge/isa.0"}"#,
+            r#"{"driver": "thing", "bus": "/i440FX-pcihost/pci.0/PIIX3/isa.0"}"#,
             "Device 'test-thing' can't go on a ISA bus",
         ),
         (r#"{"driver": "thing", "bus": "/part"}"#, "Device 'test-thing' can't go on a Hub bus"),

@@ -1,0 +1,125 @@
+//! The PCI bus of machine `pc`: the host bridge, the chipset's functions, and what firmware does
+//! for them where there is none.
+//!
+//! Main thread, before the guest runs.
+
+use std::sync::Arc;
+
+use devices::acpi::pm::{self, Pm};
+use devices::class::{Ctx, Seat};
+use devices::pci::host::{self, Host};
+use devices::pci::i440fx::{self, I440fx};
+use devices::pci::piix::{self, Piix3, Piix4Pm};
+use devices::pci::setup::{self, Apertures};
+use devices::pci::{Address, Links, Site};
+use resources::class::Class;
+use resources::device::{DeviceCell, DeviceRef};
+use resources::ram::{ABOVE_4G, LOW_LIMIT, LOW_MAX};
+use resources::space::{Mapping, Target};
+
+use super::Board;
+use super::bus::Bus;
+use super::pc::{BuildError, ISA_BUS, PcConfig, add as plug};
+use crate::boot::layout::{IOAPIC, RamLayout};
+
+/// The bus behind the host bridge.
+pub const PCI_BUS: &str = "pci.0";
+
+/// Ports that no device of the board has.
+const IO: (u64, u64) = (0xc000, 0xffff);
+/// What memory above 4 GiB for functions begins at a multiple of, and how much there is.
+const HIGH_STEP: u64 = 1 << 30;
+const HIGH_SIZE: u64 = 32 << 30;
+
+/// The PCI bus of a machine.
+pub struct Pci {
+    /// Its root.
+    pub bus: Arc<devices::pci::Bus>,
+    /// Without firmware: where functions are placed at each reset.
+    pub apertures: Option<Apertures>,
+}
+
+/// What is free for functions in a machine with this RAM.
+pub fn apertures(ram: RamLayout) -> Apertures {
+    let low = if ram.low > LOW_MAX { LOW_LIMIT } else { LOW_MAX };
+    let high = (ABOVE_4G + ram.high).next_multiple_of(HIGH_STEP);
+    Apertures { io: IO, memory: (low, IOAPIC - 1), high: (high, high + (HIGH_SIZE - 1)) }
+}
+
+/// Adds the bus and the chipset's functions on it, of which one leads to the ISA bus.
+pub fn add(board: &mut Board, config: &PcConfig, reset: DeviceRef) -> Result<(), BuildError> {
+    let ready = config.without_firmware();
+    let links = Links::new(&board.wires);
+    let bus = devices::pci::Bus::root(PCI_BUS, &links);
+    let ram = RamLayout::of_size(config.ram.size());
+    board.pci = Some(Pci { bus: bus.clone(), apertures: ready.then(|| apertures(ram)) });
+    let path = "/machine/i440fx";
+    let (host, ports) = Host::new(path, &bus, reset);
+    plug(board, (host, &Host::CLASS), &[])?;
+    board.ports.map(Mapping {
+        base: host::PORT,
+        size: host::PORTS,
+        priority: 1,
+        target: Target::Router(ports),
+        bells: Vec::new(),
+        enabled: true,
+    })?;
+    let seat = Seat::Pci(bus.clone());
+    board.buses.push(Bus { seat, ..Bus::new(PCI_BUS, "PCI", Some(path)) });
+    if let Some(range) = config.ram.ranges().first() {
+        let site = site(board, &bus, &I440fx::CLASS, "/machine/i440fx/bridge", i440fx::ADDRESS);
+        let bridge = I440fx::add(site, &range.block, ready)?;
+        plug(board, (bridge, &I440fx::CLASS), &[])?;
+    }
+    let path = "/machine/piix3";
+    let site = site(board, &bus, &Piix3::CLASS, path, piix::ISA_ADDRESS);
+    let bridge = Piix3::add(site, &links, ready.then_some(piix::USUAL_ROUTES))?;
+    plug(board, (bridge, &Piix3::CLASS), &[])?;
+    board.buses.push(Bus::new(ISA_BUS, "ISA", Some(path)));
+    Ok(())
+}
+
+/// Adds the function that places the registers of `block`.
+pub fn add_power_management(
+    board: &mut Board,
+    block: Arc<DeviceCell<Pm>>,
+    ready: bool,
+) -> Result<(), BuildError> {
+    let Some(Pci { bus, .. }) = &board.pci else { return Ok(()) };
+    let registers = Mapping::device(pm::BLOCK_PORT, pm::BLOCK_SIZE, block, pm::BLOCK);
+    let registers = board.ports.map(Mapping { enabled: false, ..registers })?;
+    let base = (ready).then_some(pm::BLOCK_PORT as u16);
+    let site = site(board, bus, &Piix4Pm::CLASS, "/machine/piix4-pm", piix::PM_ADDRESS);
+    let function = Piix4Pm::add(site, registers, base)?;
+    plug(board, (function, &Piix4Pm::CLASS), &[])
+}
+
+/// Where a function of the chipset goes.
+fn site<'a>(
+    board: &'a Board,
+    bus: &Arc<devices::pci::Bus>,
+    class: &'static Class<Ctx>,
+    path: &str,
+    address: Address,
+) -> Site<'a> {
+    Site {
+        path: path.to_owned(),
+        class: class.name,
+        id: None,
+        bus: bus.clone(),
+        address,
+        multifunction: address.slot() == piix::ISA_ADDRESS.slot(),
+        memory: &board.memory,
+        ports: &board.ports,
+        routes: &board.routes,
+    }
+}
+
+impl Board {
+    /// Places all PCI functions, if there is no firmware that does.
+    pub fn place_functions(&self) {
+        if let Some(Pci { bus, apertures: Some(apertures) }) = &self.pci {
+            setup::assign(bus, apertures, piix::USUAL_ROUTES);
+        }
+    }
+}
