@@ -103,22 +103,25 @@ fn wait_until_halted(vm: &mut TestVm) -> Result {
 fn by_physical_address(ctx: &Ctx) -> Result {
     let mut vm = marked(ctx)?;
     let core = dump(ctx, &mut vm, false)?;
-    let (start, bytes) = first_segment(&core)?;
-    let place = (u64::from(DATA) + 0x123 - start) as usize;
-    let found = bytes.get(place..place + 8);
-    super::expect_equal("the mark", found, Some(&MARK.to_le_bytes()[..]))
+    let found = word_at(&core, u64::from(DATA) + 0x123)?;
+    super::expect_equal("the mark", found, MARK)
 }
 
-/// The physical address and the bytes of the first segment of memory of a 64-bit core.
-fn first_segment(core: &Path) -> Result<(u64, Vec<u8>)> {
+/// Eight bytes of memory in a 64-bit core, by physical address.
+fn word_at(core: &Path, address: u64) -> Result<u64> {
     let data = std::fs::read(core)?;
     let word = |at: usize| -> Result<u64> {
         let bytes = data.get(at..at + 8).ok_or("the core is too short")?;
         Ok(u64::from_le_bytes(bytes.try_into()?))
     };
-    // The second program header; the first is that of the notes.
-    let header = word(32)? as usize + 56;
-    let (offset, phys, size) = (word(header + 8)?, word(header + 24)?, word(header + 32)?);
-    let bytes = data.get(offset as usize..(offset + size) as usize);
-    Ok((phys, bytes.ok_or("the first segment is not there")?.to_vec()))
+    let headers = (word(56)? & 0xffff) as usize;
+    // The first program header is that of the notes.
+    let first = word(32)? as usize;
+    for header in (1..headers).map(|index| first + index * 56) {
+        let (offset, phys, size) = (word(header + 8)?, word(header + 24)?, word(header + 32)?);
+        if (phys..phys + size).contains(&address) {
+            return word((offset + address - phys) as usize);
+        }
+    }
+    Err(format!("{address:#x} is in no segment").into())
 }

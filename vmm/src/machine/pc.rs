@@ -243,7 +243,7 @@ fn add_acpi(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result
     (board.pm, board.gpe) = (Some(block.clone()), Some(gpe));
     let ports = [(pm::GPE_PORT, pm::GPE_SIZE, pm::GPE), (pm::SMI_PORT, pm::SMI_SIZE, pm::SMI)];
     add(board, (block.clone(), &Pm::CLASS), &ports)?;
-    pci::add_power_management(board, block, acpi_mode)?;
+    pci::add_power_management(board, block)?;
     let topology = config.topology;
     let processors = (0..topology.max_cpus()).map(|index| Processor {
         apic_id: topology.apic_id(index),

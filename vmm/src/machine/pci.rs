@@ -83,12 +83,12 @@ pub fn add(board: &mut Board, config: &PcConfig, reset: DeviceRef) -> Result<(),
 pub fn add_power_management(
     board: &mut Board,
     block: Arc<DeviceCell<Pm>>,
-    ready: bool,
 ) -> Result<(), BuildError> {
     let Some(Pci { bus, .. }) = &board.pci else { return Ok(()) };
     let registers = Mapping::device(pm::BLOCK_PORT, pm::BLOCK_SIZE, block, pm::BLOCK);
     let registers = board.ports.map(Mapping { enabled: false, ..registers })?;
-    let base = (ready).then_some(pm::BLOCK_PORT as u16);
+    // Also for firmware, which may be too small to place it.
+    let base = Some(pm::BLOCK_PORT as u16);
     let site = site(board, bus, &Piix4Pm::CLASS, "/machine/piix4-pm", piix::PM_ADDRESS);
     let function = Piix4Pm::add(site, registers, base)?;
     plug(board, (function, &Piix4Pm::CLASS), &[])
