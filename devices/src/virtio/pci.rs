@@ -66,7 +66,7 @@ const WINDOW_OFFSET: usize = 8;
 const WINDOW_LEN: usize = 12;
 const WINDOW_DATA: usize = 16;
 
-const OWN: [Prop; 7] = [
+const OWN: [Prop; 8] = [
     Prop {
         name: "event_idx",
         kind: Kind::Bool,
@@ -79,6 +79,7 @@ const OWN: [Prop; 7] = [
         default: Some("on"),
         help: "offer tables of descriptors",
     },
+    Prop { name: "packed", kind: Kind::Bool, default: Some("off"), help: "offer packed rings" },
     Prop {
         name: "iommu_platform",
         kind: Kind::Bool,
@@ -157,6 +158,7 @@ pub fn plug(
         indirect_desc: props.get("indirect_desc")?,
         event_idx: props.get("event_idx")?,
         iommu_platform: props.get("iommu_platform")?,
+        packed: props.get("packed")?,
     };
     let ioeventfd: bool = props.get("ioeventfd")?;
     let (id, pci_class, config_len) = (spec.id, spec.pci_class, spec.config_len);

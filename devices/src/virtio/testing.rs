@@ -133,7 +133,16 @@ pub(crate) struct Driver {
     next_avail: u16,
     next_used: u16,
     next_buffer: u64,
+    /// Packed: the wrap counters of both.
+    avail_wrap: bool,
+    used_wrap: bool,
+    /// Packed: where the last chain begins.
+    last: (u16, bool),
 }
+
+/// VIRTQ_DESC_F_AVAIL and VIRTQ_DESC_F_USED.
+const AVAIL: u16 = 1 << 7;
+const USED: u16 = 1 << 15;
 
 impl Driver {
     /// A split ring of `size` entries in a RAM of its own, for one queue.
@@ -163,7 +172,14 @@ impl Driver {
             next_avail: 0,
             next_used: 0,
             next_buffer: BUFFERS + u64::from(index) * 0x10_0000,
+            avail_wrap: true,
+            used_wrap: true,
+            last: (0, true),
         }
+    }
+
+    fn packed(&self) -> bool {
+        self.features & feature::RING_PACKED != 0
     }
 
     /// A new ring in the same place, for a driver that starts anew.
@@ -175,6 +191,7 @@ impl Driver {
         self.free = (0..size).rev().collect();
         self.chains = vec![None; usize::from(size)];
         (self.next_avail, self.next_used) = (0, 0);
+        (self.avail_wrap, self.used_wrap) = (true, true);
     }
 
     /// A device's queue on this ring that goes on at `position`.
@@ -256,6 +273,9 @@ impl Driver {
         parts.extend(writable.iter().map(|len| (self.room(*len), *len, WRITE)));
         let room = parts.iter().filter(|part| part.2 == WRITE).map(|part| (part.0, part.1));
         let room = room.collect();
+        if self.packed() {
+            return self.add_packed(&parts, room);
+        }
         let taken: Vec<u16> = parts.iter().map(|_| self.free.pop().expect("ring full")).collect();
         for (i, (address, len, flags)) in parts.iter().enumerate() {
             let next = taken.get(i + 1).copied();
@@ -265,6 +285,60 @@ impl Driver {
         self.chains[usize::from(taken[0])] = Some((taken.clone(), room));
         self.offer(taken[0]);
         taken[0]
+    }
+
+    /// Writes a descriptor of a packed ring at the next place; its flags say that it is
+    /// available.
+    pub(crate) fn put_packed(&mut self, address: u64, len: u32, id: u16, flags: u16) {
+        let lap = if self.avail_wrap { AVAIL } else { USED };
+        let at = self.layout.desc + u64::from(self.next_avail) * 16;
+        put_descriptor(&self.memory, at, address, len, id, flags | lap);
+        self.next_avail += 1;
+        if self.next_avail == self.layout.size {
+            self.next_avail = 0;
+            self.avail_wrap = !self.avail_wrap;
+        }
+    }
+
+    fn add_packed(&mut self, parts: &[(u64, u32, u16)], room: Vec<(u64, u32)>) -> u16 {
+        let taken: Vec<u16> = parts.iter().map(|_| self.free.pop().expect("ring full")).collect();
+        let id = taken[0];
+        self.last = (self.next_avail, self.avail_wrap);
+        let first = self.layout.desc + u64::from(self.next_avail) * 16 + 14;
+        let lap = if self.avail_wrap { AVAIL } else { USED };
+        for (i, (address, len, flags)) in parts.iter().enumerate() {
+            let link = if i + 1 < parts.len() { NEXT } else { 0 };
+            self.put_packed(*address, *len, id, flags | link);
+            if i == 0 {
+                // Not yet: the first one's flags show the chain as a whole.
+                self.write16(first, USED | AVAIL);
+                if lap == AVAIL {
+                    self.write16(first, 0);
+                }
+            }
+        }
+        let link = if parts.len() > 1 { NEXT } else { 0 };
+        self.memory.store(parts[0].2 | link | lap, GuestAddress(first), Ordering::Release).unwrap();
+        self.chains[usize::from(id)] = Some((taken, room));
+        id
+    }
+
+    fn used_packed(&mut self) -> Option<Used> {
+        let at = self.layout.desc + u64::from(self.next_used) * 16;
+        let flags: u16 = self.memory.load(GuestAddress(at + 14), Ordering::Acquire).unwrap();
+        let (avail, used) = (flags & AVAIL != 0, flags & USED != 0);
+        if avail != used || used != self.used_wrap {
+            return None;
+        }
+        let written: u32 = self.memory.read_obj(GuestAddress(at + 8)).unwrap();
+        let id = self.read16(at + 12);
+        let slots = self.chains[usize::from(id)].as_ref().expect("not available").0.len() as u16;
+        self.next_used += slots;
+        if self.next_used >= self.layout.size {
+            self.next_used -= self.layout.size;
+            self.used_wrap = !self.used_wrap;
+        }
+        Some(self.finish(id, written))
     }
 
     /// Descriptors that are free.
@@ -282,6 +356,12 @@ impl Driver {
     /// Whether the device wants to know of what was made available last.
     pub(crate) fn wants_kick(&self) -> bool {
         std::sync::atomic::fence(Ordering::SeqCst);
+        if self.packed() {
+            let (off, flags) =
+                (self.read16(self.layout.device), self.read16(self.layout.device + 2));
+            let last = self.last.0 | u16::from(self.last.1) << 15;
+            return flags == 0 || flags == 2 && off == last;
+        }
         if self.features & feature::EVENT_IDX != 0 {
             let event = self.read16(self.layout.device + 4 + 8 * u64::from(self.layout.size));
             // As if told of each one: no batches here.
@@ -292,6 +372,19 @@ impl Driver {
 
     /// Asks for an interrupt with the next used chain, or for none.
     pub(crate) fn want_interrupt(&self, wanted: bool) {
+        if self.packed() {
+            let event_idx = self.features & feature::EVENT_IDX != 0;
+            self.write16(self.layout.driver, self.next_used | u16::from(self.used_wrap) << 15);
+            let flags = if !wanted {
+                1
+            } else if event_idx {
+                2
+            } else {
+                0
+            };
+            self.write16(self.layout.driver + 2, flags);
+            return;
+        }
         if self.features & feature::EVENT_IDX != 0 {
             let event = if wanted { self.next_used } else { self.next_used.wrapping_sub(1) };
             self.write16(self.layout.driver + 4 + 2 * u64::from(self.layout.size), event);
@@ -302,6 +395,9 @@ impl Driver {
 
     /// The next chain that the device has given back.
     pub(crate) fn used(&mut self) -> Option<Used> {
+        if self.packed() {
+            return self.used_packed();
+        }
         if self.read16(self.layout.device + 2) == self.next_used {
             return None;
         }
@@ -310,6 +406,11 @@ impl Driver {
             self.memory.read_obj(GuestAddress(self.layout.device + 4 + 8 * slot)).unwrap();
         self.next_used = self.next_used.wrapping_add(1);
         let (id, written) = (element as u16, (element >> 32) as u32);
+        Some(self.finish(id, written))
+    }
+
+    /// Takes a chain back.
+    fn finish(&mut self, id: u16, written: u32) -> Used {
         let (taken, room) = self.chains[usize::from(id)].take().expect("not available");
         self.free.extend(taken);
         let mut data = Vec::new();
@@ -318,7 +419,7 @@ impl Driver {
             self.memory.read_slice(&mut part, GuestAddress(address)).unwrap();
             data.extend(part);
         }
-        Some(Used { id, written, data })
+        Used { id, written, data }
     }
 
     /// Waits for the device to give a chain back.
@@ -490,7 +591,7 @@ impl Machine {
                 driver
             })
             .collect();
-        let offer = Offer::default();
+        let offer = Offer { packed: true, ..Offer::default() };
         let transport = Transport::new("test", device, offer, memory, wires.clone(), kicks);
         Machine { transport, wires, drivers }
     }

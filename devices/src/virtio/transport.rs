@@ -19,7 +19,7 @@ use resources::state::{Blob, StateError, invalid};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::port::{ConfigIrq, Interrupts, Port, QueueIrq};
-use super::queue::{Layout, MAX_SIZE, Position, Queue};
+use super::queue::{Layout, Position, Queue, is_size};
 use super::{Activation, Spec, VirtioDevice, feature};
 
 #[cfg(test)]
@@ -52,11 +52,13 @@ pub struct Offer {
     pub event_idx: bool,
     /// DMA by the platform's rules.
     pub iommu_platform: bool,
+    /// Packed rings.
+    pub packed: bool,
 }
 
 impl Default for Offer {
     fn default() -> Self {
-        Offer { indirect_desc: true, event_idx: true, iommu_platform: false }
+        Offer { indirect_desc: true, event_idx: true, iommu_platform: false, packed: false }
     }
 }
 
@@ -67,6 +69,7 @@ impl Offer {
             | bit(self.indirect_desc, feature::INDIRECT_DESC)
             | bit(self.event_idx, feature::EVENT_IDX)
             | bit(self.iommu_platform, feature::ACCESS_PLATFORM)
+            | bit(self.packed, feature::RING_PACKED)
     }
 }
 
@@ -412,7 +415,7 @@ impl Transport {
     fn write_size(&mut self, size: u16) {
         let index = usize::from(self.queue_select);
         let most = self.spec.queues.get(index).copied().unwrap_or(0);
-        if self.guard("size") && size.is_power_of_two() && size <= most {
+        if self.guard("size") && is_size(size, self.driver_features) && size <= most {
             if let Some(queue) = self.queue_mut() {
                 queue.layout.size = size;
             }
@@ -647,7 +650,7 @@ impl Transport {
         }
         for (queue, most) in state.queues.iter().zip(&self.spec.queues) {
             let size = queue.layout.size;
-            if !size.is_power_of_two() || size > *most || size > MAX_SIZE {
+            if !is_size(size, features) || size > *most {
                 return Err(invalid(format!("a queue of {size} entries, where {most} are most")));
             }
             queue.position.check(size, features & feature::RING_PACKED != 0)?;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Queue`]: what is the same for both ring layouts | this one |
 //! | the split ring (section 2.7) | `split.rs` |
+//! | the packed ring (section 2.8) | `packed.rs` |
 //! | descriptors, chains, reading and writing them | `chain.rs` |
 //!
 //! A chain is walked and checked as a whole before it is handed out. Whatever the driver does
@@ -24,12 +25,14 @@ use super::feature;
 use super::port::ConfigIrq;
 
 mod chain;
+mod packed;
 mod split;
 #[cfg(test)]
 mod tests;
 
 pub use chain::{Chain, Reader, Segment, Short, Writer};
 
+use packed::Packed;
 use split::Split;
 
 /// The most segments of a chain. Larger ones are refused, like in other implementations.
@@ -181,9 +184,53 @@ impl Position {
     }
 }
 
+/// One of the two layouts.
+enum Ring {
+    Split(Split),
+    Packed(Packed),
+}
+
+/// Calls the same method of either ring.
+macro_rules! ring {
+    ($ring:expr, $($call:tt)+) => {
+        match $ring {
+            Ring::Split(ring) => ring.$($call)+,
+            Ring::Packed(ring) => ring.$($call)+,
+        }
+    };
+}
+
+impl Ring {
+    fn new(layout: Layout, features: u64, at: &Position) -> Ring {
+        let event_idx = features & feature::EVENT_IDX != 0;
+        if is_packed(features) {
+            Ring::Packed(Packed::new(layout, event_idx, at))
+        } else {
+            Ring::Split(Split::new(layout, event_idx, at))
+        }
+    }
+
+    /// Address, size and alignment of each part.
+    fn areas(&self, layout: &Layout) -> [(u64, usize, u64); 3] {
+        match self {
+            Ring::Split(_) => Split::areas(layout),
+            Ring::Packed(_) => Packed::areas(layout),
+        }
+    }
+}
+
+fn is_packed(features: u64) -> bool {
+    features & feature::RING_PACKED != 0
+}
+
+/// Whether a ring can have this many entries (sections 2.7 and 2.8.10.1).
+pub fn is_size(size: u16, features: u64) -> bool {
+    (1..=MAX_SIZE).contains(&size) && (is_packed(features) || size.is_power_of_two())
+}
+
 /// The device's side of a virtqueue.
 pub struct Queue {
-    ring: Split,
+    ring: Ring,
     layout: Layout,
     memory: Arc<GuestMemory>,
     features: u64,
@@ -209,10 +256,8 @@ impl Queue {
         position: Position,
         alarm: Option<ConfigIrq>,
     ) -> Queue {
-        let event_idx = features & feature::EVENT_IDX != 0;
-        let ring = Split::new(layout, event_idx, position.next_avail, position.next_used);
         let mut queue = Queue {
-            ring,
+            ring: Ring::new(layout, features, &position),
             layout,
             memory,
             features,
@@ -230,10 +275,10 @@ impl Queue {
 
     fn check_ring(&self) -> Result<(), Broken> {
         let size = self.layout.size;
-        if size == 0 || size > MAX_SIZE || !size.is_power_of_two() {
+        if !is_size(size, self.features) {
             return Err(Broken::Size(size));
         }
-        for (address, len, align) in Split::areas(&self.layout) {
+        for (address, len, align) in self.ring.areas(&self.layout) {
             if address & align.wrapping_sub(1) != 0
                 || !self.memory.check_range(GuestAddress(address), len)
             {
@@ -245,7 +290,7 @@ impl Queue {
 
     /// Takes over the chains of before.
     fn resume(&mut self, position: Position) -> Result<(), Broken> {
-        position.check(self.layout.size, false).map_err(|_| Broken::Saved)?;
+        position.check(self.layout.size, is_packed(self.features)).map_err(|_| Broken::Saved)?;
         for pending in position.pending {
             self.in_flight = self.in_flight.saturating_add(pending.slots);
             self.resumed.push_back(Chain::resumed(&self.memory, &pending)?);
@@ -272,14 +317,14 @@ impl Queue {
     /// were taken and not pushed would be lost, and are counted as an error of the device.
     pub fn position(&self) -> Position {
         let pending = self.resumed.iter().chain(&self.put_back).map(Chain::pending).collect();
-        let (next_avail, next_used) = self.ring.position();
-        Position { next_avail, next_used, pending, ..Position::default() }
+        Position { pending, ..ring!(&self.ring, position()) }
     }
 
     /// For queues that someone else serves meanwhile, such as the kernel: where that one has got
-    /// to. Everything before it was completed.
+    /// to. Everything before it was completed. Only of the split layout, which counts so.
     pub fn set_position(&mut self, next_avail: u16) {
-        self.ring.set_position(next_avail);
+        let at = Position { next_avail, next_used: next_avail, ..Position::default() };
+        self.ring = Ring::new(self.layout, self.features, &at);
         self.in_flight = 0;
         self.resumed.clear();
         self.put_back.clear();
@@ -326,7 +371,7 @@ impl Queue {
         }
         let indirect = self.features & feature::INDIRECT_DESC != 0;
         let mut walk = chain::Walk::new(&self.memory, indirect, self.spare.pop());
-        match self.ring.pop(&mut walk, self.in_flight) {
+        match ring!(&mut self.ring, pop(&mut walk, self.in_flight)) {
             Ok(Some(taken)) => {
                 self.in_flight = self.in_flight.saturating_add(taken.slots);
                 let (segments, readable) = walk.finish();
@@ -360,7 +405,7 @@ impl Queue {
     /// As [`push`](Self::push).
     pub fn add(&mut self, chain: Chain, written: u32) -> Result<(), Broken> {
         let written = written.min(chain.writable_len());
-        let done = self.ring.add(&self.memory, &chain, written);
+        let done = ring!(&mut self.ring, add(&self.memory, &chain, written));
         self.in_flight = self.in_flight.saturating_sub(chain.slots());
         if self.spare.len() < 64 {
             self.spare.push(chain.into_segments());
@@ -373,7 +418,7 @@ impl Queue {
     /// # Errors
     /// As [`push`](Self::push).
     pub fn publish(&mut self) -> Result<(), Broken> {
-        let done = self.ring.publish(&self.memory);
+        let done = ring!(&mut self.ring, publish(&self.memory));
         self.latch(done)
     }
 
@@ -389,7 +434,7 @@ impl Queue {
     /// # Errors
     /// When the driver's wishes cannot be read.
     pub fn needs_interrupt(&mut self) -> Result<bool, Broken> {
-        let wanted = self.ring.needs_interrupt(&self.memory);
+        let wanted = ring!(&mut self.ring, needs_interrupt(&self.memory));
         self.latch(wanted)
     }
 
@@ -402,7 +447,7 @@ impl Queue {
         if let Some(broken) = self.broken {
             return Err(broken);
         }
-        let done = self.ring.notify_me(&self.memory, true);
+        let done = ring!(&mut self.ring, notify_me(&self.memory, true));
         self.latch(done)
     }
 
@@ -414,7 +459,7 @@ impl Queue {
         if let Some(broken) = self.broken {
             return Err(broken);
         }
-        let done = self.ring.notify_me(&self.memory, false);
+        let done = ring!(&mut self.ring, notify_me(&self.memory, false));
         self.latch(done).map(|_| ())
     }
 }

@@ -9,7 +9,7 @@ use resources::ram::GuestMemory;
 use vm_memory::{AtomicAccess, Bytes, GuestAddress};
 
 use super::chain::{Chain, Walk};
-use super::{Broken, Layout, Taken};
+use super::{Broken, Layout, Position, Taken};
 
 /// VIRTQ_AVAIL_F_NO_INTERRUPT.
 const NO_INTERRUPT: u16 = 1;
@@ -32,7 +32,8 @@ pub(super) struct Split {
 }
 
 impl Split {
-    pub(super) fn new(layout: Layout, event_idx: bool, next_avail: u16, next_used: u16) -> Split {
+    pub(super) fn new(layout: Layout, event_idx: bool, at: &Position) -> Split {
+        let Position { next_avail, next_used, .. } = *at;
         Split { layout, event_idx, next_avail, next_used, shown: next_used, asked: None }
     }
 
@@ -48,12 +49,9 @@ impl Split {
         ]
     }
 
-    pub(super) fn position(&self) -> (u16, u16) {
-        (self.next_avail, self.next_used)
-    }
-
-    pub(super) fn set_position(&mut self, next: u16) {
-        (self.next_avail, self.next_used, self.shown) = (next, next, next);
+    pub(super) fn position(&self) -> Position {
+        let Split { next_avail, next_used, .. } = *self;
+        Position { next_avail, next_used, ..Position::default() }
     }
 
     /// Where entry `index` of a ring is whose entries have `entry` bytes.
@@ -142,7 +140,7 @@ impl Split {
 }
 
 /// Whether the step from `before` to `now` went past `event` (section 2.7.7.2).
-fn passed(event: u16, before: u16, now: u16) -> bool {
+pub(super) fn passed(event: u16, before: u16, now: u16) -> bool {
     now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(before)
 }
 

@@ -3,6 +3,7 @@ use crate::virtio::testing::{Driver, INDIRECT, NEXT, RAM, WRITE, put_descriptor}
 use std::sync::atomic::Ordering;
 
 const ALL: u64 = feature::INDIRECT_DESC | feature::EVENT_IDX;
+const PACKED: u64 = feature::RING_PACKED;
 
 fn read_all(chain: &Chain) -> Vec<u8> {
     let mut data = vec![0; chain.readable_len() as usize];
@@ -12,7 +13,12 @@ fn read_all(chain: &Chain) -> Vec<u8> {
 
 #[test]
 fn a_chain_goes_there_and_back() {
-    let mut driver = Driver::new(8, 0);
+    there_and_back(0);
+    there_and_back(PACKED);
+}
+
+fn there_and_back(features: u64) {
+    let mut driver = Driver::new(8, features);
     let mut queue = driver.queue();
     assert!(queue.pop().unwrap().is_none());
     let id = driver.add(&[b"head", b"er"], &[3, 5]);
@@ -38,9 +44,17 @@ fn a_chain_goes_there_and_back() {
 
 #[test]
 fn the_ring_wraps_and_chains_come_back_in_any_order() {
-    let mut driver = Driver::new(4, ALL);
+    around(4, ALL, 70_000);
+    around(4, ALL | PACKED, 1000);
+    // Of any size: chains begin and end anywhere.
+    around(5, ALL | PACKED, 1000);
+    around(7, PACKED, 1000);
+}
+
+fn around(size: u16, features: u64, rounds: u32) {
+    let mut driver = Driver::new(size, features);
     let mut queue = driver.queue();
-    for round in 0..70_000_u32 {
+    for round in 0..rounds {
         let first = driver.add(&[&round.to_le_bytes()], &[]);
         let second = driver.add(&[b"x"], &[1]);
         let a = queue.pop().unwrap().unwrap();
@@ -79,7 +93,7 @@ fn readers_and_writers_cross_segments() {
 
 #[test]
 fn interrupts_are_suppressed_as_the_driver_wishes() {
-    for features in [0, feature::EVENT_IDX] {
+    for features in [0, feature::EVENT_IDX, PACKED, PACKED | feature::EVENT_IDX] {
         let mut driver = Driver::new(8, features);
         let mut queue = driver.queue();
         let mut one = |driver: &mut Driver, wanted: bool| {
@@ -92,15 +106,19 @@ fn interrupts_are_suppressed_as_the_driver_wishes() {
         };
         // The first one is sent in doubt with event indices.
         one(&mut driver, true);
-        assert!(!one(&mut driver, false));
-        assert!(one(&mut driver, true));
-        assert!(!one(&mut driver, false));
+        // More than one lap.
+        for _ in 0..10 {
+            assert!(!one(&mut driver, false));
+            assert!(one(&mut driver, true));
+            assert!(one(&mut driver, true));
+            assert!(!one(&mut driver, false));
+        }
     }
 }
 
 #[test]
 fn kicks_are_asked_for() {
-    for features in [0, feature::EVENT_IDX] {
+    for features in [0, feature::EVENT_IDX, PACKED, PACKED | feature::EVENT_IDX] {
         let mut driver = Driver::new(8, features);
         let mut queue = driver.queue();
         queue.disable_notification().unwrap();
@@ -136,8 +154,23 @@ fn an_indirect_table_may_follow_direct_descriptors() {
 
 #[test]
 fn a_position_carries_pending_chains() {
-    let mut driver = Driver::new(8, ALL);
-    let mut queue = driver.queue();
+    pending_chains(ALL, 8);
+    pending_chains(ALL | PACKED, 5);
+}
+
+fn pending_chains(features: u64, size: u16) {
+    let mut driver = Driver::new(size, features);
+    // Not from the beginning of a lap.
+    let mut start = Position::default();
+    for _ in 0..3 {
+        driver.add(&[b"x"], &[]);
+        let mut queue = driver.queue_at(start);
+        let chain = queue.pop().unwrap().unwrap();
+        queue.push(chain, 0).unwrap();
+        driver.used().unwrap();
+        start = queue.position();
+    }
+    let mut queue = driver.queue_at(start);
     let ids = [driver.add(&[b"a"], &[]), driver.add(&[b"b"], &[4]), driver.add(&[b"c"], &[])];
     let chains: Vec<_> = (0..3).map(|_| queue.pop().unwrap().unwrap()).collect();
     let [a, b, c] = <[Chain; 3]>::try_from(chains).unwrap();
@@ -147,7 +180,7 @@ fn a_position_carries_pending_chains() {
     queue.put_back(c);
     assert_eq!(queue.in_flight(), 0);
     let position = queue.position();
-    position.check(8, false).unwrap();
+    position.check(size, features & PACKED != 0).unwrap();
     drop(queue);
     let mut queue = driver.queue_at(position.clone());
     assert_eq!(queue.position(), position);
@@ -313,4 +346,100 @@ fn rings_that_cannot_be() {
         assert_eq!(queue.pop().unwrap_err(), why);
         assert_eq!(queue.disable_notification(), Err(why));
     }
+}
+
+#[test]
+fn packed_positions_are_checked() {
+    let pending = Pending { id: 9, slots: 2, readable: 1, segments: vec![(0, 1), (9, 1)] };
+    // From the last slot over the end of the lap.
+    let good = Position {
+        next_avail: 1,
+        next_used: 4,
+        avail_flipped: true,
+        pending: vec![pending],
+        ..Position::default()
+    };
+    good.check(5, true).unwrap();
+    let wrong = [
+        Position { next_avail: 5, ..good.clone() },
+        Position { next_used: 5, ..good.clone() },
+        Position { avail_flipped: false, ..good.clone() },
+        Position { used_flipped: true, ..good.clone() },
+        Position { pending: vec![], ..good.clone() },
+        Position { next_avail: 4, next_used: 1, pending: vec![], ..good.clone() },
+    ];
+    for position in wrong {
+        assert!(position.check(5, true).is_err(), "{position:?}");
+    }
+}
+
+#[test]
+fn packed_chains_in_tables() {
+    let mut driver = Driver::new(4, ALL | PACKED);
+    let (a, b) = (driver.place(b"one"), driver.room(9));
+    let table = driver.room(32);
+    // The flags of a table say only what is writable; nothing is linked.
+    put_descriptor(&driver.memory, table, a, 3, 0, 0);
+    put_descriptor(&driver.memory, table + 16, b, 9, 0, WRITE);
+    driver.put_packed(table, 32, 77, INDIRECT);
+    let mut queue = driver.queue();
+    let chain = queue.pop().unwrap().unwrap();
+    assert_eq!((chain.id(), read_all(&chain), chain.writable_len()), (77, b"one".to_vec(), 9));
+    assert_eq!(queue.in_flight(), 1);
+}
+
+#[test]
+fn several_packed_chains_are_shown_at_once() {
+    let mut driver = Driver::new(4, PACKED);
+    let mut queue = driver.queue();
+    let ids = [driver.add(&[], &[1]), driver.add(&[], &[1]), driver.add(&[], &[1])];
+    for _ in ids {
+        let chain = queue.pop().unwrap().unwrap();
+        queue.add(chain, 1).unwrap();
+        assert_eq!(driver.used(), None);
+    }
+    queue.publish().unwrap();
+    assert_eq!(ids.map(|_| driver.used().unwrap().id), ids);
+}
+
+#[test]
+fn a_hostile_driver_of_a_packed_ring() {
+    let broken = |wrong: &dyn Fn(&mut Driver)| {
+        let mut driver = Driver::new(4, ALL | PACKED);
+        let mut queue = driver.queue();
+        driver.add(&[b"good"], &[1]);
+        let good = queue.pop().unwrap().unwrap();
+        wrong(&mut driver);
+        let why = queue.pop().unwrap_err();
+        assert_eq!(queue.pop().unwrap_err(), why);
+        assert!(driver.signals.needs_reset.load(Ordering::SeqCst));
+        queue.push(good, 1).unwrap();
+        assert_eq!(driver.used().unwrap().written, 1);
+        why
+    };
+    let chain = broken(&|driver| (0..3).for_each(|_| driver.put_packed(0x1000, 1, 0, NEXT)));
+    assert_eq!(chain, Broken::Loop);
+    let empty = broken(&|driver| driver.put_packed(0x1000, 0, 0, 0));
+    assert_eq!(empty, Broken::Empty);
+    let outside = broken(&|driver| driver.put_packed(RAM - 1, 2, 0, WRITE));
+    assert_eq!(outside, Broken::Memory { address: RAM - 1, len: 2 });
+    let nested = broken(&|driver| {
+        put_descriptor(&driver.memory, 0x2000, 0x1000, 4, 0, INDIRECT);
+        driver.put_packed(0x2000, 16, 0, INDIRECT);
+    });
+    assert_eq!(nested, Broken::Indirect);
+    let linked = broken(&|driver| driver.put_packed(0x2000, 16, 0, INDIRECT | NEXT));
+    assert_eq!(linked, Broken::Indirect);
+    let late = broken(&|driver| {
+        driver.put_packed(0x2000, 16, 0, NEXT);
+        driver.put_packed(0x2000, 16, 0, INDIRECT);
+    });
+    assert_eq!(late, Broken::Indirect);
+    let order = broken(&|driver| {
+        driver.put_packed(0x2000, 16, 0, WRITE | NEXT);
+        driver.put_packed(0x2000, 16, 0, 0);
+    });
+    assert_eq!(order, Broken::Order);
+    let long = broken(&|driver| driver.put_packed(0x10_0000, 16 * 1100, 0, INDIRECT));
+    assert_eq!(long, Broken::Empty);
 }

@@ -86,7 +86,7 @@ const RINGS: u64 = feature::VERSION_1 | feature::INDIRECT_DESC | feature::EVENT_
 #[test]
 fn a_driver_sets_the_device_up_and_uses_it() {
     let (_thread, _, mut machine) = echo();
-    assert_eq!(machine.offered(), RINGS | EXTRA);
+    assert_eq!(machine.offered(), RINGS | EXTRA | feature::RING_PACKED);
     assert_eq!(machine.read(common::QUEUES, 2), 2);
     machine.write(common::QUEUE, 2, 1);
     assert_eq!(machine.read(common::SIZE, 2), 16);
@@ -217,8 +217,13 @@ fn a_bad_chain_stops_one_queue_only_and_says_so_once() {
 
 #[test]
 fn it_moves_while_it_is_used() {
+    moves(RINGS);
+    moves(RINGS | feature::RING_PACKED);
+}
+
+fn moves(features: u64) {
     let (_thread, handle, mut machine) = echo();
-    machine.ready(RINGS);
+    machine.ready(features);
     for round in 0..10_u8 {
         for _ in 0..3 {
             machine.drivers[0].send(&[&[round]], &[4]);

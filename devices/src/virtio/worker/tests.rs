@@ -19,7 +19,8 @@ fn echo(chain: &Chain) -> Result<u32, Broken> {
 
 #[test]
 fn requests_are_served_when_kicked_across_stops() {
-    for features in [0, feature::EVENT_IDX] {
+    let packed = feature::RING_PACKED;
+    for features in [0, feature::EVENT_IDX, packed, packed | feature::EVENT_IDX] {
         let (_thread, handle) = Thread::spawn("test").unwrap();
         let mut driver = Driver::new(4, features);
         let mut running = Running::each(&handle, driver.port(), echo);
