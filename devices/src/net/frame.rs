@@ -22,7 +22,6 @@ pub const MAX_FRAME: usize = 4096 + 65536;
 pub const HEADER_LEN: usize = 12;
 
 /// The most pieces that one system call takes.
-#[allow(dead_code)]
 const MAX_SEGMENTS: usize = 1024;
 
 /// A piece of a frame: memory that is only read, of ours or of the guest's.
@@ -93,7 +92,6 @@ pub(super) fn gather(frame: &[Segment<'_>]) -> Vec<u8> {
 ///
 /// # Errors
 /// Those of writev(2), `WouldBlock` among them.
-#[allow(dead_code)]
 pub(super) fn write(fd: BorrowedFd<'_>, frame: &[Segment<'_>]) -> io::Result<usize> {
     if frame.len() > MAX_SEGMENTS {
         let whole = gather(frame);

@@ -12,6 +12,10 @@
 //! | a NIC's side: [`Cable`], [`Port`] | `port.rs` |
 //! | a back end's side: [`Backend`], [`Endpoint`] | `backend.rs` |
 //! | a bounded queue of frames between two loops | `lane.rs` |
+//! | what a netdev is to be, from keys and values | `options.rs` |
+//! | the back ends, one file each | `tap.rs` `bridge.rs` |
+//! | an endpoint that is a descriptor | `fdend.rs` |
+//! | ioctls of TAP interfaces; scripts and helpers | `tun.rs` `launch.rs` |
 //! | the other end of a netdev, for tests | `testing.rs` |
 //!
 //! A frame is an Ethernet frame without its checksum, of 14 to [`MAX_FRAME`] bytes. On a cable
@@ -26,19 +30,28 @@
 //! the guest.
 
 mod backend;
+mod bridge;
+mod fdend;
 mod frame;
 mod lane;
+mod launch;
 mod mac;
 mod network;
+mod options;
 mod port;
+mod tap;
 pub mod testing;
+mod tun;
 
 #[cfg(test)]
 mod tests;
 
 pub use backend::{Backend, Caps, Endpoint, Offloads, Setup};
+pub use bridge::Bridge;
 pub use frame::{HEADER_LEN, MAX_FRAME, MIN_FRAME, Segment};
 pub use lane::Lane;
 pub use mac::Mac;
 pub use network::{Client, NetError, Netdev, Network, Nic, NicEntry, NicSpec};
+pub use options::{OpenError, Options, TakeFd, parse_netdev};
 pub use port::{Cable, Port, Sent};
+pub use tap::Tap;

@@ -217,12 +217,12 @@ pub enum Client {
 }
 
 /// Everybody on the network of a machine.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Network {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     netdevs: Vec<Arc<Netdev>>,
     nics: Vec<Arc<NicEntry>>,

@@ -1,3 +1,5 @@
+mod tap;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
