@@ -36,6 +36,7 @@ fn run() -> Result<u8, Box<dyn std::error::Error>> {
             Ok(print(&Class::find(CLASSES, &driver).map_err(vmm::plug::PlugError::from)?.help()))
         }
         Action::List(List::Chardevs) => Ok(print(&vmm::chardevs::help_text())),
+        Action::List(List::Netdevs) => Ok(print(&vmm::nets::help_text())),
         Action::List(List::Objects) => Ok(print("")),
     }
 }

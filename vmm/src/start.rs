@@ -135,6 +135,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     // Devices leave what they have not sent yet to their chardevs.
     vm.board.devices.iter().rev().for_each(|device| device.lock().unplug());
     let chardevs = std::mem::take(&mut vm.chardevs);
+    vm.nets.close();
     drop(vm);
     chardevs.close();
     drop(chardevs);
@@ -295,7 +296,16 @@ fn build(
     let means = Means { overrides, ..Means::default() };
     let objects = objects::of_options(&config.objects, &chardevs.finder()).map_err(plain)?;
     let io = chardevs.io().map_err(plain)?;
-    let nets = Nets::default();
+    if let Some(pairs) = config.nets.first() {
+        let kind = pairs.get("type").unwrap_or_default();
+        return Err(StartError(format!("-net {kind}: not supported, use -netdev and -device")));
+    }
+    let mut nets = Nets::default();
+    for pairs in &config.netdevs {
+        nets.add_option(pairs).map_err(|error| {
+            StartError(format!("-netdev {}: {error}", pairs.id().unwrap_or_default()))
+        })?;
+    }
     let mut serials = Vec::new();
     for (index, text) in consoles.serials.iter().enumerate() {
         let label = format!("serial{index}");

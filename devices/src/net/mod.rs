@@ -52,6 +52,6 @@ pub use frame::{HEADER_LEN, MAX_FRAME, MIN_FRAME, Segment};
 pub use lane::Lane;
 pub use mac::Mac;
 pub use network::{Client, NetError, Netdev, Network, Nic, NicEntry, NicSpec};
-pub use options::{OpenError, Options, TakeFd, parse_netdev};
+pub use options::{NETDEVS, OpenError, Options, TakeFd, parse_netdev};
 pub use port::{Cable, Port, Sent};
 pub use tap::Tap;

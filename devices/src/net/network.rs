@@ -41,6 +41,7 @@ const MOST: usize = 4096;
 pub struct Netdev {
     id: String,
     kind: &'static str,
+    legacy: bool,
     backend: Box<dyn Backend>,
     pub(super) link: Arc<Link>,
     used: AtomicBool,
@@ -56,7 +57,20 @@ impl Netdev {
     /// Gives a back end a name; `kind` is the word for its type.
     pub fn new(id: &str, kind: &'static str, backend: Box<dyn Backend>) -> Arc<Netdev> {
         let link = Arc::new(Link::new());
-        Arc::new(Netdev { id: id.to_owned(), kind, backend, link, used: AtomicBool::new(false) })
+        let used = AtomicBool::new(false);
+        Arc::new(Netdev { id: id.to_owned(), kind, legacy: false, backend, link, used })
+    }
+
+    /// As [`new`](Self::new), for one that `-net` makes and netdev_del does not know.
+    pub fn legacy(id: &str, kind: &'static str, backend: Box<dyn Backend>) -> Arc<Netdev> {
+        let link = Arc::new(Link::new());
+        let used = AtomicBool::new(false);
+        Arc::new(Netdev { id: id.to_owned(), kind, legacy: true, backend, link, used })
+    }
+
+    /// Whether `-net` made it.
+    pub fn is_legacy(&self) -> bool {
+        self.legacy
     }
 
     /// Its name.

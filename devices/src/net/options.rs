@@ -55,6 +55,9 @@ pub enum Options {
 const TYPES: [&str; 10] =
     ["none", "nic", "user", "tap", "socket", "vde", "dump", "bridge", "hubport", "netmap"];
 
+/// The types of netdevs that can be made, sorted.
+pub const NETDEVS: [&str; 2] = ["bridge", "tap"];
+
 /// The keys that are not the back end's.
 const RESERVED: [&str; 2] = ["type", "id"];
 

@@ -30,6 +30,7 @@ const FILES: &[(&str, &str)] = &[
     ("objects", include_str!("../../transcripts/objects.qmp")),
     ("devices", include_str!("../../transcripts/devices.qmp")),
     ("human", include_str!("../../transcripts/human.qmp")),
+    ("net", include_str!("../../transcripts/net.qmp")),
 ];
 
 /// The names of the files, without their ending.

@@ -1,4 +1,5 @@
-//! `-add-fd`: descriptors that this process inherited, put into sets at the start.
+//! Descriptors that this process inherited: by `-add-fd` put into sets at the start, or taken over
+//! by their numbers.
 //!
 //! Main thread, before anything else is opened. All that this program opens is closed on exec, so
 //! a descriptor that is not was inherited: the numbers on the command line reach no other.
@@ -9,7 +10,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use resources::fdset::FdSets;
 use resources::value::parse_signed;
-use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 
 use super::keyval::Pairs;
 
@@ -45,6 +46,19 @@ pub fn take(options: &[Pairs], sets: &FdSets) -> Result<(), String> {
     Ok(())
 }
 
+/// Takes over an inherited descriptor by its number, above those of standard input and output.
+pub fn inherit(number: &str) -> Option<OwnedFd> {
+    let fd = parse_signed("fd", number).ok().and_then(|fd| RawFd::try_from(fd).ok());
+    let fd = fd.filter(|fd| *fd > 2)?;
+    // SAFETY: if there is none of this number, the first use of it says so.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let flags = fcntl_getfd(borrowed).ok().filter(|flags| !flags.contains(FdFlags::CLOEXEC))?;
+    fcntl_setfd(borrowed, flags | FdFlags::CLOEXEC).ok()?;
+    // SAFETY: it is open and was not closed on exec, so that no part of this program owned it; now
+    // that it is, it is not taken over again.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// A number that is not negative; `None` also if it is.
 fn number(pairs: &Pairs, key: &str) -> Result<Option<i64>, String> {
     let Some(text) = pairs.get(key) else { return Ok(None) };
@@ -62,6 +76,19 @@ mod tests {
         let mut pairs = Pairs::default();
         list.iter().for_each(|(key, value)| pairs.push(*key, *value));
         pairs
+    }
+
+    #[test]
+    fn an_inherited_descriptor_is_taken_over_once() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let ours = OwnedFd::from(reader);
+        assert!(inherit(&ours.as_raw_fd().to_string()).is_none());
+        let inherited = rustix::io::dup(&ours).unwrap().into_raw_fd();
+        let taken = inherit(&inherited.to_string()).unwrap();
+        assert_eq!(taken.as_raw_fd(), inherited);
+        for number in [&inherited.to_string(), "0", "2", "-1", "99999", "3x", ""] {
+            assert!(inherit(number).is_none(), "{number}");
+        }
     }
 
     #[test]

@@ -50,6 +50,10 @@ pub struct Config {
     pub objects: Vec<Pairs>,
     /// `-chardev`, in order; each has an id.
     pub chardevs: Vec<Pairs>,
+    /// `-netdev`, in order.
+    pub netdevs: Vec<Pairs>,
+    /// `-net`, in order.
+    pub nets: Vec<Pairs>,
     /// `-serial` without the `none`s: COM1 and on, at most [`MAX_SERIAL`].
     pub serials: Vec<String>,
     /// `-debugcon`.

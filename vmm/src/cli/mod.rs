@@ -61,6 +61,8 @@ pub enum List {
     Objects,
     /// The back ends of `-chardev`.
     Chardevs,
+    /// The back ends of `-netdev`.
+    Netdevs,
 }
 
 /// Why the command line was refused: to be printed after `vmm: `; the exit code is 1.
@@ -362,7 +364,20 @@ fn apply(
             config.monitor_given = true;
             config.mons.push(pairs);
         }
-        Id::Net | Id::Nic => only_none(&value.text(), "network")?,
+        Id::Netdev => {
+            let pairs = value.pairs();
+            if is_help(pairs.get("type").unwrap_or_default()) {
+                return Ok(Some(Action::List(List::Netdevs)));
+            }
+            config.netdevs.push(pairs);
+        }
+        Id::Net => {
+            let pairs = value.pairs();
+            if pairs.get("type") != Some("none") {
+                config.nets.push(pairs);
+            }
+        }
+        Id::Nic => only_none(&value.text(), "network")?,
         Id::Display => only_none(&value.text(), "display type")?,
         Id::Vga => only_none(&value.text(), "vga type")?,
         Id::Echr => {

@@ -40,6 +40,7 @@ pub enum Id {
     Msg,
     Name,
     Net,
+    Netdev,
     Nic,
     NoReboot,
     NoShutdown,
@@ -436,6 +437,14 @@ pub static GLOBAL: Keys = Keys {
 pub static OBJECT: Keys =
     Keys { group: "object", implied: Some("qom-type"), keys: &[], open: true, merge: false };
 
+/// Parameters of `-netdev`; the rest is its back end's.
+pub static NETDEV: Keys =
+    Keys { group: "netdev", implied: Some("type"), keys: &[], open: true, merge: false };
+
+/// Parameters of `-net`; the rest is its back end's.
+pub static NET: Keys =
+    Keys { group: "net", implied: Some("type"), keys: &[], open: true, merge: false };
+
 /// Parameters of `-add-fd`.
 pub static ADD_FD: Keys = Keys {
     group: "add-fd",
@@ -532,7 +541,22 @@ pub static OPTIONS: &[Opt] = &[
         Device,
         "back end of debug ports 0xe9 and 0x402",
     ),
-    opt(Id::Net, "net", &[], Arg::Text("none"), Device, "no network"),
+    opt(
+        Id::Netdev,
+        "netdev",
+        &[],
+        Arg::Keys("TYPE", &NETDEV),
+        Device,
+        "what a network card is plugged into; needs id=",
+    ),
+    opt(
+        Id::Net,
+        "net",
+        &[],
+        Arg::Keys("TYPE", &NET),
+        Device,
+        "a network card or what it is plugged into, on hub 0 or vlan=",
+    ),
     opt(Id::Nic, "nic", &[], Arg::Text("none"), Device, "no network"),
     opt(Id::Nodefaults, "nodefaults", &[], Arg::None, Device, "no default devices"),
     opt(

@@ -50,7 +50,7 @@ impl Handle<DeviceListProperties> for Vm {
 }
 
 /// A property as an option's text; lists and objects are none.
-fn option_text(value: &Value) -> Option<Cow<'_, str>> {
+pub(super) fn option_text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(text.into()),
         Value::Bool(true) => Some("on".into()),

@@ -149,6 +149,10 @@ fn tame(command: &str, arguments: &mut Map<String, Value>) {
     {
         "info status".clone_into(line);
     }
+    // Its back ends run programs and talk to the network.
+    if command == "netdev_add" && arguments.get("type").is_some_and(|kind| kind != "none") {
+        arguments.insert("type".to_owned(), "hubport".into());
+    }
     tame_members(arguments, objects);
 }
 

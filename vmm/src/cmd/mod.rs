@@ -15,6 +15,7 @@ pub mod fd;
 pub mod fuzz;
 mod hmp;
 mod memory;
+mod net;
 mod object;
 mod qom;
 mod query;

@@ -11,6 +11,7 @@ mod help;
 mod identity;
 mod log;
 mod memory;
+mod net;
 mod objects;
 mod run;
 
@@ -27,6 +28,7 @@ pub(super) const COMMANDS: Rows = &[
     help::ROWS,
     log::ROWS,
     memory::ROWS,
+    net::ROWS,
     objects::ROWS,
     run::ROWS,
 ];
@@ -38,6 +40,7 @@ pub(super) const INFO: Rows = &[
     examine::INFO,
     help::INFO,
     identity::INFO,
+    net::INFO,
     objects::INFO,
     run::INFO,
 ];
