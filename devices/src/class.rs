@@ -10,6 +10,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use block::Drive;
 use resources::class::{Class, CreateError};
 use resources::clock::Clock;
 use resources::device::{DeviceCell, DeviceRef};
@@ -34,6 +35,7 @@ use crate::isa::rtc::Rtc;
 use crate::isa::serial::Serial;
 use crate::net::{Netdev, Network};
 use crate::pci;
+use crate::virtio::blk::Blk;
 use crate::virtio::net::VirtioNet;
 use crate::virtio::rng::Rng;
 
@@ -57,6 +59,7 @@ pub static CLASSES: &[Class<Ctx>] = &[
     Ib700::CLASS,
     PvPanic::CLASS,
     Rng::CLASS,
+    Blk::CLASS,
 ];
 
 /// What a device is given of the machine.
@@ -110,6 +113,8 @@ pub struct Host {
     pub rngs: BTreeMap<String, Arc<dyn Entropy>>,
     /// I/O threads by id.
     pub iothreads: BTreeMap<String, IoThread>,
+    /// Drives by id; in use while a device has one.
+    pub drives: BTreeMap<String, Arc<Drive>>,
     /// The network: back ends by id, and where NICs are plugged in.
     pub network: Arc<Network>,
 }
@@ -123,6 +128,7 @@ impl Host {
             chardevs: Arc::new(|_| None),
             rngs: BTreeMap::new(),
             iothreads: BTreeMap::new(),
+            drives: BTreeMap::new(),
             network: Network::new(),
         }
     }
@@ -234,6 +240,39 @@ impl Ctx {
                 Err(PropError::InUse { class, name, value }.into())
             }
             Some(Err(error)) => Err(CreateError::Other(error.to_string())),
+        }
+    }
+
+    /// The drive that a property names, free for a device.
+    ///
+    /// # Errors
+    /// When it is not given; when there is no such drive; when it has a device.
+    pub fn drive(&self, props: &Props, name: &'static str) -> Result<Arc<Drive>, CreateError> {
+        let id: &str = props.get(name)?;
+        let (class, value) = (props.class(), id.to_owned());
+        match self.host.drives.get(id) {
+            None => Err(PropError::NoSuch { class, name, value }.into()),
+            Some(drive) if drive.is_attached() || drive.in_use() => {
+                Err(PropError::InUse { class, name, value }.into())
+            }
+            Some(drive) => Ok(drive.clone()),
+        }
+    }
+
+    /// The I/O thread that a property names; `None` if it names none.
+    ///
+    /// # Errors
+    /// When there is no such thread.
+    pub fn iothread(
+        &self,
+        props: &Props,
+        name: &'static str,
+    ) -> Result<Option<IoThread>, CreateError> {
+        let Some(id) = props.get::<Option<&str>>(name)? else { return Ok(None) };
+        let (class, value) = (props.class(), id.to_owned());
+        match self.host.iothreads.get(id) {
+            None => Err(PropError::NoSuch { class, name, value }.into()),
+            Some(thread) => Ok(Some(thread.clone())),
         }
     }
 

@@ -5,6 +5,7 @@
 //! | what a device is to its transport | this one |
 //! | taking requests from a ring and giving them back | `queue/` |
 //! | a queue on its way to an I/O loop: kick, interrupt | `port.rs` |
+//! | disks | `blk/` |
 //! | a task that serves queues on an I/O loop | `worker.rs` |
 //! | status, features, queue registers, interrupts | `transport.rs` |
 //! | virtio over PCI | `pci.rs` |
@@ -24,6 +25,7 @@ use resources::props::Value;
 use resources::ram::GuestMemory;
 use resources::state::{Blob, StateError};
 
+pub mod blk;
 pub mod net;
 pub mod pci;
 pub mod port;

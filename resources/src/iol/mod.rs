@@ -53,6 +53,10 @@ pub use timer::Sleep;
 
 use task::{Message, Shared, Tasks, Wake};
 
+/// Times that what was queued is run before the kernel is asked for what else has happened: tasks
+/// that were just started begin their file operations together with those of others.
+const ROUNDS: u32 = 4;
+
 /// An executor bound to the thread that made it.
 pub struct Loop {
     local: Local,
@@ -130,8 +134,17 @@ impl Loop {
         let waker = wake.clone().into();
         wake.wake_now();
         let mut batch = Vec::new();
+        let mut rounds = 0;
         loop {
             inner.shared.take(&mut batch);
+            if batch.is_empty() || rounds == ROUNDS {
+                rounds = 0;
+                self.turn(batch.is_empty());
+                if batch.is_empty() {
+                    continue;
+                }
+            }
+            rounds += 1;
             let mut messages = batch.drain(..);
             while let Some(message) = messages.next() {
                 match message {
@@ -153,17 +166,16 @@ impl Loop {
                 }
             }
             drop(messages);
-            self.turn();
         }
     }
 
-    /// Hands over what was started, waits for something to happen unless there
-    /// is work already, and wakes the tasks concerned.
-    fn turn(&self) {
+    /// Hands over what was started, waits for something to happen if it may and
+    /// there is no work already, and wakes the tasks concerned.
+    fn turn(&self, may_wait: bool) {
         let inner = &*self.local.0;
         let submitted = inner.files.submit();
         inner.timers.arm(&inner.reactor);
-        let idle = inner.shared.may_sleep();
+        let idle = may_wait && inner.shared.may_sleep();
         inner.reactor.wait(idle && submitted);
         inner.shared.awake();
         inner.files.complete();
