@@ -52,6 +52,7 @@ pub static CLASSES: &[Class<Ctx>] = &[
     Rtc::CLASS,
     Port92::CLASS,
     Pm::CLASS,
+    crate::acpi::pci_hotplug::PciHotplug::CLASS,
     CpuHotplug::CLASS,
     PostCode::CLASS,
     ResetControl::CLASS,

@@ -19,6 +19,8 @@ pub enum Request {
     SuspendDisk,
     /// Leave S3 because of the named wake source.
     Wakeup(WakeReason),
+    /// The guest has let devices go, which are to be taken away.
+    Eject,
     /// End the process with this exit status (`isa-debug-exit`).
     Exit(u8),
     /// The guest reported that its kernel panicked.

@@ -37,6 +37,8 @@ pub struct Mail {
     pub powerdown: bool,
     /// Leave S3.
     pub wakeup: Option<WakeReason>,
+    /// The guest has let devices go.
+    pub eject: bool,
     /// A vCPU cannot go on.
     pub internal_error: bool,
     /// The guest's kernel panicked.
@@ -157,6 +159,7 @@ impl Post for Mailbox {
                 mail.shutdown = Some(ShutdownCause::GuestShutdown);
             }
             Request::Wakeup(reason) => mail.wakeup = Some(reason),
+            Request::Eject => mail.eject = true,
             Request::Exit(status) => mail.exit = Some(status),
             Request::Panicked => mail.panicked = true,
             Request::CrashLoaded => mail.crash_loaded = true,

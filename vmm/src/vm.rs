@@ -315,6 +315,9 @@ impl Vm {
         if let Some(status) = mail.exit {
             return self.end(status);
         }
+        if mail.eject {
+            self.take_ejected();
+        }
         if mail.dump_ended {
             self.dump_ended();
         }
@@ -421,6 +424,7 @@ impl Vm {
     pub fn reset(&mut self) -> Result<(), VmError> {
         self.deactivate();
         self.mailbox.end_life();
+        self.complete_removals();
         self.reset_parts()?;
         let entry = self.board.load()?;
         if let (Some(bsp), Some(entry)) = (self.vcpus.first(), entry) {

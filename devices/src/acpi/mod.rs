@@ -6,5 +6,7 @@
 pub mod cpu;
 pub mod cpu_aml;
 pub mod gpe;
+pub mod pci_aml;
+pub mod pci_hotplug;
 pub mod pm;
 pub mod tables;

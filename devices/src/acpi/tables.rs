@@ -87,6 +87,8 @@ pub struct Config {
     pub s3: bool,
     /// The machine can suspend to disk.
     pub s4: bool,
+    /// The interrupts that PCI devices share.
+    pub shared: Vec<u8>,
     /// AML of more devices, such as a PCI bus, to be put into scope `\_SB`.
     pub devices: Vec<u8>,
     /// AML of the methods `_Exx` that general purpose events run, to be put into scope `\_GPE`.
@@ -246,7 +248,10 @@ fn madt(config: &Config) -> Sdt {
     body.dword(address);
     body.dword(0);
     // The timer's ISA interrupt 0 arrives at pin 2, and the SCI is a level.
-    for (irq, gsi, flags) in [(0, 2, INTI_BUS), (SCI, u32::from(SCI), INTI_HIGH_LEVEL)] {
+    let overrides = [(0, 2, INTI_BUS), (SCI, u32::from(SCI), INTI_HIGH_LEVEL)];
+    // So are those that PCI devices share.
+    let shared = config.shared.iter().map(|irq| (*irq, u32::from(*irq), INTI_HIGH_LEVEL));
+    for (irq, gsi, flags) in overrides.into_iter().chain(shared) {
         body.extend([2, 10, 0, irq]);
         body.dword(gsi);
         body.word(flags);

@@ -183,6 +183,14 @@ impl Bus {
         children.iter().filter_map(Weak::upgrade).find(behind)
     }
 
+    /// Where a device is, and the name of its class.
+    pub fn find_device(&self, device: &DeviceRef) -> Option<(Address, &'static str)> {
+        let device = Arc::downgrade(device);
+        let places = self.places.load();
+        let found = places.iter().find(|(_, place)| place.device.ptr_eq(&device));
+        found.map(|(address, place)| (*address, place.class))
+    }
+
     /// The functions on it, by address.
     pub fn functions(&self) -> Vec<(Address, DeviceRef)> {
         let places = self.places.load();

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use devices::acpi::cpu::{self, CpuHotplug};
 use devices::acpi::gpe::Gpe;
+use devices::acpi::pci_aml;
 use devices::acpi::pm::{self, Pm};
 use devices::acpi::tables::{self, Processor, SerialPort};
 use devices::chardev::Chardev;
@@ -244,6 +245,7 @@ fn add_acpi(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result
     let ports = [(pm::GPE_PORT, pm::GPE_SIZE, pm::GPE), (pm::SMI_PORT, pm::SMI_SIZE, pm::SMI)];
     add(board, (block.clone(), &Pm::CLASS), &ports)?;
     pci::add_power_management(board, block)?;
+    pci::add_hotplug(board, requests)?;
     let topology = config.topology;
     let processors = (0..topology.max_cpus()).map(|index| Processor {
         apic_id: topology.apic_id(index),
@@ -260,6 +262,9 @@ fn add_acpi(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result
             ioapic: (0, layout::IOAPIC as u32),
             serial: serial.map(|(number, (port, irq))| SerialPort { number, port, irq }).collect(),
             i8042: true,
+            shared: pci_aml::INPUTS.to_vec(),
+            devices: pci::aml(layout::RamLayout::of_size(config.ram.size())),
+            events: pci_aml::event(),
             ..tables::Config::default()
         });
     }

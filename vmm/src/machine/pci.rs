@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use devices::acpi::pci_aml;
+use devices::acpi::pci_hotplug::{self, PciHotplug, Slots};
 use devices::acpi::pm::{self, Pm};
 use devices::class::{Ctx, Seat};
 use devices::pci::host::{self, Host};
@@ -15,12 +17,14 @@ use devices::pci::{Address, Links, Site};
 use resources::class::Class;
 use resources::device::{DeviceCell, DeviceRef};
 use resources::ram::{ABOVE_4G, LOW_LIMIT, LOW_MAX};
+use resources::request::Requests;
 use resources::space::{Mapping, Target};
 
 use super::Board;
 use super::bus::Bus;
 use super::pc::{BuildError, ISA_BUS, PcConfig, add as plug};
 use crate::boot::layout::{IOAPIC, RamLayout};
+use crate::vm::Vm;
 
 /// The bus behind the host bridge.
 pub const PCI_BUS: &str = "pci.0";
@@ -37,6 +41,8 @@ pub struct Pci {
     pub bus: Arc<devices::pci::Bus>,
     /// Without firmware: where functions are placed at each reset.
     pub apertures: Option<Apertures>,
+    /// The registers by which devices come and go.
+    pub hotplug: Option<Arc<DeviceCell<PciHotplug>>>,
 }
 
 /// What is free for functions in a machine with this RAM.
@@ -46,13 +52,19 @@ pub fn apertures(ram: RamLayout) -> Apertures {
     Apertures { io: IO, memory: (low, IOAPIC - 1), high: (high, high + (HIGH_SIZE - 1)) }
 }
 
+/// AML of the bus, for scope `\_SB`.
+pub fn aml(ram: RamLayout) -> Vec<u8> {
+    pci_aml::bus(&apertures(ram))
+}
+
 /// Adds the bus and the chipset's functions on it, of which one leads to the ISA bus.
 pub fn add(board: &mut Board, config: &PcConfig, reset: DeviceRef) -> Result<(), BuildError> {
     let ready = config.without_firmware();
     let links = Links::new(&board.wires);
     let bus = devices::pci::Bus::root(PCI_BUS, &links);
     let ram = RamLayout::of_size(config.ram.size());
-    board.pci = Some(Pci { bus: bus.clone(), apertures: ready.then(|| apertures(ram)) });
+    board.pci =
+        Some(Pci { bus: bus.clone(), apertures: ready.then(|| apertures(ram)), hotplug: None });
     let path = "/machine/i440fx";
     let (host, ports) = Host::new(path, &bus, reset);
     plug(board, (host, &Host::CLASS), &[])?;
@@ -94,6 +106,19 @@ pub fn add_power_management(
     plug(board, (function, &Piix4Pm::CLASS), &[])
 }
 
+/// Lets devices come to the bus and leave it while the machine runs.
+pub fn add_hotplug(board: &mut Board, requests: &Requests) -> Result<(), BuildError> {
+    let (Some(pci), Some(gpe)) = (&mut board.pci, &board.gpe) else { return Ok(()) };
+    let registers = PciHotplug::new("/machine/pci-hotplug", requests.clone());
+    pci.hotplug = Some(registers.clone());
+    let slots = Slots { registers: registers.clone(), bus: pci.bus.clone(), gpe: gpe.clone() };
+    if let Some(bus) = board.buses.iter_mut().find(|bus| bus.name == PCI_BUS) {
+        bus.hotplug = Some(Box::new(slots));
+    }
+    let ports = [(pci_hotplug::PORT, pci_hotplug::SIZE, 0)];
+    plug(board, (registers, &PciHotplug::CLASS), &ports)
+}
+
 /// Where a function of the chipset goes.
 fn site<'a>(
     board: &'a Board,
@@ -115,10 +140,31 @@ fn site<'a>(
     }
 }
 
+impl Vm {
+    /// Takes the devices away that the guest has let go.
+    pub(crate) fn take_ejected(&mut self) {
+        self.remove_slots(PciHotplug::take_ejected);
+    }
+
+    /// The guest is reset: the devices that it was asked to let go are gone.
+    pub(crate) fn complete_removals(&mut self) {
+        self.remove_slots(PciHotplug::take_pending);
+    }
+
+    fn remove_slots(&mut self, take: impl FnOnce(&mut PciHotplug) -> u32) {
+        let Some(Pci { bus, hotplug: Some(hotplug), .. }) = &self.board.pci else { return };
+        let slots = take(&mut hotplug.lock());
+        let gone = |at: &Address| slots >> at.slot() & 1 != 0;
+        let functions = bus.functions().into_iter().filter(|(at, _)| gone(at));
+        let paths: Vec<_> = functions.map(|(_, device)| device.name().to_owned()).collect();
+        paths.iter().for_each(|path| self.unplugged(path));
+    }
+}
+
 impl Board {
     /// Places all PCI functions, if there is no firmware that does.
     pub fn place_functions(&self) {
-        if let Some(Pci { bus, apertures: Some(apertures) }) = &self.pci {
+        if let Some(Pci { bus, apertures: Some(apertures), .. }) = &self.pci {
             setup::assign(bus, apertures, piix::USUAL_ROUTES);
         }
     }
