@@ -5,6 +5,7 @@ mod clock;
 mod console;
 mod dump;
 mod memory;
+mod pci;
 mod power;
 mod pulse;
 mod reset;
@@ -17,6 +18,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(reset::tests());
     tests.extend(pulse::tests());
     tests.extend(memory::tests());
+    tests.extend(pci::tests());
     tests.extend(dump::tests());
     tests.extend(boot::tests());
     tests.extend(power::tests());

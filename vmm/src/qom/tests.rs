@@ -63,7 +63,7 @@ fn processors_come_before_devices() {
 fn the_tree_of_buses_as_text() {
     let text = qtree(&rig().vm.board);
     let head = "bus: main-system-bus\n  type System\n  dev: part, id \"\"\n    bus: hub.0\n      \
-                type Hub\n  dev: acpi-cpu-hotplug, id \"\"\n  dev: acpi-pm, id \"\"\n  dev: i440FX-pcihost, id \"\"\n    \
+                type Hub\n  dev: acpi-cpu-hotplug, id \"\"\n  dev: acpi-pci-hotplug, id \"\"\n  dev: acpi-pm, id \"\"\n  dev: i440FX-pcihost, id \"\"\n    \
                 bus: pci.0\n      type PCI\n      dev: PIIX4_PM, id \"\"\n      \
                 dev: PIIX3, id \"\"\n        bus: isa.0\n          type ISA\n          \
                 dev: isa-serial, id \"\"\n            chardev = \"com\"\n            \
