@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use devices::net::{self, NetError, Network, OpenError, TakeFd};
 use qmp::{ErrorClass, QmpError};
+use resources::iol::Handle;
 
 use crate::cli::add_fd::inherit;
 use crate::cli::keyval::Pairs;
@@ -16,6 +17,8 @@ use crate::cli::keyval::Pairs;
 #[derive(Default)]
 pub struct Nets {
     network: Arc<Network>,
+    /// The loop that back ends work on; none without devices.
+    io: Option<Handle>,
 }
 
 /// Why there is no such network.
@@ -73,6 +76,11 @@ pub fn numbered_fd(name: &str) -> Result<OwnedFd, OpenError> {
 }
 
 impl Nets {
+    /// None yet; they work on the loop `io`.
+    pub fn new(io: Handle) -> Nets {
+        Nets { network: Network::new(), io: Some(io) }
+    }
+
     /// Where NICs are plugged in.
     pub fn network(&self) -> &Arc<Network> {
         &self.network
@@ -99,8 +107,9 @@ impl Nets {
         }
         let (id, options) = net::parse_netdev(given)?;
         let kind = options.kind();
+        let io = self.io.clone().ok_or(NetError::TooMany)?;
         let netdev =
-            options.open(&id, take_fd).map_err(|source| NetsError::Open { kind, source })?;
+            options.open(&id, &io, take_fd).map_err(|source| NetsError::Open { kind, source })?;
         Ok(self.network.add(netdev)?)
     }
 

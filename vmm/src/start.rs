@@ -300,7 +300,7 @@ fn build(
         let kind = pairs.get("type").unwrap_or_default();
         return Err(StartError(format!("-net {kind}: not supported, use -netdev and -device")));
     }
-    let mut nets = Nets::default();
+    let mut nets = Nets::new(chardevs.io().map_err(plain)?);
     for pairs in &config.netdevs {
         nets.add_option(pairs).map_err(|error| {
             StartError(format!("-netdev {}: {error}", pairs.id().unwrap_or_default()))

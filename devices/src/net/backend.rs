@@ -96,8 +96,29 @@ pub trait Backend: Send + Sync {
     /// What stands in `info network` behind the type.
     fn info(&self, queue: u16) -> String;
 
+    /// What the user can have forwarded, where there is such a thing.
+    fn forwards(&self) -> Option<&dyn Forwards> {
+        None
+    }
+
     /// Lets go of the host. Endpoints may still be open; what they do no longer matters.
     fn close(&self) {}
+}
+
+/// Ports of the host that lead into a network.
+pub trait Forwards {
+    /// Adds one: `[tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT`.
+    ///
+    /// # Errors
+    /// What is wrong with the rule, or that the host refuses.
+    fn add(&self, rule: &str) -> Result<(), String>;
+
+    /// Removes one by its host's side, `[tcp|udp]:[HOSTADDR]:HOSTPORT`; tells whether it was
+    /// there. `None`: that is no rule.
+    fn remove(&self, rule: &str) -> Option<bool>;
+
+    /// A table of the connections.
+    fn connections(&self) -> String;
 }
 
 /// One queue of a back end, seen by the loop that uses it.

@@ -47,6 +47,10 @@ impl Queue {
     fn is_full(&self) -> bool {
         self.frames.len() >= FRAMES || self.bytes >= BYTES
     }
+
+    fn is_roomy(&self) -> bool {
+        self.frames.len() <= FRAMES / 2 && self.bytes <= BYTES / 2
+    }
 }
 
 impl Default for Lane {
@@ -92,7 +96,7 @@ impl Lane {
             let frame = queue.frames.pop_front()?;
             queue.bytes = queue.bytes.saturating_sub(frame.len());
             // Half empty, so that the two sides do not wake each other for every frame.
-            let roomy = queue.frames.len() <= FRAMES / 2 && queue.bytes <= BYTES / 2;
+            let roomy = queue.is_roomy();
             (frame, roomy && std::mem::take(&mut queue.refused))
         };
         if wake {
@@ -121,6 +125,21 @@ impl Lane {
     /// Completes when there may be room.
     pub async fn drained(&self) {
         if !self.has_room() {
+            self.0.drained.notified().await;
+        }
+    }
+
+    /// Whether half of it is empty; if not, whoever waits is told when it is.
+    pub fn is_roomy(&self) -> bool {
+        let mut queue = self.0.queue.lock();
+        let roomy = queue.is_roomy() || queue.closed;
+        queue.refused |= !roomy;
+        roomy
+    }
+
+    /// Completes when half of it may be empty.
+    pub async fn roomy(&self) {
+        if !self.is_roomy() {
             self.0.drained.notified().await;
         }
     }

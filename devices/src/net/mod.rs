@@ -13,7 +13,7 @@
 //! | a back end's side: [`Backend`], [`Endpoint`] | `backend.rs` |
 //! | a bounded queue of frames between two loops | `lane.rs` |
 //! | what a netdev is to be, from keys and values | `options.rs` |
-//! | the back ends, one file each | `tap.rs` `bridge.rs` |
+//! | the back ends, one file each | `tap.rs` `bridge.rs` `user/` |
 //! | an endpoint that is a descriptor | `fdend.rs` |
 //! | ioctls of TAP interfaces; scripts and helpers | `tun.rs` `launch.rs` |
 //! | the other end of a netdev, for tests | `testing.rs` |
@@ -42,11 +42,12 @@ mod port;
 mod tap;
 pub mod testing;
 mod tun;
+mod user;
 
 #[cfg(test)]
 mod tests;
 
-pub use backend::{Backend, Caps, Endpoint, Offloads, Setup};
+pub use backend::{Backend, Caps, Endpoint, Forwards, Offloads, Setup};
 pub use bridge::Bridge;
 pub use frame::{HEADER_LEN, MAX_FRAME, MIN_FRAME, Segment};
 pub use lane::Lane;
@@ -55,3 +56,4 @@ pub use network::{Client, NetError, Netdev, Network, Nic, NicEntry, NicSpec};
 pub use options::{NETDEVS, OpenError, Options, TakeFd, parse_netdev};
 pub use port::{Cable, Port, Sent};
 pub use tap::Tap;
+pub use user::User;

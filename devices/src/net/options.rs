@@ -7,12 +7,14 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use resources::iol::Handle;
 use resources::value::{check_identifier, parse_number, parse_size};
 
 use super::backend::Backend;
 use super::bridge::Bridge;
 use super::network::Netdev;
 use super::tap::Tap;
+use super::user::User;
 
 /// Why there is no such back end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +51,8 @@ pub enum Options {
     Tap(Tap),
     /// A TAP interface on a bridge of the host.
     Bridge(Bridge),
+    /// A network inside the process.
+    User(User),
 }
 
 /// The types there are words for, in the schema's order.
@@ -56,7 +60,7 @@ const TYPES: [&str; 10] =
     ["none", "nic", "user", "tap", "socket", "vde", "dump", "bridge", "hubport", "netmap"];
 
 /// The types of netdevs that can be made, sorted.
-pub const NETDEVS: [&str; 2] = ["bridge", "tap"];
+pub const NETDEVS: [&str; 3] = ["bridge", "tap", "user"];
 
 /// The keys that are not the back end's.
 const RESERVED: [&str; 2] = ["type", "id"];
@@ -67,19 +71,26 @@ impl Options {
         match self {
             Options::Tap(_) => "tap",
             Options::Bridge(_) => "bridge",
+            Options::User(_) => "user",
         }
     }
 }
 
 impl Options {
-    /// Makes the back end.
+    /// Makes the back end; what it does by itself it does on the loop `on`.
     ///
     /// # Errors
     /// Options do not go together, or the host refuses what is needed.
-    pub fn open(&self, id: &str, take_fd: TakeFd<'_>) -> Result<Arc<Netdev>, OpenError> {
+    pub fn open(
+        &self,
+        id: &str,
+        on: &Handle,
+        take_fd: TakeFd<'_>,
+    ) -> Result<Arc<Netdev>, OpenError> {
         let backend: Box<dyn Backend> = match self {
             Options::Tap(tap) => Box::new(tap.open(take_fd)?),
             Options::Bridge(bridge) => Box::new(bridge.open()?),
+            Options::User(user) => Box::new(user.open(on)?),
         };
         Ok(Netdev::new(id, self.kind(), backend))
     }
@@ -129,6 +140,7 @@ impl<'a> Keys<'a> {
         Ok(match kind {
             "tap" => Some(Options::Tap(Tap::parse(self)?)),
             "bridge" => Some(Options::Bridge(Bridge::parse(self))),
+            "user" => Some(Options::User(User::parse(self)?)),
             "vde" => {
                 for key in ["sock", "group"] {
                     self.text(key);
@@ -153,7 +165,6 @@ impl<'a> Keys<'a> {
         self.pairs.iter().rev().find(|(name, _)| *name == key).map(|(_, value)| *value)
     }
 
-    #[allow(dead_code)]
     /// All values of a key that may come several times.
     pub(super) fn texts(&mut self, key: &'static str) -> Vec<String> {
         self.used.push(key);

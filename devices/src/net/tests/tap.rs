@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Arc;
 
+use resources::iol::Loop;
 use rustix::thread::UnshareFlags;
 use vmm_sys_util::tempdir::TempDir;
 
@@ -40,7 +41,9 @@ fn open(text: &str, fds: &mut Vec<OwnedFd>) -> Result<(Arc<Network>, Cable), Str
     let (id, options) = parse_netdev(&pairs).map_err(|error| error.to_string())?;
     let mut take =
         |name: &str| fds.pop().ok_or_else(|| OpenError::Host(format!("no descriptor {name}")));
-    let netdev = options.open(&id, &mut take).map_err(|error| error.to_string())?;
+    let the_loop = Loop::new("test").unwrap();
+    let netdev =
+        options.open(&id, &the_loop.handle(), &mut take).map_err(|error| error.to_string())?;
     let network = Network::new();
     network.add(netdev.clone()).unwrap();
     let (cable, _) = plug(&network, Some(netdev));

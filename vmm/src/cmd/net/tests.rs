@@ -7,6 +7,8 @@ use crate::cmd::testing::{ask, nothing, refuses};
 #[test]
 fn texts_of_refusals() {
     let mut vm = nothing();
+    let on = resources::iol::Loop::new("test").unwrap();
+    vm.nets = crate::nets::Nets::new(on.handle());
     refuses(
         &mut vm,
         "netdev_add",

@@ -1,0 +1,248 @@
+//! The stack, with a guest that is this test.
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use resources::iol::{Handle, Thread};
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(20);
+
+const GUEST: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+
+fn open(user: &User, on: &Handle) -> Option<Stack> {
+    match user.open(on) {
+        Ok(stack) => Some(stack),
+        Err(OpenError::Host(text)) if text.contains("not installed") => {
+            println!("skipped: {text}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A guest at 10.0.2.15 that speaks just enough.
+struct Guest<'a>(&'a Shared);
+
+impl Guest<'_> {
+    fn send(&self, to: [u8; 6], kind: u16, payload: &[u8]) {
+        let mut frame = Vec::from(to);
+        frame.extend(GUEST);
+        frame.extend(kind.to_be_bytes());
+        frame.extend(payload);
+        assert!(self.0.from_guest.put(|| frame));
+    }
+
+    /// The first frame that is `wanted`; who asks for the guest's address is answered.
+    fn until<T>(&self, wanted: impl Fn(&[u8]) -> Option<T>) -> T {
+        let end = Instant::now() + LONG;
+        while Instant::now() < end {
+            let Some(frame) = self.0.to_guest.take() else {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            };
+            if let Some(found) = wanted(&frame) {
+                return found;
+            }
+            if frame[12..14] == [8, 6] && frame[21] == 1 && frame[38..42] == [10, 0, 2, 15] {
+                self.arp(2, frame[22..28].try_into().unwrap(), &frame[28..32]);
+            }
+        }
+        panic!("the frame never came");
+    }
+
+    fn arp(&self, operation: u8, mac: [u8; 6], target: &[u8]) {
+        let mut arp = vec![0, 1, 8, 0, 6, 4, 0, operation];
+        arp.extend(GUEST);
+        arp.extend([10, 0, 2, 15]);
+        arp.extend(if operation == 1 { [0; 6] } else { mac });
+        arp.extend(target);
+        self.send(if operation == 1 { [0xff; 6] } else { mac }, 0x806, &arp);
+    }
+
+    /// The address of the host's card.
+    fn host(&self) -> [u8; 6] {
+        self.arp(1, [0; 6], &[10, 0, 2, 2]);
+        self.until(|frame| {
+            let reply = frame[12..14] == [8, 6] && frame[21] == 2;
+            reply.then(|| frame[22..28].try_into().unwrap())
+        })
+    }
+
+    fn udp(&self, mac: [u8; 6], from: [u8; 4], to: [u8; 4], ports: (u16, u16), payload: &[u8]) {
+        let mut udp = Vec::from(ports.0.to_be_bytes());
+        udp.extend(ports.1.to_be_bytes());
+        udp.extend((8 + payload.len() as u16).to_be_bytes());
+        udp.extend([0, 0]);
+        udp.extend(payload);
+        let total = (20 + udp.len()) as u16;
+        let mut ip = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, 17, 0, 0];
+        ip.extend(from);
+        ip.extend(to);
+        ip[2..4].copy_from_slice(&total.to_be_bytes());
+        let sum: u32 = ip.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        ip.extend(udp);
+        self.send(mac, 0x800, &ip);
+    }
+
+    /// The payload of a datagram to `port`.
+    fn datagram(&self, port: u16) -> Vec<u8> {
+        self.until(|frame| {
+            let is =
+                frame[12..14] == [8, 0] && frame[23] == 17 && frame[36..38] == port.to_be_bytes();
+            is.then(|| frame[42..].to_vec())
+        })
+    }
+}
+
+#[test]
+fn a_guest_reaches_the_host_and_is_reached() {
+    let (_thread, on) = Thread::spawn("net-test").unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let user = User { hostfwd: vec![format!("tcp:127.0.0.1:{free}-:22")], ..User::default() };
+    let Some(stack) = open(&user, &on) else { return };
+    assert_eq!(stack.info(0), "net=10.0.2.0,restrict=off");
+    let guest = Guest(&stack.shared);
+    let mac = guest.host();
+
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    guest.udp(mac, [10, 0, 2, 15], [10, 0, 2, 2], (1000, port), b"ask");
+    let mut buf = [0; 100];
+    let (len, from) = socket.recv_from(&mut buf).unwrap();
+    assert_eq!(&buf[..len], b"ask");
+    socket.send_to(b"answer", from).unwrap();
+    assert_eq!(guest.datagram(1000), b"answer");
+
+    // A connection of the host's knocks at the guest's port.
+    let mut stream = TcpStream::connect(("127.0.0.1", free)).unwrap();
+    let is_syn = |frame: &[u8]| {
+        let tcp = frame[12..14] == [8, 0] && frame[23] == 6 && frame[36..38] == [0, 22];
+        (tcp && frame[47] & 0x12 == 2).then_some(())
+    };
+    guest.until(is_syn);
+    let forwards = stack.forwards().unwrap();
+    assert!(forwards.connections().contains("TCP[HOST_FORWARD]"), "{}", forwards.connections());
+    assert_eq!(forwards.remove(&format!("tcp:127.0.0.1:{free}")), Some(true));
+    assert_eq!(forwards.remove(&format!("tcp:127.0.0.1:{free}")), Some(false));
+    assert_eq!(forwards.remove("nonsense"), None);
+    assert_eq!(forwards.add("nonsense").unwrap_err(), "invalid host forwarding rule 'nonsense'");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let rule = format!("tcp:127.0.0.1:{}-:22", taken.local_addr().unwrap().port());
+    let error = forwards.add(&rule).unwrap_err();
+    assert_eq!(error, format!("could not set up host forwarding rule '{rule}'"));
+
+    // Closing frees the ports and ends the connections.
+    stack.close();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    assert!(matches!(stream.read(&mut buf), Ok(0) | Err(_)));
+    TcpListener::bind(("127.0.0.1", free)).unwrap();
+    assert!(forwards.add(&format!("tcp:127.0.0.1:{free}-:22")).is_err());
+}
+
+#[test]
+fn addresses_are_given_by_dhcp() {
+    let (_thread, on) = Thread::spawn("net-test").unwrap();
+    let user = User {
+        net: Some("192.168.9.0/24".to_owned()),
+        dhcpstart: Some("192.168.9.77".to_owned()),
+        dns: Some("192.168.9.5".to_owned()),
+        hostname: Some("guest".to_owned()),
+        dnssearch: vec!["example.org".to_owned()],
+        restrict: Some(true),
+        ..User::default()
+    };
+    let Some(stack) = open(&user, &on) else { return };
+    assert_eq!(stack.info(0), "net=192.168.9.0,restrict=on");
+    let mut discover = vec![1, 1, 6, 0, 1, 2, 3, 4];
+    discover.resize(28, 0);
+    discover.extend(GUEST);
+    discover.resize(236, 0);
+    discover.extend([99, 130, 83, 99, 53, 1, 1, 255]);
+    discover.resize(300, 0);
+    let guest = Guest(&stack.shared);
+    guest.udp([0xff; 6], [0; 4], [255; 4], (68, 67), &discover);
+    let offer = guest.datagram(68);
+    assert_eq!((offer[0], &offer[16..20]), (2, &[192, 168, 9, 77][..]));
+    let has = |option: &[u8]| offer.windows(option.len()).any(|window| window == option);
+    assert!(has(&[53, 1, 2]), "an offer");
+    assert!(has(&[1, 4, 255, 255, 255, 0]), "the mask");
+    assert!(has(b"\x0c\x05guest"), "the name");
+    // A restricted guest is told of no way out.
+    assert!(!has(&[6, 4, 192, 168, 9, 5]) && !has(&[3, 4, 192, 168, 9, 2]));
+}
+
+#[test]
+fn a_guest_that_takes_nothing_leaves_frames_with_the_stack() {
+    let (_thread, on) = Thread::spawn("net-test").unwrap();
+    let Some(stack) = open(&User::default(), &on) else { return };
+    let guest = Guest(&stack.shared);
+    // Each question has an answer: answers stop when half of the lane is full.
+    for _ in 0..super::super::lane::FRAMES * 4 {
+        let end = Instant::now() + LONG;
+        while !stack.shared.from_guest.has_room() && Instant::now() < end {
+            if stack.shared.to_guest.len() > super::super::lane::FRAMES / 2 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if !stack.shared.from_guest.has_room() {
+            break;
+        }
+        guest.arp(1, [0; 6], &[10, 0, 2, 2]);
+    }
+    assert!(!stack.shared.from_guest.has_room());
+    assert!(stack.shared.to_guest.has_room());
+    let asked = stack.shared.from_guest.len() + stack.shared.to_guest.len();
+    let mut answers = 0;
+    while answers < asked {
+        guest.until(|_| Some(()));
+        answers += 1;
+    }
+}
+
+#[test]
+fn what_cannot_be() {
+    let (_thread, on) = Thread::spawn("net-test").unwrap();
+    let refused = |user: User| user.open(&on).err().map(|error| error.to_string()).unwrap();
+    let with = |change: fn(&mut User)| {
+        let mut user = User::default();
+        change(&mut user);
+        user
+    };
+    type Change = fn(&mut User);
+    let cases: [(Change, &str); 7] = [
+        (|user| user.net = Some("x".to_owned()), "invalid net= 'x'"),
+        (|user| user.host = Some("10.0.3.2".to_owned()), "invalid host= '10.0.3.2'"),
+        (
+            |user| user.dns = Some("10.0.2.2".to_owned()),
+            "host=, dns= and dhcpstart= are not all different",
+        ),
+        (
+            |user| user.guestfwd = vec!["tcp:10.0.2.9".to_owned()],
+            "invalid guest forwarding rule 'tcp:10.0.2.9'",
+        ),
+        (
+            |user| user.guestfwd = vec!["tcp:10.0.2.9:80-null".to_owned()],
+            "guest forwarding rule 'tcp:10.0.2.9:80-null': only cmd:COMMAND is there",
+        ),
+        (|user| user.tftp = Some("\0".to_owned()), "tftp= has a zero byte"),
+        (|user| user.hostname = Some("x".repeat(33)), "hostname= is longer than 32 bytes"),
+    ];
+    for (change, text) in cases {
+        assert_eq!(refused(with(change)), text);
+    }
+    if !std::path::Path::new(SMBD).exists() {
+        let text = refused(with(|user| user.smb = Some("/tmp".to_owned())));
+        assert_eq!(text, format!("could not find '{SMBD}', please install it (package samba)"));
+    }
+    if open(&User::default(), &on).is_some() {
+        let text = refused(with(|user| user.hostfwd = vec!["x".to_owned()]));
+        assert_eq!(text, "invalid host forwarding rule 'x'");
+    }
+}
