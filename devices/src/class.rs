@@ -38,6 +38,7 @@ use crate::pci;
 use crate::virtio::blk::Blk;
 use crate::virtio::net::VirtioNet;
 use crate::virtio::rng::Rng;
+use crate::virtio::serial::{SerialBus, SerialPort, VirtioSerial};
 
 /// Every class.
 pub static CLASSES: &[Class<Ctx>] = &[
@@ -57,6 +58,9 @@ pub static CLASSES: &[Class<Ctx>] = &[
     PostCode::CLASS,
     ResetControl::CLASS,
     VirtioNet::CLASS,
+    VirtioSerial::CLASS,
+    SerialPort::CONSOLE,
+    SerialPort::STREAM,
     Ib700::CLASS,
     PvPanic::CLASS,
     Rng::CLASS,
@@ -156,11 +160,13 @@ pub enum Seat {
     None,
     /// A PCI bus.
     Pci(Arc<pci::Bus>),
+    /// The ports of a virtio-serial device.
+    VirtioSerial(Arc<SerialBus>),
 }
 
 /// A bus that comes with a device.
 pub struct NewBus {
-    /// Its name, which no other bus may have.
+    /// Its name, which no other bus may have; empty for one made of its type and a number.
     pub name: String,
     /// The name of its type, which classes name in [`Class::bus`].
     pub kind: &'static str,

@@ -34,6 +34,8 @@ pub enum Request {
     RtcChange(i64),
     /// The guest changed what a network card receives.
     RxFilterChanged,
+    /// A program of the guest opened or closed a virtio serial port.
+    PortChanged,
 }
 
 /// Why a suspended guest woke up; recorded in the ACPI PM1 status register.

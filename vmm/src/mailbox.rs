@@ -51,6 +51,8 @@ pub struct Mail {
     pub rtc_change: Option<i64>,
     /// The guest changed what a network card receives.
     pub rx_filter_changed: bool,
+    /// The guest opened or closed virtio serial ports.
+    pub port_changed: bool,
     /// A dump that was written beside the main thread has ended.
     pub dump_ended: bool,
 }
@@ -166,6 +168,7 @@ impl Post for Mailbox {
             Request::Watchdog => mail.watchdog = true,
             Request::RtcChange(offset) => mail.rtc_change = Some(offset),
             Request::RxFilterChanged => mail.rx_filter_changed = true,
+            Request::PortChanged => mail.port_changed = true,
         });
     }
 }

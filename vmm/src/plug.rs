@@ -239,8 +239,13 @@ pub fn plug<'a>(
         acpi.events.extend(context.aml.events);
     }
     device.lock().reset();
-    let brought = context.new_buses.into_iter().map(|new| Bus::of_device(new, device.name()));
-    board.buses.extend(brought);
+    for mut new in context.new_buses {
+        if new.name.is_empty() {
+            let number = board.buses.iter().filter(|bus| bus.kind == new.kind).count();
+            new.name = format!("{}.{number}", new.kind.to_ascii_lowercase());
+        }
+        board.buses.push(Bus::of_device(new, device.name()));
+    }
     board.devices.push(Plugged { device, class, props, bus, hotplugged: hot });
     Ok(board.devices.len() - 1)
 }
