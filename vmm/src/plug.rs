@@ -3,7 +3,7 @@
 //! The one road of `-device` and device_add. Main thread. Names and properties are a user's or a
 //! client's; they are looked at in the order that clients know, and on any error nothing is left.
 
-use devices::class::{CLASSES, Ctx, Described, Host, IoThread, Unplug};
+use devices::class::{CLASSES, Ctx, Described, Host, IoThread, Seat, Unplug};
 use qmp::{ErrorClass, Event, QmpError};
 use resources::class::{Class, CreateError, UnknownClass};
 use resources::props::{Overrides, PropError};
@@ -383,5 +383,16 @@ impl Vm {
         gone.lock().unplug();
         let device = gone.id().map(str::to_owned);
         self.context.raise(Event::DeviceDeleted { device, path: path.to_owned() });
+    }
+
+    /// Tells clients of the virtio serial ports that programs of the guest opened or closed.
+    pub fn ports_changed(&mut self) {
+        for bus in &self.board.buses {
+            if let Seat::VirtioSerial(ports) = &bus.seat {
+                for (id, open) in ports.take_changes() {
+                    self.context.raise(Event::VserportChange { id, open });
+                }
+            }
+        }
     }
 }

@@ -324,6 +324,9 @@ impl Vm {
         if let Some(offset) = mail.rtc_change {
             self.context.raise(Event::RtcChange { offset });
         }
+        if mail.port_changed {
+            self.ports_changed();
+        }
         if mail.watchdog {
             self.watchdog_ran_out(&mut mail);
         }

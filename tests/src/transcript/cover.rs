@@ -34,6 +34,7 @@ const NOT_YET: &[(&str, &str)] = &[
     ("VNC_CONNECTED", "no displays"),
     ("VNC_DISCONNECTED", "no displays"),
     ("VNC_INITIALIZED", "no displays"),
+    ("VSERPORT_CHANGE", "a driver of the guest is needed"),
 ];
 
 /// What `scripts` lack for these commands and events, one line each; also reasons above that

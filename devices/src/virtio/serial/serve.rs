@@ -168,7 +168,6 @@ async fn transmit(slot: &Slot, worker: &Worker) {
             if taken < len
                 && let Either::Left(()) = race(worker.stopped(), slot.room.notified()).await
             {
-                drop(reader);
                 return worker.put_back(chain);
             }
         }
