@@ -23,8 +23,8 @@ fn main() -> ExitCode {
         ["run-one", name, peer, path, guests, image @ ..] => {
             run_one(name, peer, path, guests, image.first().map(PathBuf::from)).map(success)
         }
-        ["bench-round", measure, round, trips, vmm, guests] => {
-            bench::round(measure, [round, trips], vmm, guests).map(success)
+        ["bench-round", measure, round, trips, vmm, guests, image] => {
+            bench::round(measure, [round, trips], [vmm, guests, image]).map(success)
         }
         ["relay", port, socket] => demo::relay(port.as_ref(), socket.as_ref()).map(success),
         words => Options::parse(words).and_then(suite::run),

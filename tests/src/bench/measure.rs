@@ -41,11 +41,28 @@ pub(super) enum Measure {
     Query,
     /// What sessions cost.
     Session,
+    /// Operations of a disk.
+    Disk,
+    /// Throughput of network cards.
+    Net,
+    /// How fast a new disk is there.
+    Hotplug,
+    /// What devices cost at boot.
+    Devices,
 }
 
 impl Measure {
     /// Every measure.
-    pub(super) const ALL: [Self; 4] = [Self::Greeting, Self::Boot, Self::Query, Self::Session];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Greeting,
+        Self::Boot,
+        Self::Query,
+        Self::Session,
+        Self::Disk,
+        Self::Net,
+        Self::Hotplug,
+        Self::Devices,
+    ];
 
     /// The word on command lines.
     pub(super) fn word(self) -> &'static str {
@@ -54,22 +71,39 @@ impl Measure {
             Self::Boot => "boot",
             Self::Query => "query",
             Self::Session => "session",
+            Self::Disk => "disk",
+            Self::Net => "net",
+            Self::Hotplug => "hotplug",
+            Self::Devices => "devices",
         }
+    }
+
+    /// Whether it boots Linux.
+    pub(super) fn needs_linux(self) -> bool {
+        matches!(self, Self::Boot) || self.needs_debian() || self == Self::Devices
+    }
+
+    /// Whether it runs programs of the Debian system.
+    pub(super) fn needs_debian(self) -> bool {
+        matches!(self, Self::Disk | Self::Net | Self::Hotplug)
     }
 }
 
 /// The files of a round.
 pub(super) struct Place {
     vmm: PathBuf,
+    guests: PathBuf,
+    image: Option<PathBuf>,
     guest: PathBuf,
     dir: Scratch,
 }
 
 impl Place {
-    /// With the program to measure and the directory of the guests' files.
-    pub(super) fn new(vmm: &Path, guests: &Path) -> Result<Self> {
+    /// With the program to measure, the directory of the guests' files and the Debian system.
+    pub(super) fn new(vmm: &Path, guests: &Path, image: Option<PathBuf>) -> Result<Self> {
         let guest = guests.join(Kernel::V6_12.name());
-        let place = Self { vmm: vmm.to_owned(), guest, dir: Scratch::new()? };
+        let (vmm, guests) = (vmm.to_owned(), guests.to_owned());
+        let place = Self { vmm, guests, image, guest, dir: Scratch::new()? };
         let mut firmware = vec![0; FIRMWARE_SIZE];
         firmware[RESET..RESET + HALT.len()].copy_from_slice(&HALT);
         fs::write(place.firmware(), firmware)?;
@@ -88,6 +122,14 @@ impl Place {
 
     pub(super) fn firmware(&self) -> PathBuf {
         self.dir.join("firmware")
+    }
+
+    pub(super) fn guests(&self) -> &Path {
+        &self.guests
+    }
+
+    pub(super) fn image(&self) -> Option<PathBuf> {
+        self.image.clone()
     }
 
     pub(super) fn vmm(&self) -> &Path {
@@ -114,6 +156,10 @@ impl Place {
             }
             Measure::Query => self.query(trips, &mut samples)?,
             Measure::Session => self.sessions(round, trips, &mut samples)?,
+            Measure::Disk => self.disk(round, &mut samples)?,
+            Measure::Net => self.network(round, &mut samples)?,
+            Measure::Hotplug => self.hotplug(round, &mut samples)?,
+            Measure::Devices => self.devices(round, &mut samples)?,
         }
         Ok(samples)
     }

@@ -9,8 +9,9 @@ mod process;
 mod report;
 mod sample;
 mod session;
+mod traffic;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::host::nested::{End, Machine, Nested};
@@ -18,6 +19,7 @@ use crate::host::probe;
 use crate::rig::Result;
 use crate::rig::vm::{BOOT, Peer};
 use crate::suite::{Supplies, native_kvm};
+use crate::supply::debian::Debian;
 use crate::workspace::{peer, root};
 use measure::{Measure, Place, begins, has_init, millis};
 use process::cpu_time;
@@ -25,10 +27,10 @@ use report::{Report, Where};
 use sample::{Figure, Samples, Who};
 
 const USAGE: &str = "\
-usage: cargo vmbench [--quick] [--rounds N] [--only greeting|boot|query|session] [--write]
+usage: cargo vmbench [--quick] [--rounds N] [--only MEASURE] [--write]
   --quick   one round of everything
   --rounds  that many boots of every machine, and four times as many starts; 5 without it
-  --only    one measure
+  --only    one measure: greeting, boot, query, session, disk, net, hotplug, devices
   --write   put the table into docs/performance.md
 environment:
   VMTEST_HOST, VMTEST_VMM as for cargo vmtest";
@@ -69,6 +71,10 @@ impl Options {
         Ok(options)
     }
 
+    fn wants_debian(&self) -> bool {
+        Measure::ALL.iter().any(|measure| self.wants(*measure) && measure.needs_debian())
+    }
+
     fn wants(&self, measure: Measure) -> bool {
         self.only.is_none_or(|only| only == measure)
     }
@@ -76,7 +82,9 @@ impl Options {
     /// How many rounds `measure` gets, and how many trips a round has.
     fn plan(&self, measure: Measure) -> (usize, usize) {
         match measure {
-            Measure::Boot => (self.rounds, 0),
+            Measure::Boot | Measure::Disk | Measure::Net | Measure::Hotplug | Measure::Devices => {
+                (self.rounds, 0)
+            }
             Measure::Greeting => (self.rounds * 4, 0),
             Measure::Query | Measure::Session => (self.rounds, 1000),
         }
@@ -92,19 +100,19 @@ pub fn run(words: &[&str]) -> Result {
     let native = native_kvm()?;
     let supplies = Supplies::get()?;
     let mut report = Report::new(&vmm, &supplies)?;
+    let debian = if options.wants_debian() { Some(supplies.debian()?) } else { None };
     if native != probe::Native::Nothing {
         println!("== on this machine");
         let guests = supplies.guests.path();
         // The first round warms the caches up.
         for measure in Measure::ALL {
-            if !options.wants(measure)
-                || (measure == Measure::Boot && native != probe::Native::Linux)
+            if !options.wants(measure) || (measure.needs_linux() && native != probe::Native::Linux)
             {
                 continue;
             }
             let (rounds, trips) = options.plan(measure);
             for round in 0..=rounds {
-                let place = Place::new(&vmm, guests)?;
+                let place = Place::new(&vmm, guests, debian.as_ref().map(Debian::image))?;
                 let samples = place.round(measure, round, trips)?;
                 said(measure, round, rounds);
                 if round > 0 {
@@ -115,7 +123,7 @@ pub fn run(words: &[&str]) -> Result {
     }
     if native != probe::Native::Linux {
         println!("== in a nested host");
-        let nested = supplies.nested(Peer::Vmm(vmm))?;
+        let nested = supplies.nested(Peer::Vmm(vmm))?.with_debian(debian);
         in_nested_host(&options, &nested, &mut report)?;
     }
     let text = report.markdown();
@@ -147,10 +155,17 @@ fn in_nested_host(options: &Options, nested: &Nested, report: &mut Report) -> Re
         while round <= rounds {
             let host = match &mut machine {
                 Some(host) => host,
-                none => none.insert(nested.start()?),
+                none => {
+                    let host = none.insert(nested.start()?);
+                    if options.wants_debian() {
+                        nested.plug_debian(host)?;
+                    }
+                    host
+                }
             };
             let word = measure.word();
-            let line = format!("/run/vmtest bench-round {word} {round} {trips} /run/vmm /guests");
+            let line =
+                format!("/run/vmtest bench-round {word} {round} {trips} /run/vmm /guests /dev/vdc");
             host.begin(&Nested::inside(&line))?;
             let mut samples = Samples::default();
             if measure == Measure::Boot {
@@ -197,9 +212,10 @@ fn watch_boots(host: &mut Machine, round: usize, samples: &mut Samples) -> Resul
 }
 
 /// One round inside of a nested host; the values go to standard output.
-pub fn round(measure: &str, [round, trips]: [&str; 2], vmm: &str, guests: &str) -> Result {
+pub fn round(measure: &str, [round, trips]: [&str; 2], files: [&str; 3]) -> Result {
+    let [vmm, guests, image] = files.map(PathBuf::from);
     let measure = Measure::ALL.into_iter().find(|known| known.word() == measure);
-    let place = Place::new(&PathBuf::from(vmm), Path::new(guests))?;
+    let place = Place::new(&vmm, &guests, Some(image))?;
     let measure = measure.ok_or("no such measure")?;
     let samples = place.round(measure, round.parse()?, trips.parse()?)?;
     print!("{}", samples.lines());

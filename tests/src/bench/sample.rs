@@ -38,6 +38,9 @@ impl Who {
     /// One of each program, as most people start them.
     pub(super) const PAIR: [Self; 2] = [Self::Vmm, Self::Pc];
 
+    /// The same with uncompressed kernels, for what begins after the boot.
+    pub(super) const PVH: [Self; 2] = [Self::VmmPvh, Self::PcPvh];
+
     /// The order in which `who` have their turns in a round: another one first each time.
     pub(super) fn order<const N: usize>(mut who: [Self; N], round: usize) -> [Self; N] {
         who.rotate_left(round % N);
@@ -113,11 +116,39 @@ pub(super) enum Figure {
     IdleMonitors,
     /// What is held at most while a request of 64 MiB is refused, in KiB.
     Refused,
+    /// Random reads of 4 KiB, one at a time, in a second of guest time.
+    DiskRead1,
+    /// The same with 32 in flight.
+    DiskRead32,
+    /// Random writes of 4 KiB, one at a time.
+    DiskWrite1,
+    /// The same with 32 in flight.
+    DiskWrite32,
+    /// Reads of 1 MiB one after the other.
+    DiskReadSequential,
+    /// Writes of 1 MiB one after the other.
+    DiskWriteSequential,
+    /// iperf3 from the guest over TAP, in Mbit/s of guest time.
+    TapSend,
+    /// iperf3 to the guest over TAP.
+    TapReceive,
+    /// iperf3 from the guest through the user-mode network.
+    UserSend,
+    /// iperf3 to the guest through the user-mode network.
+    UserReceive,
+    /// From device_add to a disk in the guest, in ms.
+    Hotplug,
+    /// From exec to the guest's shell, in ms.
+    BootBare,
+    /// The same with one of every device.
+    BootDevices,
+    /// How many times as long the second takes.
+    BootPart,
 }
 
 impl Figure {
     /// Every figure, in the order of the table.
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 29] = [
         Self::GreetingCpu,
         Self::Greeting,
         Self::AnswerCpu,
@@ -133,6 +164,20 @@ impl Figure {
         Self::QueryPipelined,
         Self::IdleMonitors,
         Self::Refused,
+        Self::DiskRead1,
+        Self::DiskRead32,
+        Self::DiskWrite1,
+        Self::DiskWrite32,
+        Self::DiskReadSequential,
+        Self::DiskWriteSequential,
+        Self::TapSend,
+        Self::TapReceive,
+        Self::UserSend,
+        Self::UserReceive,
+        Self::Hotplug,
+        Self::BootBare,
+        Self::BootDevices,
+        Self::BootPart,
     ];
 
     /// The name and unit in tables.
@@ -153,6 +198,20 @@ impl Figure {
             Self::QueryPipelined => "query-status on one core, a hundred in flight, us each",
             Self::IdleMonitors => "memory of 100 idle monitors, KiB",
             Self::Refused => "held at most for a refused request of 64 MiB, KiB",
+            Self::DiskRead1 => "disk, random reads of 4 KiB, depth 1, per second",
+            Self::DiskRead32 => "disk, random reads of 4 KiB, depth 32, per second",
+            Self::DiskWrite1 => "disk, random writes of 4 KiB, depth 1, per second",
+            Self::DiskWrite32 => "disk, random writes of 4 KiB, depth 32, per second",
+            Self::DiskReadSequential => "disk, sequential reads, MiB per second",
+            Self::DiskWriteSequential => "disk, sequential writes, MiB per second",
+            Self::TapSend => "iperf3 over tap, guest sends, Mbit/s",
+            Self::TapReceive => "iperf3 over tap, guest receives, Mbit/s",
+            Self::UserSend => "iperf3 through user, guest sends, Mbit/s",
+            Self::UserReceive => "iperf3 through user, guest receives, Mbit/s",
+            Self::Hotplug => "device_add to a disk in the guest, ms",
+            Self::BootBare => "exec to the guest's shell, no devices, ms",
+            Self::BootDevices => "exec to the guest's shell, every device, ms",
+            Self::BootPart => "exec to the guest's shell, every device / none",
         }
     }
 }

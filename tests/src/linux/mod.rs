@@ -5,6 +5,7 @@ mod clock;
 mod console;
 mod dump;
 mod memory;
+mod net;
 mod pci;
 mod power;
 mod pulse;
@@ -18,6 +19,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(reset::tests());
     tests.extend(pulse::tests());
     tests.extend(memory::tests());
+    tests.extend(net::tests());
     tests.extend(pci::tests());
     tests.extend(dump::tests());
     tests.extend(boot::tests());

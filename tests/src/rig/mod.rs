@@ -3,6 +3,7 @@
 
 pub mod console;
 pub mod disk;
+pub mod everything;
 pub mod gdb;
 pub mod net;
 pub mod plug;

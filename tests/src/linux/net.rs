@@ -1,0 +1,85 @@
+//! A guest on the user-mode network: addresses, names and pages.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::Command;
+
+use crate::rig::registry::{Ctx, Test};
+use crate::rig::vm::{Kernel, SOON, TestVm, VmBuilder};
+use crate::rig::{Result, net};
+use crate::supply::run;
+
+pub(super) fn tests() -> Vec<Test> {
+    vec![
+        Test::linux("net::user_dhcp_dns_http", 180, dhcp_dns_http),
+        Test::linux("net::user_host_forwarding", 180, host_forwarding),
+    ]
+}
+
+/// Bytes that a guest fetches: more than any window, and no two words of it the same.
+fn page() -> Vec<u8> {
+    (0_u64..1 << 18)
+        .flat_map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
+        .collect()
+}
+
+fn with_nic(vm: VmBuilder, netdev: &str) -> VmBuilder {
+    vm.args(["-netdev", netdev, "-device", "virtio-net-pci,netdev=n0"])
+}
+
+/// Takes an address by DHCP.
+fn dynamic_address(vm: &mut TestVm) -> Result<String> {
+    vm.load(&["virtio_net", "af_packet"])?;
+    vm.wait_for("test -e /sys/class/net/eth0")?;
+    vm.sh("udhcpc -i eth0 -n -q 2>&1")
+}
+
+/// The guest gets its address, asks for a name and fetches a page by it.
+fn dhcp_dns_http(ctx: &Ctx) -> Result {
+    net::isolate()?;
+    net::resolve_here(&ctx.dir)?;
+    net::serve_dns(Ipv4Addr::new(10, 0, 2, 2))?;
+    let page = page();
+    let port = net::serve_http(Ipv4Addr::LOCALHOST, page.clone())?;
+    let mut vm = with_nic(ctx.linux(Kernel::V6_12), "user,id=n0").start()?;
+    vm.booted()?;
+    let lease = dynamic_address(&mut vm)?;
+    if !lease.contains("10.0.2.15") {
+        return Err(format!("the lease is {lease}").into());
+    }
+    vm.sh("ping -c 2 -W 5 10.0.2.2")?;
+    let found = vm.sh("nslookup some.example 10.0.2.3 2>&1")?;
+    if !found.contains("10.0.2.2") {
+        return Err(format!("the name server says {found}").into());
+    }
+    vm.sh(&format!("wget -q -O /tmp/page http://10.0.2.2:{port}/page"))?;
+    std::fs::write(ctx.dir.join("page"), &page)?;
+    let text = run(Command::new(crate::supply::guests::busybox()?)
+        .arg("sha256sum")
+        .arg(ctx.dir.join("page")))?;
+    let sum = vm.sha256("/tmp/page")?;
+    if !String::from_utf8_lossy(&text).starts_with(&sum) {
+        return Err("the page has changed on its way".into());
+    }
+    vm.check_kernel_log()
+}
+
+/// A port of the host leads to a server in the guest.
+fn host_forwarding(ctx: &Ctx) -> Result {
+    net::isolate()?;
+    let port = net::free_port()?;
+    let netdev = format!("user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:80");
+    let mut vm = with_nic(ctx.linux(Kernel::V6_12), &netdev).start()?;
+    vm.booted()?;
+    dynamic_address(&mut vm)?;
+    vm.sh("mkdir /tmp/www && echo from the guest >/tmp/www/index.html && httpd -p 80 -h /tmp/www")?;
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if !answer.ends_with("\r\n\r\nfrom the guest\n") {
+        return Err(format!("the guest's server says {answer:?}").into());
+    }
+    vm.check_kernel_log()
+}
