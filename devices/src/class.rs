@@ -22,7 +22,9 @@ use resources::request::Requests;
 use resources::space::{Mapping, Space};
 
 use crate::acpi::cpu::CpuHotplug;
+use crate::acpi::gpe::Gpe;
 use crate::acpi::pm::Pm;
+use crate::acpi::vmgenid::GenerationId;
 use crate::chardev::{CharError, Chardev};
 use crate::entropy::Entropy;
 use crate::isa::debug::{DebugCon, DebugExit, PostCode};
@@ -65,6 +67,7 @@ pub static CLASSES: &[Class<Ctx>] = &[
     PvPanic::CLASS,
     Rng::CLASS,
     Blk::CLASS,
+    GenerationId::CLASS,
 ];
 
 /// What a device is given of the machine.
@@ -87,6 +90,10 @@ pub struct Ctx {
     pub seat: Seat,
     /// The buses that the new device brings: the board takes them with it.
     pub new_buses: Vec<NewBus>,
+    /// The general purpose events of ACPI, where a guest knows them from tables that are ours.
+    pub gpe: Option<Arc<Gpe>>,
+    /// The classes of the devices that there are.
+    pub present: Vec<&'static str>,
     /// What the ACPI tables are to say of the new device.
     pub aml: Described,
     /// How many serial ports there are.
@@ -359,6 +366,8 @@ mod tests {
                 },
                 seat: Seat::None,
                 new_buses: Vec::new(),
+                gpe: None,
+                present: Vec::new(),
                 aml: Described::default(),
                 serials: 0,
                 anonymous: 0,

@@ -15,8 +15,9 @@ use resources::state::Blob;
 
 use crate::acpi::cpu::{self, CpuHotplug};
 use crate::acpi::gpe::Gpe;
-use crate::acpi::pm::Pm;
+use crate::acpi::pm::{Pm, Sleeps};
 use crate::acpi::tables::Processor;
+use crate::acpi::vmgenid::GenerationId;
 use crate::isa::NullBackend;
 use crate::isa::debug::{DebugCon, DebugExit, PostCode};
 use crate::isa::i8042::I8042;
@@ -49,7 +50,7 @@ pub const SPECIMENS: &[(&str, Make)] = &[
     }),
     ("pm", |clock, requests| {
         let sci = (Irq::None, Gpe::new(Irq::None));
-        (Pm::new("pm", sci, clock, requests, true), &[(0, 16), (1, 2), (2, 4)])
+        (Pm::new("pm", sci, clock, requests, (true, Sleeps::default())), &[(0, 16), (1, 2), (2, 4)])
     }),
     ("cpu-hotplug", |_, _| {
         let processors = (0..7).map(|n| Processor { apic_id: n * 3, present: n < 2 });
@@ -58,6 +59,7 @@ pub const SPECIMENS: &[(&str, Make)] = &[
         cpus.lock().add(5);
         (cpus, &[(0, cpu::SIZE)])
     }),
+    ("vmgenid", |_, _| (GenerationId::new("id", Default::default(), None), &[])),
     ("rtc", |clock, requests| {
         // Not the host's clock: what happens must depend on the input alone.
         let config = rtc::Config {

@@ -47,6 +47,10 @@ pub enum WakeReason {
     Rtc,
     /// The ACPI PM timer.
     PmTimer,
+    /// The power button.
+    PowerButton,
+    /// The sleep button.
+    SleepButton,
 }
 
 /// Where devices put their requests: the machine's mailbox.

@@ -35,6 +35,8 @@ pub struct Mail {
     pub reset: Option<ShutdownCause>,
     /// The user presses the power button.
     pub powerdown: bool,
+    /// The user presses the sleep button.
+    pub sleep_button: bool,
     /// Leave S3.
     pub wakeup: Option<WakeReason>,
     /// The guest has let devices go.

@@ -227,6 +227,8 @@ pub fn plug<'a>(
         host,
         seat,
         new_buses: Vec::new(),
+        gpe: board.acpi.is_some().then(|| board.gpe.clone()).flatten(),
+        present: board.devices.iter().map(|other| other.class.name).collect(),
         aml: Described::default(),
         serials: u32::try_from(serials).unwrap_or(u32::MAX),
         anonymous: board.anonymous,

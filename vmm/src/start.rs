@@ -355,6 +355,7 @@ fn build(
         debugcon,
         rtc,
         boot: boot(config)?,
+        overrides: &means.overrides,
     };
     let mut board = pc::build(accel.clone(), pc, &requests).map_err(plain)?;
     (board.machine, board.fresh, board.ram_backend) = (machine.name, ram.fresh, ram.backend);

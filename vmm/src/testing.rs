@@ -12,7 +12,7 @@ use resources::class::{Class, CreateError};
 use resources::device::{At, Device, DeviceCell, DeviceRef, LiveProp};
 use resources::hv::fake::Fake;
 use resources::iol::{Loop, Notify};
-use resources::props::{Kind, Prop, Value};
+use resources::props::{Kind, Overrides, Prop, Value};
 use resources::ram::{Ram, RamConfig};
 use resources::request::Requests;
 use resources::space::Mapping;
@@ -141,6 +141,7 @@ impl Rig {
             debugcon: None,
             rtc: (rtc::Source::Virtual, 1_000_000_000),
             boot: Boot::Nothing,
+            overrides: &Overrides::default(),
         };
         let requests: Requests = mailbox.clone();
         let mut board = pc::build(Accel::Qtest(Fake::unrecorded()), config, &requests).unwrap();

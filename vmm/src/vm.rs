@@ -10,6 +10,9 @@
 //!   (last plugged first), state set, STOP;
 //! - start: state set, RESUME, devices started, clock started, vCPUs told of the pause, gate
 //!   opened;
+//! - sleep (S3): gate closed, vCPUs parked, state set, SUSPEND; clock and devices go on;
+//! - wake-up: stopped as above but without events, devices and vCPUs reset, RAM as it is, the boot
+//!   processor where the guest wants to wake up, state set, WAKEUP; then started as above;
 //! - reset: stopped as above but without events, devices reset in plug order, vCPUs reset, the
 //!   kernel loaded anew, RESET; then started without events if the guest ran.
 
@@ -27,7 +30,7 @@ use crate::cli::log::tell;
 use crate::cmd::dump::Latest as LatestDump;
 use crate::cmd::fd::NamedFds;
 use crate::cpu::processors::Processors;
-use crate::cpu::setup;
+use crate::cpu::setup::{self, Entry};
 use crate::cpu::thread::{Gone, Vcpu, VcpuHandle};
 use crate::machine::Board;
 use crate::mailbox::{Mail, Mailbox, by_guest};
@@ -104,7 +107,8 @@ pub struct Vm {
     pub objects: Objects,
     mailbox: Arc<Mailbox>,
     state: RunState,
-    /// Whether the parts (vCPUs, clock, devices) run: in state `running`, but for moments.
+    /// Whether the parts (vCPUs, clock, devices) run: in state `running`, and in `suspended` all but
+    /// the vCPUs, but for moments.
     active: bool,
     exit: Option<u8>,
 }
@@ -218,23 +222,30 @@ impl Vm {
         done.into_iter().collect()
     }
 
-    /// Stops the parts; the state stays.
-    fn deactivate(&mut self) {
-        if !std::mem::take(&mut self.active) {
-            return;
-        }
+    /// Brings the vCPUs out of the guest, and keeps them out.
+    fn park(&mut self) {
         self.mailbox.close_gate();
         // Once a vCPU runs a closure it is out of the guest and stays out.
         if let Err(error) = self.on_all_vcpus(|_| ()) {
             tracing::error!("{error}");
         }
+    }
+
+    /// Stops the parts; the state stays.
+    fn deactivate(&mut self) {
+        if !std::mem::take(&mut self.active) {
+            return;
+        }
+        self.park();
         self.board.clock.stop();
         self.board.devices.iter().rev().for_each(|device| device.lock().stop());
     }
 
-    /// Starts the parts, if the state is `running`.
+    /// Starts the parts, if the state is `running`; but for the vCPUs also if it is `suspended`,
+    /// so that the clock may wake the guest.
     fn activate(&mut self) {
-        if !self.is_running() || self.exit.is_some() {
+        let asleep = self.state == RunState::Suspended;
+        if !(self.is_running() || asleep) || self.exit.is_some() {
             return;
         }
         if let Err(error) = self.board.fill() {
@@ -250,7 +261,7 @@ impl Vm {
                 let _ = vcpu.fd.kvmclock_ctrl();
             });
         }
-        if self.mailbox.open_gate() {
+        if !asleep && self.mailbox.open_gate() {
             self.vcpus.iter().for_each(VcpuHandle::wake);
         }
     }
@@ -287,6 +298,7 @@ impl Vm {
 
     /// The machine is in no state to go on before it is reset.
     fn fail(&mut self) {
+        self.deactivate();
         if self.is_running() {
             self.stop(RunState::InternalError);
         } else {
@@ -331,7 +343,8 @@ impl Vm {
             self.watchdog_ran_out(&mut mail);
         }
         if mail.suspend && self.is_running() {
-            self.deactivate();
+            self.park();
+            self.board.sleep();
             self.set_state(RunState::Suspended);
             self.context.raise(Event::Suspend);
         }
@@ -342,14 +355,17 @@ impl Vm {
         if let Some(reason) = mail.reset {
             self.service_reset(reason);
         }
-        if let Some(reason) = mail.wakeup
-            && self.state == RunState::Suspended
-        {
+        if let Some(reason) = mail.wakeup {
             self.wake_up(reason);
         }
         if mail.powerdown {
             self.context.raise(Event::Powerdown);
-            self.board.power_button();
+            if !self.wake_up(WakeReason::PowerButton) {
+                self.board.power_button();
+            }
+        }
+        if mail.sleep_button && !self.wake_up(WakeReason::SleepButton) {
+            self.board.sleep_button();
         }
         if mail.watchdog && self.policy.watchdog == WatchdogAction::Pause {
             self.stop(RunState::Watchdog);
@@ -404,14 +420,28 @@ impl Vm {
         }
     }
 
-    fn wake_up(&mut self, reason: WakeReason) {
-        if let Err(error) = self.reset() {
+    /// Wakes the guest, if it sleeps and wants to be woken for this reason; returns whether it
+    /// did sleep and does no more.
+    fn wake_up(&mut self, reason: WakeReason) -> bool {
+        if self.state != RunState::Suspended || !self.board.wakes_by(reason) {
+            return false;
+        }
+        let done = match self.board.waking_entry() {
+            Some(entry) => self.reset_to(|board| {
+                board.place_functions();
+                Ok(Some(entry))
+            }),
+            None => self.reset(),
+        };
+        if let Err(error) = done {
             tell(format_args!("wake-up: {error}"));
-            return self.fail();
+            self.fail();
+            return true;
         }
         self.board.wake(reason);
         self.set_state(RunState::Running);
         self.context.raise(Event::Wakeup);
+        true
     }
 
     fn end(&mut self, status: u8) {
@@ -425,11 +455,20 @@ impl Vm {
     /// # Errors
     /// When what is to be booted cannot be loaded, or KVM refuses a register.
     pub fn reset(&mut self) -> Result<(), VmError> {
+        self.reset_to(|board| Ok(board.load()?))
+    }
+
+    /// Puts every device and vCPU into its power-on state, and then the boot processor where
+    /// `entry` says. RAM is as `entry` leaves it.
+    fn reset_to(
+        &mut self,
+        entry: impl FnOnce(&mut Board) -> Result<Option<Entry>, VmError>,
+    ) -> Result<(), VmError> {
         self.deactivate();
         self.mailbox.end_life();
         self.complete_removals();
         self.reset_parts()?;
-        let entry = self.board.load()?;
+        let entry = entry(&mut self.board)?;
         if let (Some(bsp), Some(entry)) = (self.vcpus.first(), entry) {
             let memory = self.board.guest_memory();
             bsp.call(move |vcpu| setup::enter(&vcpu.fd, &entry, &memory))?

@@ -74,6 +74,11 @@ impl CpuHotplug {
         self.slots.len()
     }
 
+    /// How many processors there are.
+    pub fn count(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.present).count()
+    }
+
     /// Whether a processor is there.
     pub fn is_present(&self, number: usize) -> bool {
         self.slots.get(number).is_some_and(|slot| slot.present)
@@ -85,6 +90,16 @@ impl CpuHotplug {
         if let Some(slot) = self.slots.get_mut(number) {
             (slot.present, slot.inserted) = (true, true);
         }
+    }
+
+    /// Whether the guest was not told yet of one that came.
+    pub fn has_news(&self) -> bool {
+        self.slots.iter().any(|slot| slot.inserted)
+    }
+
+    /// The guest starts anew: what is there now is in the tables that it is going to read.
+    pub fn forget_news(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.inserted = false);
     }
 
     fn selected(&mut self) -> Option<&mut Slot> {
@@ -166,8 +181,6 @@ impl Device for CpuHotplug {
     }
 
     fn reset(&mut self) {
-        // What is there now is in the tables that the guest is going to read.
-        self.slots.iter_mut().for_each(|slot| slot.inserted = false);
         self.regs = state::Registers::default();
     }
 
@@ -304,6 +317,9 @@ mod tests {
         assert!(error.contains("other processors"), "{error}");
         new.lock().add(3);
         new.lock().reset();
+        assert!(new.lock().has_news(), "a guest that wakes up is told");
+        new.lock().forget_news();
+        assert!(!new.lock().has_news());
         assert_eq!(inl(&mut new.lock(), 0), 0x23);
         new.lock().load(&saved).unwrap();
         assert_eq!(inb(&mut *new.lock(), 4), 3);

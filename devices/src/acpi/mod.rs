@@ -10,3 +10,4 @@ pub mod pci_aml;
 pub mod pci_hotplug;
 pub mod pm;
 pub mod tables;
+pub mod vmgenid;

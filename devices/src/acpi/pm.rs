@@ -27,6 +27,7 @@ use resources::clock::{Clock, Timer};
 use resources::device::{At, Device, DeviceCell, read_bytes, write_bytes};
 use resources::guest_error;
 use resources::irq::Irq;
+use resources::props::{Kind, Prop, PropError, Props};
 use resources::request::{Request, Requests, WakeReason};
 use resources::state::{Blob, StateError, invalid};
 
@@ -77,9 +78,10 @@ pub(super) const PM_TIMER: u32 = 8;
 const TIMER: u16 = 1 << 0;
 const GLOBAL: u16 = 1 << 5;
 const POWER_BUTTON: u16 = 1 << 8;
+const SLEEP_BUTTON: u16 = 1 << 9;
 const RTC: u16 = 1 << 10;
 const WAKE: u16 = 1 << 15;
-const EVENTS: u16 = TIMER | GLOBAL | POWER_BUTTON | RTC;
+const EVENTS: u16 = TIMER | GLOBAL | POWER_BUTTON | SLEEP_BUTTON | RTC;
 
 /// PM1 control bits. The sleep bits are in the upper byte.
 const SCI_ENABLE: u16 = 1 << 0;
@@ -100,31 +102,81 @@ pub struct Pm {
     requests: Requests,
     /// Value of PM1 control at power-on.
     control_at_reset: u16,
+    sleeps: Sleeps,
     regs: Registers,
 }
+
+/// What a guest can sleep by, and what it writes for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sleeps {
+    /// Suspend to RAM: [`SLEEP_S3`].
+    pub s3: bool,
+    /// Suspend to disk: this, if it can.
+    pub s4: Option<u8>,
+}
+
+impl Default for Sleeps {
+    fn default() -> Sleeps {
+        Sleeps { s3: true, s4: Some(SLEEP_S4) }
+    }
+}
+
+/// Properties of the PCI function that places the device.
+pub const PROPS: &[Prop] = &[
+    Prop {
+        name: "disable_s3",
+        kind: Kind::U8(0, 255),
+        default: Some("0"),
+        help: "other than 0: the guest cannot suspend to RAM",
+    },
+    Prop {
+        name: "disable_s4",
+        kind: Kind::U8(0, 255),
+        default: Some("0"),
+        help: "other than 0: the guest cannot suspend to disk",
+    },
+    Prop {
+        name: "s4_val",
+        kind: Kind::U8(0, 255),
+        default: Some("2"),
+        help: "sleep type for suspending to disk, of which 3 bits count",
+    },
+];
 
 impl Pm {
     /// What it is among the devices of a machine.
     pub const CLASS: Class<Ctx> = Class::part("acpi-pm", "System", "ACPI power management");
 
+    /// What a guest can sleep by, according to [`PROPS`].
+    ///
+    /// # Errors
+    /// When a property is missing.
+    pub fn sleeps(props: &Props) -> Result<Sleeps, PropError> {
+        let s4: u8 = props.get("s4_val")?;
+        Ok(Sleeps {
+            s3: props.get::<u8>("disable_s3")? == 0,
+            s4: (props.get::<u8>("disable_s4")? == 0).then_some(s4 & 7),
+        })
+    }
+
     /// The block, with the registers of `gpe`. `acpi_mode`: starts with SCI_EN set, for a guest
-    /// that no firmware prepares.
+    /// that no firmware prepares. Other sleeps than `sleeps` and S5 are ignored.
     pub fn new(
         name: &str,
         (sci, gpe): (Irq, Arc<Gpe>),
         clock: &Arc<Clock>,
         requests: Requests,
-        acpi_mode: bool,
+        (acpi_mode, sleeps): (bool, Sleeps),
     ) -> Arc<DeviceCell<Pm>> {
         let cell = DeviceCell::new_cyclic(name, |weak: &Weak<DeviceCell<Pm>>| {
             let weak = weak.clone();
             let timer = clock.timer(move || {
                 if let Some(cell) = weak.upgrade() {
-                    cell.lock().update();
+                    cell.lock().turned();
                 }
             });
             let control_at_reset = if acpi_mode { SCI_ENABLE } else { 0 };
-            Pm { sci, gpe, timer, requests, control_at_reset, regs: Registers::default() }
+            Pm { sci, gpe, timer, requests, control_at_reset, sleeps, regs: Registers::default() }
         });
         cell.lock().reset();
         cell
@@ -136,23 +188,23 @@ impl Pm {
         self.update();
     }
 
-    /// The guest leaves a sleep: why, for it to read.
-    pub fn wake(&mut self, reason: WakeReason) {
-        self.regs.status |= WAKE
-            | match reason {
-                WakeReason::Other => 0,
-                WakeReason::Rtc => RTC,
-                WakeReason::PmTimer => TIMER,
-            };
+    /// The sleep button is pressed.
+    pub fn sleep_button(&mut self) {
+        self.regs.status |= SLEEP_BUTTON;
         self.update();
     }
 
-    /// Whether the guest wants the RTC's alarm to wake it, and the timer: the PM1 enable bits.
+    /// The guest leaves a sleep: why, for it to read.
+    pub fn wake(&mut self, reason: WakeReason) {
+        self.regs.status |= WAKE | event_of(reason);
+        self.update();
+    }
+
+    /// Whether the guest wants to be woken for this reason: the PM1 enable bits.
     pub fn wakes_by(&self, reason: WakeReason) -> bool {
-        match reason {
-            WakeReason::Other => true,
-            WakeReason::Rtc => self.regs.enable & RTC != 0,
-            WakeReason::PmTimer => self.regs.enable & TIMER != 0,
+        match event_of(reason) {
+            0 => true,
+            event => self.regs.enable & event != 0,
         }
     }
 
@@ -181,6 +233,15 @@ impl Pm {
 
     fn acpi_mode(&self) -> bool {
         self.regs.control & SCI_ENABLE != 0
+    }
+
+    /// The timer's top bit may have changed while the guest wants to know.
+    fn turned(&mut self) {
+        let before = self.regs.status;
+        self.update();
+        if self.regs.status & !before & TIMER != 0 {
+            self.requests.request(Request::Wakeup(WakeReason::PmTimer));
+        }
     }
 
     /// Lets the interrupt and the timer follow the registers.
@@ -235,8 +296,8 @@ impl Pm {
     fn sleep(&self, kind: u8) {
         self.requests.request(match kind {
             SLEEP_S5 => Request::Shutdown,
-            SLEEP_S3 => Request::Suspend,
-            SLEEP_S4 => Request::SuspendDisk,
+            SLEEP_S3 if self.sleeps.s3 => Request::Suspend,
+            _ if self.sleeps.s4 == Some(kind) => Request::SuspendDisk,
             _ => return guest_error!("acpi", "unknown sleep type {kind}"),
         });
     }
@@ -253,6 +314,17 @@ impl Pm {
             _ => {}
         }
         self.update();
+    }
+}
+
+/// The PM1 event that goes with a reason to wake up.
+fn event_of(reason: WakeReason) -> u16 {
+    match reason {
+        WakeReason::Other => 0,
+        WakeReason::Rtc => RTC,
+        WakeReason::PmTimer => TIMER,
+        WakeReason::PowerButton => POWER_BUTTON,
+        WakeReason::SleepButton => SLEEP_BUTTON,
     }
 }
 
@@ -349,6 +421,7 @@ mod state {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pci::piix::Piix4Pm;
     use crate::testing::{Requested, line};
     use resources::device::{put_value, value_of};
     use resources::hv::fake::Fake;
@@ -369,7 +442,8 @@ mod tests {
             let (irq, sci) = line(9);
             let (clock, requests) = (Clock::new(), Arc::new(Requested::default()));
             let gpe = Gpe::new(Wire::new(9, sci.clone()).line());
-            let cell = Pm::new("pm", (irq, gpe.clone()), &clock, requests.clone(), acpi_mode);
+            let how = (acpi_mode, Sleeps::default());
+            let cell = Pm::new("pm", (irq, gpe.clone()), &clock, requests.clone(), how);
             cell.lock().start();
             Rig { cell, gpe, clock, sci, requests }
         }
@@ -456,6 +530,39 @@ mod tests {
         rig.write(BLOCK, 4, 2, 7 << 10 | 0x2001);
         assert_eq!(rig.requests.take(), []);
         assert_eq!(rig.read(4, 2), 7 << 10 | 1, "the sleep bit reads as zero");
+    }
+
+    #[test]
+    fn sleeps_that_are_not_offered_are_ignored() {
+        let overrides = [("PIIX4_PM", "disable_s3", "1"), ("PIIX4_PM", "s4_val", "5")];
+        let props = Piix4Pm::CLASS.props(&overrides.into_iter().collect(), []).unwrap();
+        let sleeps = Pm::sleeps(&props).unwrap();
+        assert_eq!(sleeps, Sleeps { s3: false, s4: Some(5) });
+        let rig = Rig::new(true);
+        rig.cell.lock().sleeps = sleeps;
+        for (kind, expected) in [(1, None), (2, None), (5, Some(Request::SuspendDisk))] {
+            rig.write(BLOCK, 4, 2, kind << 10 | 0x2001);
+            assert_eq!(rig.requests.take(), Vec::from_iter(expected));
+        }
+        let none = [("PIIX4_PM", "disable_s4", "1")].into_iter().collect();
+        let sleeps = Pm::sleeps(&Piix4Pm::CLASS.props(&none, []).unwrap()).unwrap();
+        assert_eq!(sleeps, Sleeps { s3: true, s4: None });
+    }
+
+    #[test]
+    fn the_timer_and_the_buttons_wake_if_the_guest_wants_it() {
+        let rig = Rig::new(true);
+        let by = |reason| rig.cell.lock().wakes_by(reason);
+        assert!(by(WakeReason::Other) && !by(WakeReason::SleepButton));
+        rig.clock.step_to(TURN_NANOS);
+        assert_eq!(rig.requests.take(), []);
+        rig.write(BLOCK, 2, 2, u64::from(TIMER | SLEEP_BUTTON));
+        assert!(by(WakeReason::SleepButton) && !by(WakeReason::PowerButton));
+        rig.write(BLOCK, 0, 2, u64::from(TIMER));
+        rig.clock.step_to(2 * TURN_NANOS);
+        assert_eq!(rig.requests.take(), [Request::Wakeup(WakeReason::PmTimer)]);
+        rig.cell.lock().sleep_button();
+        assert_eq!(rig.read(0, 2), u64::from(TIMER | SLEEP_BUTTON));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, AmlSink};
 
 use super::cpu_aml;
-use super::pm::{self, SCI};
+use super::pm::{self, SCI, SLEEP_S5, Sleeps};
 use crate::isa::reset_control;
 
 const OEM_ID: [u8; 6] = *b"VMM   ";
@@ -83,10 +83,8 @@ pub struct Config {
     pub i8042: bool,
     /// There is a VGA-compatible display.
     pub vga: bool,
-    /// The machine can suspend to RAM.
-    pub s3: bool,
-    /// The machine can suspend to disk.
-    pub s4: bool,
+    /// What the machine can sleep by.
+    pub sleeps: Sleeps,
     /// The interrupts that PCI devices share.
     pub shared: Vec<u8>,
     /// AML of more devices, such as a PCI bus, to be put into scope `\_SB`.
@@ -100,6 +98,8 @@ pub struct Config {
 pub struct Tables {
     /// Guest address of the root pointer (RSDP).
     pub rsdp: u32,
+    /// Guest address of the FACS, in which the guest says where it wakes up.
+    pub facs: u32,
     /// What to write to guest memory from [`rsdp`](Self::rsdp) on.
     pub bytes: Vec<u8>,
 }
@@ -123,7 +123,7 @@ pub fn build(config: &Config, at: u32) -> Tables {
     let xsdt = block.place(table(*b"XSDT", 1, &long).as_slice());
     let mut bytes = block.bytes;
     bytes.splice(..RSDP_SIZE, rsdp(rsdt, xsdt));
-    Tables { rsdp: at, bytes }
+    Tables { rsdp: at, facs, bytes }
 }
 
 /// Tables one after the other.
@@ -189,9 +189,8 @@ fn fadt(config: &Config, facs: u32, dsdt: u32) -> impl Aml {
         .firmware_ctrl_32(facs)
         .dsdt_32(dsdt)
         .flag(Flags::Wbinvd)
+        // Both buttons are fixed hardware (flags clear), as is waking by the clock.
         .flag(Flags::ProcC1)
-        // The power button is fixed hardware (flag clear); there is no sleep button.
-        .flag(Flags::SlpButton)
         .flag(Flags::ResetRegSup);
     fadt.x_dsdt = u64::from(dsdt).into();
     fadt.sci_int = u16::from(SCI).into();
@@ -293,9 +292,9 @@ fn dsdt(config: &Config) -> Sdt {
 
     let mut body = Scope::raw(Path::new("_SB_"), devices);
     body.extend(Scope::raw(Path::new("_GPE"), [cpu_aml::event(), config.events.clone()].concat()));
-    let sleeps =
-        [("_S3_", pm::SLEEP_S3, config.s3), ("_S4_", pm::SLEEP_S4, config.s4), ("_S5_", 0, true)];
-    for (name, kind, _) in sleeps.into_iter().filter(|(_, _, offered)| *offered) {
+    let Sleeps { s3, s4 } = config.sleeps;
+    let sleeps = [("_S3_", s3.then_some(pm::SLEEP_S3)), ("_S4_", s4), ("_S5_", Some(SLEEP_S5))];
+    for (name, kind) in sleeps.into_iter().filter_map(|(name, kind)| Some((name, kind?))) {
         let package = Package::new(vec![&kind, &kind, &0u8, &0u8]);
         Name::new(name.into(), &package).to_aml_bytes(&mut body);
     }

@@ -20,7 +20,7 @@ use resources::clock::{Clock, Timer};
 use resources::device::{At, Device, DeviceCell, LiveProp, read_bytes, write_bytes};
 use resources::irq::Irq;
 use resources::props::Value;
-use resources::request::{Request, Requests};
+use resources::request::{Request, Requests, WakeReason};
 use resources::state::{Blob, StateError, invalid};
 use time::{Date, Month, OffsetDateTime};
 
@@ -51,6 +51,12 @@ const A: u8 = 0x0a;
 const B: u8 = 0x0b;
 const C: u8 = 0x0c;
 const D: u8 = 0x0d;
+
+/// In CMOS RAM: how the machine went off, and how many processors there are besides the first.
+const SHUTDOWN_STATUS: u8 = 0x0f;
+const PROCESSORS: u8 = 0x5f;
+/// Shutdown status that has firmware wake the guest.
+const S3_RESUME: u8 = 0xfe;
 
 /// Register A: update in progress, divider, periodic rate.
 const A_UPDATING: u8 = 0x80;
@@ -170,6 +176,17 @@ impl Rtc {
 
     fn get(&self, index: u8) -> u8 {
         self.regs.cmos.get(usize::from(index)).copied().unwrap_or(0xff)
+    }
+
+    /// Notes in CMOS RAM, for firmware, whether the guest sleeps in S3.
+    pub fn set_sleeping(&mut self, sleeping: bool) {
+        self.set(SHUTDOWN_STATUS, if sleeping { S3_RESUME } else { 0 });
+    }
+
+    /// Notes in CMOS RAM, for firmware, how many processors there are.
+    pub fn set_processors(&mut self, count: usize) {
+        let most = u8::try_from(count.saturating_sub(1)).unwrap_or(u8::MAX);
+        self.set(PROCESSORS, most);
     }
 
     fn set(&mut self, index: u8, value: u8) {
@@ -363,6 +380,9 @@ impl Rtc {
             }
             if second > last && self.next_alarm(last).is_some_and(|alarm| alarm <= second) {
                 flags |= B_ALARM;
+                if self.on(B_ALARM) {
+                    self.requests.request(Request::Wakeup(WakeReason::Rtc));
+                }
             }
         }
         if self.cycles() >= self.regs.next_period {
@@ -511,7 +531,7 @@ fn power_on(config: &Config) -> Vec<u8> {
     put(0x30, above_1m, 0xffff, 2);
     put(0x34, config.ram_low.saturating_sub(16 << 20) / 65536, 0xffff, 2);
     put(0x5b, config.ram_high / 65536, 0xff_ffff, 3);
-    put(0x5f, u64::from(config.processors.saturating_sub(1)), 0xff, 1);
+    put(PROCESSORS.into(), u64::from(config.processors.saturating_sub(1)), 0xff, 1);
     cmos
 }
 

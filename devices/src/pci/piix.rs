@@ -23,6 +23,7 @@ use super::config::{ConfigSpace, reg};
 use super::function::{Function, PciDevice};
 use super::plug::{Identity, Interrupts, Site, Spec};
 use super::{Empty, INTEL};
+use crate::acpi::pm::PROPS;
 use crate::class::Ctx;
 
 /// Where the PIIX3 is.
@@ -116,7 +117,8 @@ pub struct Piix4Pm {
 
 impl Piix4Pm {
     /// What it is among the devices of a machine.
-    pub const CLASS: Class<Ctx> = Class::part("PIIX4_PM", "PCI", "Power management");
+    pub const CLASS: Class<Ctx> =
+        Class { props: PROPS, ..Class::part("PIIX4_PM", "PCI", "Power management") };
 
     /// The function. `registers` is the mapping of the ACPI registers; `base` their port after
     /// power-on, if they are switched on then: a multiple of 64.

@@ -1,5 +1,6 @@
 //! Tests that boot Debian kernels, by subject.
 
+mod acpi;
 mod boot;
 mod clock;
 mod console;
@@ -23,6 +24,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(pci::tests());
     tests.extend(dump::tests());
     tests.extend(boot::tests());
+    tests.extend(acpi::tests());
     tests.extend(power::tests());
     tests.extend(clock::tests());
     tests.extend(console::tests());

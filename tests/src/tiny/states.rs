@@ -34,6 +34,8 @@ pub(super) fn tests() -> Vec<Test> {
         Test::tiny("states::power_off", 60, power_off),
         Test::tiny("states::power_off_no_shutdown", 60, power_off_no_shutdown),
         Test::tiny("states::suspend_to_ram", 60, suspend_to_ram),
+        Test::tiny("states::wakes_in_real_mode", 60, |ctx| wakes_at(ctx, 12, &REAL_MODE)),
+        Test::tiny("states::wakes_in_protected_mode", 60, |ctx| wakes_at(ctx, 24, &PROTECTED)),
         Test::tiny("states::debug_exit", 60, debug_exit),
         Test::tiny("states::sigterm", 60, sigterm),
     ]
@@ -243,6 +245,31 @@ fn power_off_no_shutdown(ctx: &Ctx) -> Result {
     vm.qmp.execute("quit", json!({}))?;
     expect_event(&mut vm, "SHUTDOWN", "host-qmp-quit")?;
     expect_equal("exit code", vm.exit_code(SOON)?, 0)
+}
+
+/// Says `w` and a new line, in 16-bit code and in 32-bit code, then halts.
+const REAL_MODE: [u32; 3] = [0xb003_f8ba, 0x0ab0_ee77, 0xfdeb_f4ee];
+const PROTECTED: [u32; 4] = [0x0003_f8ba, 0xee77_b000, 0xf4ee_0ab0, 0x9090_fdeb];
+/// Where the FACS is: behind the root pointer of the tables, which are where they always are.
+const FACS: u32 = 0xe_0040;
+/// Where the code is; not at a multiple of 16.
+const WAKING: u32 = 0x7004;
+
+/// A guest that says where it wants to wake up does so, by each way to say it.
+fn wakes_at(ctx: &Ctx, offset: u32, code: &[u32]) -> Result {
+    let mut g = Guest::new()?;
+    for (at, word) in (WAKING..).step_by(4).zip(code) {
+        g.mov(dword_ptr(at), *word)?;
+    }
+    g.mov(dword_ptr(FACS + offset), WAKING)?;
+    sleep(&mut g, 1)?;
+    g.print("still alive\n")?;
+    let mut vm = start_watched(g.vm(ctx)?)?;
+    vm.qmp.event("SUSPEND", SOON)?;
+    vm.qmp.execute("system_wakeup", json!({}))?;
+    vm.qmp.event("WAKEUP", SOON)?;
+    vm.console.expect_line("w", SOON)?;
+    expect_equal("the guest said", vm.console.unread().contains("alive"), false)
 }
 
 /// A guest that sleeps keeps its RAM and is woken by its user; then it starts as after a reset.

@@ -4,8 +4,9 @@
 
 use kvm_bindings::KVM_MP_STATE_HALTED;
 use qmp::{
-    CpuInfo, Handle, KvmInfo, NameInfo, QmpError, QueryCpus, QueryKvm, QueryName, QueryStatus,
-    QueryTarget, QueryUuid, QueryVersion, StatusInfo, TargetInfo, UuidInfo, VersionInfo,
+    CpuInfo, GuidInfo, Handle, KvmInfo, NameInfo, QmpError, QueryCpus, QueryKvm, QueryName,
+    QueryStatus, QueryTarget, QueryUuid, QueryVersion, QueryVmGenerationId, StatusInfo, TargetInfo,
+    UuidInfo, VersionInfo,
 };
 
 use crate::cpu::thread::Vcpu;
@@ -41,6 +42,16 @@ impl Handle<QueryName> for Vm {
 impl Handle<QueryUuid> for Vm {
     fn handle(&mut self, _: QueryUuid) -> Result<UuidInfo, QmpError> {
         Ok(UuidInfo { uuid: self.policy.uuid.hyphenated().to_string() })
+    }
+}
+
+impl Handle<QueryVmGenerationId> for Vm {
+    fn handle(&mut self, _: QueryVmGenerationId) -> Result<GuidInfo, QmpError> {
+        let device = self.board.devices.iter().find(|device| device.class.name == "vmgenid");
+        match device.map(|device| device.props.get::<&str>("guid")) {
+            Some(Ok(guid)) => Ok(GuidInfo { guid: guid.to_owned() }),
+            _ => Err(QmpError::generic("VM Generation ID device not found")),
+        }
     }
 }
 

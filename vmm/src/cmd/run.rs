@@ -4,7 +4,7 @@
 
 use qmp::{
     Cont, Handle, QmpError, Quit, RunState, ShutdownCause, Stop, SystemPowerdown, SystemReset,
-    SystemWakeup, XPulseSaveRestore,
+    SystemWakeup, XPulseSaveRestore, XSystemSleep,
 };
 use resources::request::WakeReason;
 
@@ -59,6 +59,13 @@ impl Handle<SystemPowerdown> for Vm {
 impl Handle<SystemWakeup> for Vm {
     fn handle(&mut self, _: SystemWakeup) -> Result<(), QmpError> {
         self.mailbox().ask(|mail| mail.wakeup = Some(WakeReason::Other));
+        Ok(())
+    }
+}
+
+impl Handle<XSystemSleep> for Vm {
+    fn handle(&mut self, _: XSystemSleep) -> Result<(), QmpError> {
+        self.mailbox().ask(|mail| mail.sleep_button = true);
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use qmp::QmpError;
 use resources::hv::fake::Fake;
 use resources::hv::kvm::{KvmError, KvmVm};
 use resources::iol::Notify;
+use resources::props::Overrides;
 use resources::ram::{Ram, RamConfig};
 use resources::request::Requests;
 use serde_json::Value;
@@ -53,6 +54,7 @@ fn machine(accel: Accel) -> Vm {
         debugcon: None,
         rtc: (rtc::Source::Virtual, 0),
         boot: Boot::Nothing,
+        overrides: &Overrides::default(),
     };
     let requests: Requests = mailbox.clone();
     let board = pc::build(accel.clone(), config, &requests).unwrap();

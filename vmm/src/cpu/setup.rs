@@ -44,6 +44,17 @@ pub enum Entry {
         /// The address of the multiboot information structure; below 4 GiB.
         info: GuestAddress,
     },
+    /// Real mode at `vector`, as firmware wakes a guest: CS = `vector` / 16, IP = the rest.
+    RealMode {
+        /// Where execution starts; below 1 MiB.
+        vector: u32,
+    },
+    /// 32-bit protected mode without paging, with flat segments of no table: as firmware wakes a
+    /// guest that asks for it.
+    Protected {
+        /// Where execution starts.
+        rip: u32,
+    },
     /// The architectural reset vector, F000:FFF0 with base 0xFFFF0000: firmware.
     Reset,
 }
@@ -165,6 +176,18 @@ pub fn enter<M: GuestMemory>(vcpu: &VcpuFd, entry: &Entry, memory: &M) -> Result
     let long = match *entry {
         // Where power-on leaves it.
         Entry::Reset => return Ok(()),
+        Entry::RealMode { vector } => {
+            let mut sregs = vcpu.get_sregs().map_err(SetupError::kvm("KVM_GET_SREGS"))?;
+            sregs.cs.base = u64::from(vector & 0xf_fff0);
+            sregs.cs.selector = u16::try_from(vector >> 4 & 0xffff).unwrap_or(0);
+            vcpu.set_sregs(&sregs).map_err(SetupError::kvm("KVM_SET_SREGS"))?;
+            regs.rip = u64::from(vector & 0xf);
+            return prepare(vcpu, &regs);
+        }
+        Entry::Protected { rip } => {
+            regs.rip = rip.into();
+            false
+        }
         Entry::Long { rip, rsi } => {
             regs.rip = below_4g("entry point", rip)?;
             regs.rsi = below_4g("boot parameters", rsi)?;
@@ -192,14 +215,17 @@ pub fn enter<M: GuestMemory>(vcpu: &VcpuFd, entry: &Entry, memory: &M) -> Result
         *register = data;
     }
     sregs.tr = segment(TASK, 4 * 8);
-    sregs.gdt = kvm_dtable {
-        base: layout::GDT,
-        limit: u16::try_from(size_of_val(&DESCRIPTORS) - 1).unwrap_or(u16::MAX),
-        ..Default::default()
-    };
+    // A guest that wakes up has its own things in low RAM.
+    if !matches!(entry, Entry::Protected { .. }) {
+        sregs.gdt = kvm_dtable {
+            base: layout::GDT,
+            limit: u16::try_from(size_of_val(&DESCRIPTORS) - 1).unwrap_or(u16::MAX),
+            ..Default::default()
+        };
+        write(memory, layout::GDT, &DESCRIPTORS)?;
+    }
     // No interrupt is taken before the guest has a table of its own.
     sregs.idt = kvm_dtable::default();
-    write(memory, layout::GDT, &DESCRIPTORS)?;
     if long {
         page_tables(memory)?;
         sregs.cr3 = layout::PAGE_TABLES;
@@ -217,7 +243,12 @@ pub fn enter<M: GuestMemory>(vcpu: &VcpuFd, entry: &Entry, memory: &M) -> Result
         ))),
         other => other.map_err(SetupError::kvm("KVM_SET_SREGS")),
     }?;
-    vcpu.set_regs(&regs).map_err(SetupError::kvm("KVM_SET_REGS"))?;
+    prepare(vcpu, &regs)
+}
+
+/// Gives the processor these registers, and what else firmware leaves behind.
+fn prepare(vcpu: &VcpuFd, regs: &kvm_regs) -> Result<(), SetupError> {
+    vcpu.set_regs(regs).map_err(SetupError::kvm("KVM_SET_REGS"))?;
     state::set_msr_bits(vcpu, &BOOT_MSRS)?;
     enable_xsave(vcpu)?;
 

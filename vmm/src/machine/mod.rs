@@ -9,6 +9,7 @@ use devices::acpi::cpu::CpuHotplug;
 use devices::acpi::gpe::{self, Gpe};
 use devices::acpi::pm::Pm;
 use devices::acpi::tables::{self, Tables};
+use devices::isa::rtc::Rtc;
 use resources::clock::Clock;
 use resources::device::DeviceCell;
 use resources::hv::fake::Fake;
@@ -31,6 +32,7 @@ pub mod bus;
 pub mod kvm_chips;
 pub mod pc;
 pub mod pci;
+mod wake;
 
 /// A kind of machine.
 #[derive(Debug)]
@@ -153,6 +155,8 @@ pub struct Board {
     pub pci: Option<pci::Pci>,
     /// The ACPI power management block, for the power button.
     pub pm: Option<Arc<DeviceCell<Pm>>>,
+    /// The real-time clock, whose RAM tells firmware of the machine.
+    pub rtc: Option<Arc<DeviceCell<Rtc>>>,
     /// By what processors are added.
     pub cpus: Option<Arc<DeviceCell<CpuHotplug>>>,
     /// What is booted.
@@ -204,6 +208,7 @@ impl Board {
             contents: boot::Contents::default(),
             acpi: None,
             gpe: None,
+            rtc: None,
             cpus: None,
             fresh: true,
         }
@@ -232,6 +237,10 @@ impl Board {
         }
         if let (Some(cpus), Some(gpe)) = (&self.cpus, &self.gpe) {
             cpus.lock().add(index);
+            let count = cpus.lock().count();
+            if let Some(rtc) = &self.rtc {
+                rtc.lock().set_processors(count);
+            }
             gpe.raise(gpe::CPU_HOTPLUG);
         }
     }
@@ -243,11 +252,49 @@ impl Board {
         }
     }
 
-    /// Lets the guest read why it woke up.
+    /// Presses the sleep button, if there is one.
+    pub fn sleep_button(&self) {
+        if let Some(pm) = &self.pm {
+            pm.lock().sleep_button();
+        }
+    }
+
+    /// The guest goes to sleep in S3.
+    pub fn sleep(&self) {
+        self.note_sleep(true);
+    }
+
+    /// Whether the guest wants to be woken for this reason.
+    pub fn wakes_by(&self, reason: WakeReason) -> bool {
+        self.pm.as_ref().is_none_or(|pm| pm.lock().wakes_by(reason))
+    }
+
+    /// Lets the guest read why it woke up, and tells it of what came meanwhile.
     pub fn wake(&self, reason: WakeReason) {
         if let Some(pm) = &self.pm {
             pm.lock().wake(reason);
         }
+        if let (Some(cpus), Some(gpe)) = (&self.cpus, &self.gpe)
+            && cpus.lock().has_news()
+        {
+            gpe.raise(gpe::CPU_HOTPLUG);
+        }
+    }
+
+    /// Notes where firmware looks for it whether the guest sleeps.
+    fn note_sleep(&self, asleep: bool) {
+        if let Some(rtc) = &self.rtc {
+            rtc.lock().set_sleeping(asleep);
+        }
+    }
+
+    /// Where the boot processor starts when the guest wakes up. `None`: the guest has not said, or
+    /// nothing that can be; it is to start as at power-on.
+    pub fn waking_entry(&self) -> Option<Entry> {
+        if let Boot::Firmware(_) = &self.boot {
+            return Some(Entry::Reset);
+        }
+        wake::entry(&self.guest_memory(), self.tables()?.facs.into())
     }
 
     /// The ACPI tables of the machine as it is now.
@@ -262,6 +309,10 @@ impl Board {
     /// When an image cannot be read or does not fit.
     pub fn load(&mut self) -> Result<Option<Entry>, boot::Error> {
         self.place_functions();
+        self.note_sleep(false);
+        if let Some(cpus) = &self.cpus {
+            cpus.lock().forget_news();
+        }
         let Some(ram) = &self.ram else { return Ok(None) };
         let fresh = std::mem::take(&mut self.fresh);
         let rsdp = self.tables().map(|tables| {

@@ -34,6 +34,7 @@ use devices::isa::reset_control::ResetControl;
 use devices::isa::rtc::{self, Rtc};
 use devices::isa::serial::{self, Serial};
 use devices::pci::i440fx;
+use devices::pci::piix::Piix4Pm;
 use resources::class::Class;
 use resources::device::{Device, DeviceCell, DeviceRef};
 use resources::hv::kvm::WIRED_GSIS;
@@ -66,6 +67,8 @@ pub struct PcConfig<'a> {
     pub rtc: (rtc::Source, i64),
     /// What is booted.
     pub boot: Boot,
+    /// Defaults of the parts' properties.
+    pub overrides: &'a Overrides,
 }
 
 impl PcConfig<'_> {
@@ -231,6 +234,7 @@ fn add_rtc(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result<
         processors: config.topology.cpus(),
     };
     let rtc = Rtc::new("/machine/rtc", line(board, 8), &board.clock, requests.clone(), &config);
+    board.rtc = Some(rtc.clone());
     add(board, (rtc, &Rtc::CLASS), &[(rtc::PORT, rtc::SIZE, 0)])
 }
 
@@ -240,11 +244,14 @@ fn add_acpi(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result
     let acpi_mode = config.without_firmware();
     let gpe = Gpe::new(line(board, pm::SCI.into()));
     let sci = (line(board, pm::SCI.into()), gpe.clone());
-    let block = Pm::new("/machine/pm", sci, &board.clock, requests.clone(), acpi_mode);
+    let props = Piix4Pm::CLASS.props(config.overrides, [])?;
+    let sleeps = Pm::sleeps(&props)?;
+    let how = (acpi_mode, sleeps);
+    let block = Pm::new("/machine/pm", sci, &board.clock, requests.clone(), how);
     (board.pm, board.gpe) = (Some(block.clone()), Some(gpe));
     let ports = [(pm::GPE_PORT, pm::GPE_SIZE, pm::GPE), (pm::SMI_PORT, pm::SMI_SIZE, pm::SMI)];
     add(board, (block.clone(), &Pm::CLASS), &ports)?;
-    pci::add_power_management(board, block)?;
+    pci::add_power_management(board, block, props)?;
     pci::add_hotplug(board, requests)?;
     let topology = config.topology;
     let processors = (0..topology.max_cpus()).map(|index| Processor {
@@ -265,6 +272,7 @@ fn add_acpi(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result
             shared: pci_aml::INPUTS.to_vec(),
             devices: pci::aml(layout::RamLayout::of_size(config.ram.size())),
             events: pci_aml::event(),
+            sleeps,
             ..tables::Config::default()
         });
     }

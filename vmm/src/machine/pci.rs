@@ -16,6 +16,7 @@ use devices::pci::setup::{self, Apertures};
 use devices::pci::{Address, Links, Site};
 use resources::class::Class;
 use resources::device::{DeviceCell, DeviceRef};
+use resources::props::Props;
 use resources::ram::{ABOVE_4G, LOW_LIMIT, LOW_MAX};
 use resources::request::Requests;
 use resources::space::{Mapping, Target};
@@ -91,10 +92,11 @@ pub fn add(board: &mut Board, config: &PcConfig, reset: DeviceRef) -> Result<(),
     Ok(())
 }
 
-/// Adds the function that places the registers of `block`.
+/// Adds the function that places the registers of `block`, with these properties.
 pub fn add_power_management(
     board: &mut Board,
     block: Arc<DeviceCell<Pm>>,
+    props: Props,
 ) -> Result<(), BuildError> {
     let Some(Pci { bus, .. }) = &board.pci else { return Ok(()) };
     let registers = Mapping::device(pm::BLOCK_PORT, pm::BLOCK_SIZE, block, pm::BLOCK);
@@ -103,7 +105,11 @@ pub fn add_power_management(
     let base = Some(pm::BLOCK_PORT as u16);
     let site = site(board, bus, &Piix4Pm::CLASS, "/machine/piix4-pm", piix::PM_ADDRESS);
     let function = Piix4Pm::add(site, registers, base)?;
-    plug(board, (function, &Piix4Pm::CLASS), &[])
+    plug(board, (function, &Piix4Pm::CLASS), &[])?;
+    if let Some(last) = board.devices.last_mut() {
+        last.props = props;
+    }
+    Ok(())
 }
 
 /// Lets devices come to the bus and leave it while the machine runs.

@@ -64,7 +64,8 @@ fn the_tree_of_buses_as_text() {
     let text = qtree(&rig().vm.board);
     let head = "bus: main-system-bus\n  type System\n  dev: part, id \"\"\n    bus: hub.0\n      \
                 type Hub\n  dev: acpi-cpu-hotplug, id \"\"\n  dev: acpi-pci-hotplug, id \"\"\n  dev: acpi-pm, id \"\"\n  dev: i440FX-pcihost, id \"\"\n    \
-                bus: pci.0\n      type PCI\n      dev: PIIX4_PM, id \"\"\n      \
+                bus: pci.0\n      type PCI\n      dev: PIIX4_PM, id \"\"\n        \
+                disable_s3 = 0\n        disable_s4 = 0\n        s4_val = 2\n      \
                 dev: PIIX3, id \"\"\n        bus: isa.0\n          type ISA\n          \
                 dev: isa-serial, id \"\"\n            chardev = \"com\"\n            \
                 index = 0\n            iobase = 0x3f8\n            irq = 4\n            \

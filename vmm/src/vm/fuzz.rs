@@ -3,6 +3,7 @@
 use devices::isa::rtc;
 use resources::hv::fake::Fake;
 use resources::iol::Notify;
+use resources::props::Overrides;
 use resources::ram::{Ram, RamConfig};
 use resources::request::Requests;
 
@@ -46,6 +47,7 @@ pub(crate) fn machine() -> Vm {
         debugcon: None,
         rtc: (rtc::Source::Virtual, 0),
         boot: Boot::Nothing,
+        overrides: &Overrides::default(),
     };
     let requests: Requests = mailbox.clone();
     let board = pc::build(Accel::Qtest(Fake::unrecorded()), config, &requests).expect("a board");

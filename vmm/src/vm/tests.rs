@@ -65,6 +65,7 @@ enum Ask {
     /// The quit key of a terminal.
     Quit,
     Powerdown,
+    SleepButton,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -180,6 +181,13 @@ impl Model {
         !self.kernel_gone
     }
 
+    fn wake(&mut self) {
+        if self.state == Suspended && self.reset() {
+            self.state = Running;
+            self.events.push("WAKEUP");
+        }
+    }
+
     fn service(&mut self) {
         let mail = std::mem::take(&mut self.mail);
         let asked = |request| mail.contains(&Ask::Guest(request));
@@ -189,6 +197,10 @@ impl Model {
         }
         if asked(Request::RtcChange(7)) {
             self.events.push("RTC_CHANGE");
+        }
+        let barked = asked(Request::Watchdog);
+        if barked {
+            self.events.push("WATCHDOG");
         }
         if asked(Request::Suspend) && self.state == Running {
             self.state = Suspended;
@@ -200,7 +212,7 @@ impl Model {
         let killed = mail.contains(&Ask::Signal) || mail.contains(&Ask::Quit);
         self.no_shutdown &= !killed;
         let off = asked(Request::Shutdown) || asked(Request::SuspendDisk);
-        let reset = asked(Request::Reset);
+        let reset = asked(Request::Reset) || barked;
         if killed || off || (reset && self.no_reboot) {
             self.events.push("SHUTDOWN");
             if !self.no_shutdown {
@@ -220,12 +232,15 @@ impl Model {
                 _ => {}
             }
         }
-        if asked(WAKEUP) && self.state == Suspended && self.reset() {
-            self.state = Running;
-            self.events.push("WAKEUP");
+        if asked(WAKEUP) {
+            self.wake();
         }
         if mail.contains(&Ask::Powerdown) {
             self.events.push("POWERDOWN");
+            self.wake();
+        }
+        if mail.contains(&Ask::SleepButton) {
+            self.wake();
         }
         if asked(Request::Panicked) {
             self.events.push("GUEST_PANICKED");
@@ -253,6 +268,9 @@ fn ask() -> impl Strategy<Value = Ask> {
         2 => Just(Ask::InternalError),
         1 => Just(Ask::Signal),
         1 => Just(Ask::Quit),
+        1 => Just(Ask::Powerdown),
+        1 => Just(Ask::SleepButton),
+        2 => Just(Ask::Guest(Request::Watchdog)),
     ]
 }
 
@@ -367,6 +385,7 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
                 Ask::InternalError => vm.mailbox().internal_error(),
                 Ask::Signal => vm.mailbox().ask(|mail| mail.signal = Some(15)),
                 Ask::Powerdown => vm.mailbox().ask(|mail| mail.powerdown = true),
+                Ask::SleepButton => vm.mailbox().ask(|mail| mail.sleep_button = true),
                 Ask::Quit => vm.mailbox().ask(|mail| mail.quit = Some(ShutdownCause::HostUi)),
             }
         }
@@ -378,8 +397,9 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
         prop_assert_eq!(events(&mut vm), std::mem::take(&mut model.events));
         prop_assert_eq!((vm.state(), vm.exit_status()), (model.state, model.exit));
         let runs = model.state == Running && model.exit.is_none();
+        let sleeps = model.state == Suspended && model.exit.is_none();
         let record = record.lock();
-        prop_assert_eq!(record.started, runs, "devices run");
+        prop_assert_eq!(record.started, runs || sleeps, "devices run");
         prop_assert_eq!(vm.mailbox().gate().is_open(), runs, "vCPUs run");
         prop_assert_eq!((record.resets, record.loads), (model.resets, model.loads));
         if model.exit.is_some() {

@@ -14,6 +14,7 @@ fn config() -> Config {
         ioapic: (0, 0xfec0_0000),
         serial,
         i8042: true,
+        sleeps: Sleeps { s3: false, s4: None },
         ..Config::default()
     }
 }
@@ -69,7 +70,7 @@ fn the_fadt_names_the_fixed_hardware() {
     assert_eq!([56, 64, 76, 80].map(|offset| word(fadt, offset)), [0x600, 0x604, 0x608, 0xafe0]);
     assert_eq!(&fadt[88..93], [4, 2, 0, 4, 4]);
     assert_eq!((fadt[108], fadt[109]), (0x32, 7));
-    assert_eq!(word(fadt, 112), 1 | 1 << 2 | 1 << 5 | 1 << 10);
+    assert_eq!(word(fadt, 112), 1 | 1 << 2 | 1 << 10);
     assert_eq!(&fadt[116..129], [1, 8, 0, 1, 0xf9, 0x0c, 0, 0, 0, 0, 0, 0, 6]);
     assert_eq!(&fadt[148..154], [1, 32, 0, 2, 0, 6]);
 }
@@ -131,7 +132,7 @@ fn the_dsdt_has_what_is_configured() {
         assert!(!has(&config, name.as_bytes()), "{name}");
     }
     config.i8042 = false;
-    config.s3 = true;
+    config.sleeps.s3 = true;
     config.devices = b"MARK".to_vec();
     config.events = b"_E05".to_vec();
     assert!(has(&config, b"_S3_") && has(&config, b"MARK") && !has(&config, b"KBD_"));

@@ -1,6 +1,6 @@
 //! What the machine is called and what it is made by.
 
-use qmp::{Handle, QmpError, QueryKvm, QueryName, QueryUuid, QueryVersion};
+use qmp::{Handle, QmpError, QueryKvm, QueryName, QueryUuid, QueryVersion, QueryVmGenerationId};
 
 use crate::hmp::Call;
 use crate::hmp::parse::Args;
@@ -9,6 +9,11 @@ use crate::hmp::table::{Row, bare};
 pub(super) const INFO: &[Row] = &[
     bare(&["version"], "show the version of the interface", version),
     bare(&["name"], "show the guest's name", name),
+    bare(&["vm-generation-id"], "show the machine's generation id", |call, _| {
+        let info = call.vm.handle(QueryVmGenerationId {})?;
+        call.line(info.guid);
+        Ok(())
+    }),
     bare(&["uuid"], "show the machine's UUID", uuid),
     bare(&["kvm"], "show whether KVM is used", kvm),
 ];

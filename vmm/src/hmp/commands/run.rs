@@ -2,7 +2,7 @@
 
 use qmp::{
     Cont, CpuAdd, Handle, InjectNmi, QmpError, QueryCpus, QueryStatus, Quit, RunState, Stop,
-    SystemPowerdown, SystemReset, SystemWakeup, WatchdogAction,
+    SystemPowerdown, SystemReset, SystemWakeup, WatchdogAction, XSystemSleep,
 };
 
 use crate::cmd::action;
@@ -22,6 +22,7 @@ pub(super) const ROWS: &[Row] = &[
     bare(&["system_wakeup"], "wake the guest from suspend", |call, _| {
         call.vm.handle(SystemWakeup {})
     }),
+    bare(&["system_sleep"], "press the sleep button", |call, _| call.vm.handle(XSystemSleep {})),
     bare(&["nmi"], "send an NMI to every processor", |call, _| call.vm.handle(InjectNmi {})),
     row(
         &["singlestep"],
