@@ -342,6 +342,9 @@ impl Vm {
         if mail.watchdog {
             self.watchdog_ran_out(&mut mail);
         }
+        if mail.rx_filter_changed {
+            self.tell_rx_filters();
+        }
         if mail.suspend && self.is_running() {
             self.park();
             self.board.sleep();

@@ -376,7 +376,8 @@ impl State {
     }
 
     fn free_name(&self, model: &str) -> String {
-        let names = (0u32..).map(|number| format!("{model}.{number}"));
+        let others = self.nics.iter().filter(|nic| nic.model == model).count();
+        let names = (others..).map(|number| format!("{model}.{number}"));
         let mut free = names.filter(|name| self.nics.iter().all(|nic| nic.name != *name));
         free.next().unwrap_or_else(|| model.to_owned())
     }

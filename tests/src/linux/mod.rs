@@ -7,6 +7,7 @@ mod console;
 mod dump;
 mod memory;
 mod net;
+mod nic;
 mod pci;
 mod power;
 mod pulse;
@@ -19,6 +20,7 @@ pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
     tests.extend(reset::tests());
     tests.extend(pulse::tests());
+    tests.extend(nic::tests());
     tests.extend(memory::tests());
     tests.extend(net::tests());
     tests.extend(pci::tests());

@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = &[
     ("devices", include_str!("../../transcripts/devices.qmp")),
     ("human", include_str!("../../transcripts/human.qmp")),
     ("net", include_str!("../../transcripts/net.qmp")),
+    ("nic", include_str!("../../transcripts/nic.qmp")),
 ];
 
 /// The names of the files, without their ending.

@@ -16,6 +16,7 @@ pub mod fuzz;
 mod hmp;
 mod memory;
 mod net;
+mod nic;
 mod object;
 mod qom;
 mod query;

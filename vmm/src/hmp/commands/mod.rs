@@ -12,6 +12,7 @@ mod identity;
 mod log;
 mod memory;
 mod net;
+mod nic;
 mod objects;
 mod run;
 
@@ -29,6 +30,7 @@ pub(super) const COMMANDS: Rows = &[
     log::ROWS,
     memory::ROWS,
     net::ROWS,
+    nic::ROWS,
     objects::ROWS,
     run::ROWS,
 ];

@@ -4,6 +4,7 @@ mod commands;
 mod frames;
 mod hostile;
 mod life;
+mod moved;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,6 +25,38 @@ const TAP: Caps = Caps { header: true, offloads: Offloads::all() };
 /// A back end of plain frames.
 const PLAIN: Caps = Caps { header: false, offloads: Offloads::empty() };
 
+/// A card and what is around it.
+struct Card {
+    device: VirtioNet,
+    network: Arc<Network>,
+    far: Far,
+    requests: Arc<Requested>,
+    thread: Thread,
+}
+
+fn card(caps: Caps, given: &[(&str, &str)]) -> Card {
+    let given = given.iter().copied();
+    let props = Props::parse("virtio-net-pci", PROPS.iter(), &Overrides::default(), given);
+    let settings = Settings::new(&props.unwrap()).unwrap();
+    let (thread, on) = Thread::spawn("io-test").unwrap();
+    let network = Network::new();
+    let (netdev, far) = pair("net0", 2, caps);
+    network.add(netdev.clone()).unwrap();
+    let requests = Arc::new(Requested::default());
+    let front = super::Card::new("/machine/n".to_owned(), requests.clone());
+    let spec = NicSpec {
+        id: Some("n"),
+        model: "virtio-net-pci",
+        mac: None,
+        netdev: Some(netdev),
+        front: front.clone(),
+    };
+    let cable = network.plug(spec).unwrap();
+    let mac = cable.nic().mac();
+    let device = VirtioNet::on(front, cable, mac, settings, on);
+    Card { device, network, far, requests, thread }
+}
+
 struct Rig {
     device: VirtioNet,
     network: Arc<Network>,
@@ -39,29 +72,7 @@ struct Rig {
 impl Rig {
     /// A card with an address of its own on a back end of two queues, of which no driver knows.
     fn new(caps: Caps, given: &[(&str, &str)]) -> Rig {
-        let props = Props::parse(
-            "virtio-net-pci",
-            PROPS.iter(),
-            &Overrides::default(),
-            given.iter().copied(),
-        );
-        let settings = Settings::new(&props.unwrap()).unwrap();
-        let (thread, on) = Thread::spawn("io-test").unwrap();
-        let network = Network::new();
-        let (netdev, far) = pair("net0", 2, caps);
-        network.add(netdev.clone()).unwrap();
-        let requests = Arc::new(Requested::default());
-        let card = Card::new("/machine/n".to_owned(), requests.clone());
-        let spec = NicSpec {
-            id: Some("n"),
-            model: "virtio-net-pci",
-            mac: None,
-            netdev: Some(netdev),
-            front: card.clone(),
-        };
-        let cable = network.plug(spec).unwrap();
-        let mac = cable.nic().mac();
-        let device = VirtioNet::on(card, cable, mac, settings, on);
+        let Card { device, network, far, requests, thread } = card(caps, given);
         let (signals, features) = (Arc::default(), Features::empty());
         let drivers = Vec::new();
         Rig { device, network, far, requests, signals, features, drivers, _thread: thread }
