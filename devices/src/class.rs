@@ -51,6 +51,8 @@ pub static CLASSES: &[Class<Ctx>] = &[
     pci::i440fx::I440fx::CLASS,
     pci::piix::Piix3::CLASS,
     pci::piix::Piix4Pm::CLASS,
+    pci::bridge::Bridge::CLASS,
+    pci::i6300esb::I6300esb::CLASS,
     I8042::CLASS,
     Rtc::CLASS,
     Port92::CLASS,

@@ -18,6 +18,7 @@ use resources::device::{DeviceCell, DeviceRef};
 use resources::irq::{Irq, Wire};
 
 use super::bar::{BarKind, Decoder, Windows};
+use super::inspect::FunctionInfo;
 
 /// A function's place on its bus: 32 slots of 8 functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +67,8 @@ pub(super) struct Place {
     pub(super) id: Option<String>,
     /// Other functions may be in the same slot.
     pub(super) multifunction: bool,
+    /// Its registers as commands show them; nothing once it is gone.
+    pub(super) inspect: Arc<dyn Fn() -> Option<FunctionInfo> + Send + Sync>,
 }
 
 /// A bus.
@@ -189,6 +192,10 @@ impl Bus {
         let places = self.places.load();
         let found = places.iter().find(|(_, place)| place.device.ptr_eq(&device));
         found.map(|(address, place)| (*address, place.class))
+    }
+
+    pub(super) fn places(&self) -> Arc<BTreeMap<Address, Place>> {
+        self.places.load_full()
     }
 
     /// The functions on it, by address.

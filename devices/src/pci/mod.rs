@@ -16,17 +16,22 @@
 //! board's own; that costs one painting of the address space each time and nothing accumulates.
 
 mod bar;
+pub mod bridge;
 mod bus;
 mod config;
 mod function;
 pub mod host;
 pub mod i440fx;
+pub mod i6300esb;
+pub mod inspect;
 mod interrupt;
 mod msi;
 mod msix;
 pub mod piix;
 mod plug;
 pub mod setup;
+#[cfg(test)]
+mod tests;
 
 pub use bar::{Bar, BarKind, Windows};
 pub use bus::{Address, Bus, Links, Pin};

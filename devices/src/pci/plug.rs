@@ -241,12 +241,15 @@ impl Site<'_> {
         let cell = DeviceCell::new(&self.path, Function { core, device });
         let device: DeviceRef = cell.clone();
         decoder.map(&device, &bars)?;
+        let weak = Arc::downgrade(&cell);
+        let inspect = move || Some(weak.upgrade()?.lock().core.inspect());
         let place = Place {
             device: Arc::downgrade(&device),
             decoder,
             class: self.class,
             id: self.id,
             multifunction: self.multifunction,
+            inspect: Arc::new(inspect),
         };
         self.bus.insert(self.address, &place);
         cell.lock().device_mut().placed(&Arc::downgrade(&cell));

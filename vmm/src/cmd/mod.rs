@@ -18,6 +18,7 @@ mod memory;
 mod net;
 mod nic;
 mod object;
+mod pci;
 mod qom;
 mod query;
 mod run;

@@ -14,6 +14,7 @@ mod memory;
 mod net;
 mod nic;
 mod objects;
+mod pci;
 mod run;
 
 pub(crate) use memory::quoted;
@@ -44,6 +45,7 @@ pub(super) const INFO: Rows = &[
     identity::INFO,
     net::INFO,
     objects::INFO,
+    pci::INFO,
     run::INFO,
 ];
 
