@@ -135,7 +135,7 @@ const PIN: Interrupts = Interrupts { pin: Some(0), msix: None, msi: None };
 #[test]
 fn functions_are_found_by_the_configuration_ports() {
     let rig = Rig::new();
-    rig.add(3, spec(vec![], PIN));
+    let _thing = rig.add(3, spec(vec![], PIN));
     assert_eq!(rig.get(0, 3, 0, 4), 0x5678_1234);
     assert_eq!((rig.get(0, 3, 2, 2), rig.get(0, 3, 3, 1)), (0x5678, 0x56));
     assert_eq!((rig.get(0, 4, 0, 4), rig.get(1, 3, 0, 4)), (0xffff_ffff, 0xffff_ffff));
@@ -262,7 +262,8 @@ fn msix_vectors_follow_table_masks_and_the_function_mask() {
     thing.lock().reset();
     assert!(!interrupt.messages_enabled());
     thing.lock().load(&blob).unwrap();
-    assert_eq!((thing.lock().save().unwrap(), rig.byte(TABLE + 0x800)), (blob, 1));
+    assert_eq!(thing.lock().save().unwrap(), blob);
+    assert_eq!(rig.byte(TABLE + 0x800), 1);
     rig.set(3, control, 2, 0x8000);
     assert_eq!(last_routes(&rig), [route(24, 0x31), route(25, 0x32)]);
 }

@@ -9,6 +9,8 @@ use crate::rig::vm::{Kernel, SOON, TestVm};
 pub(super) fn tests() -> Vec<Test> {
     vec![
         Test::linux("pci::functions", 200, functions),
+        Test::linux("pci::behind_a_bridge", 200, behind_a_bridge),
+        Test::linux("pci::watchdog", 200, watchdog),
         Test::linux("pci::hot_plug", 240, hot_plug),
         Test::linux("pci::removal_by_reset", 240, removal_by_reset),
     ]
@@ -37,6 +39,39 @@ fn functions(ctx: &Ctx) -> Result {
     // Regions were placed before the guest looked: it had nothing to assign anew.
     vm.sh("! dmesg | grep -E 'BAR.*(no space|failed to assign|assigned)'")?;
     vm.check_kernel_log()
+}
+
+fn behind_a_bridge(ctx: &Ctx) -> Result {
+    let mut vm = ctx
+        .linux(Kernel::V6_12)
+        .args(["-device", "pci-bridge,id=b,chassis_nr=1"])
+        .args(["-device", "virtio-rng-pci,bus=b,addr=3"])
+        .start()?;
+    vm.booted()?;
+    vm.load(&["virtio_pci", "virtio_rng"])?;
+    vm.sh("test -e /sys/bus/pci/devices/0000:01:03.0/driver")?;
+    vm.sh("dd if=/dev/hwrng of=/dev/null bs=64 count=4")?;
+    let info = vm.qmp.execute("query-pci", json!({}))?;
+    let bridge = &info[0]["devices"][3]["pci_bridge"];
+    if bridge["bus"]["secondary"] != 1 || bridge["devices"][0]["slot"] != 3 {
+        return Err(format!("what is behind the bridge? {info}").into());
+    }
+    vm.sh("! dmesg | grep -E 'BAR.*(no space|failed to assign|assigned)'")?;
+    vm.check_kernel_log()
+}
+
+fn watchdog(ctx: &Ctx) -> Result {
+    let mut vm = ctx.linux(Kernel::V6_12).args(["-watchdog", "i6300esb"]).start()?;
+    vm.booted()?;
+    vm.load(&["i6300esb"])?;
+    // Opened, it counts from 30 seconds down; closed without the magic word, it goes on.
+    vm.wait_for("test -c /dev/watchdog")?;
+    vm.sh("echo x >/dev/watchdog")?;
+    let event = vm.qmp.event("WATCHDOG", 3 * SOON)?;
+    match event["data"]["action"] == "reset" {
+        true => vm.qmp.event("RESET", SOON).map(drop),
+        false => Err(format!("{event}").into()),
+    }
 }
 
 fn add(vm: &mut TestVm, id: &str) -> Result<Value> {

@@ -2,4 +2,5 @@
 
 mod device;
 mod object;
+mod pci;
 mod qom;
