@@ -28,6 +28,7 @@ const FILES: &[(&str, &str)] = &[
     ("memory", include_str!("../../transcripts/memory.qmp")),
     ("absent", include_str!("../../transcripts/absent.qmp")),
     ("objects", include_str!("../../transcripts/objects.qmp")),
+    ("pci", include_str!("../../transcripts/pci.qmp")),
     ("devices", include_str!("../../transcripts/devices.qmp")),
     ("human", include_str!("../../transcripts/human.qmp")),
     ("net", include_str!("../../transcripts/net.qmp")),
