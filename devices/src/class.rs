@@ -37,9 +37,11 @@ use crate::isa::rtc::Rtc;
 use crate::isa::serial::Serial;
 use crate::net::{Netdev, Network};
 use crate::pci;
+use crate::scsi::{ScsiBus, ScsiDevice};
 use crate::virtio::blk::Blk;
 use crate::virtio::net::VirtioNet;
 use crate::virtio::rng::Rng;
+use crate::virtio::scsi::Scsi;
 use crate::virtio::serial::{SerialBus, SerialPort, VirtioSerial};
 
 /// Every class.
@@ -65,6 +67,9 @@ pub static CLASSES: &[Class<Ctx>] = &[
     VirtioSerial::CLASS,
     SerialPort::CONSOLE,
     SerialPort::STREAM,
+    Scsi::CLASS,
+    ScsiDevice::HD,
+    ScsiDevice::CD,
     Ib700::CLASS,
     PvPanic::CLASS,
     Rng::CLASS,
@@ -171,6 +176,8 @@ pub enum Seat {
     Pci(Arc<pci::Bus>),
     /// The ports of a virtio-serial device.
     VirtioSerial(Arc<SerialBus>),
+    /// A SCSI bus.
+    Scsi(Arc<ScsiBus>),
 }
 
 /// A bus that comes with a device.

@@ -36,6 +36,8 @@ pub enum Request {
     RxFilterChanged,
     /// A program of the guest opened or closed a virtio serial port.
     PortChanged,
+    /// The guest opened or closed the tray of a drive.
+    TrayMoved,
 }
 
 /// Why a suspended guest woke up; recorded in the ACPI PM1 status register.

@@ -55,6 +55,8 @@ pub struct Mail {
     pub rx_filter_changed: bool,
     /// The guest opened or closed virtio serial ports.
     pub port_changed: bool,
+    /// The guest opened or closed trays.
+    pub tray_moved: bool,
     /// A dump that was written beside the main thread has ended.
     pub dump_ended: bool,
 }
@@ -171,6 +173,7 @@ impl Post for Mailbox {
             Request::RtcChange(offset) => mail.rtc_change = Some(offset),
             Request::RxFilterChanged => mail.rx_filter_changed = true,
             Request::PortChanged => mail.port_changed = true,
+            Request::TrayMoved => mail.tray_moved = true,
         });
     }
 }

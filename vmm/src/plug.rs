@@ -387,6 +387,17 @@ impl Vm {
         self.context.raise(Event::DeviceDeleted { device, path: path.to_owned() });
     }
 
+    /// Tells clients of the trays that the guest opened or closed.
+    pub fn trays_moved(&mut self) {
+        for bus in &self.board.buses {
+            if let Seat::Scsi(bus) = &bus.seat {
+                for (device, tray_open) in bus.take_trays() {
+                    self.context.raise(Event::DeviceTrayMoved { device, tray_open });
+                }
+            }
+        }
+    }
+
     /// Tells clients of the virtio serial ports that programs of the guest opened or closed.
     pub fn ports_changed(&mut self) {
         for bus in &self.board.buses {

@@ -339,6 +339,9 @@ impl Vm {
         if mail.port_changed {
             self.ports_changed();
         }
+        if mail.tray_moved {
+            self.trays_moved();
+        }
         if mail.watchdog {
             self.watchdog_ran_out(&mut mail);
         }

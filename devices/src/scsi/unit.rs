@@ -176,6 +176,11 @@ impl Unit {
         self.state.lock().locked
     }
 
+    /// Frees the medium, whatever the guest wanted.
+    pub fn unlock(&self) {
+        self.state.lock().locked = false;
+    }
+
     /// Whether the tray is open.
     pub fn is_open(&self) -> bool {
         self.state.lock().tray_open

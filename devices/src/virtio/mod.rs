@@ -31,6 +31,7 @@ pub mod pci;
 pub mod port;
 pub mod queue;
 pub mod rng;
+pub mod scsi;
 pub mod serial;
 #[cfg(test)]
 #[expect(dead_code, reason = "the devices to be tested come one after the other")]

@@ -30,7 +30,7 @@ use config::{Settings, feature};
 mod config;
 mod request;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// The virtio device id.
 const ID: u16 = 2;

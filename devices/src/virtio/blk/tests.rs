@@ -11,13 +11,13 @@ use resources::props::Overrides;
 use super::*;
 use crate::virtio::testing::{Machine, Used};
 
-const SIZE: u64 = 1 << 20;
+pub(crate) const SIZE: u64 = 1 << 20;
 
 /// A disk in memory that fails as it is told.
-struct Faulty {
-    data: IoBuf,
+pub(crate) struct Faulty {
+    pub(crate) data: IoBuf,
     /// The error of the next requests.
-    error: Arc<AtomicI32>,
+    pub(crate) error: Arc<AtomicI32>,
 }
 
 impl Faulty {
