@@ -38,6 +38,7 @@ use crate::isa::serial::Serial;
 use crate::net::{Netdev, Network};
 use crate::pci;
 use crate::scsi::{ScsiBus, ScsiDevice};
+use crate::virtio::balloon::{self, VirtioBalloon};
 use crate::virtio::blk::Blk;
 use crate::virtio::net::VirtioNet;
 use crate::virtio::rng::Rng;
@@ -75,6 +76,7 @@ pub static CLASSES: &[Class<Ctx>] = &[
     Rng::CLASS,
     Blk::CLASS,
     GenerationId::CLASS,
+    VirtioBalloon::CLASS,
 ];
 
 /// What a device is given of the machine.
@@ -91,6 +93,8 @@ pub struct Ctx {
     pub routes: Arc<Routes>,
     /// Virtual time.
     pub clock: Arc<Clock>,
+    /// The place for the one balloon that a machine can have.
+    pub balloon: Arc<balloon::Slot>,
     /// What else there is by name.
     pub host: Host,
     /// The bus that was chosen.
@@ -366,6 +370,7 @@ mod tests {
                 memory: Space::new(SpaceKind::Memory, fake.clone()),
                 ports: Space::new(SpaceKind::Ports, fake.clone()),
                 ram: GuestMemory::default(),
+                balloon: Arc::default(),
                 wires: (0..16).map(|gsi| Wire::new(gsi, fake.clone())).collect(),
                 routes: Routes::new(fake.clone(), 24),
                 clock: Clock::new(),

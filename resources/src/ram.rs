@@ -16,10 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::fdset;
-use rustix::fs::{MemfdFlags, Mode, OFlags};
-use vm_memory::bitmap::AtomicBitmap;
+use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags};
+use vm_memory::bitmap::{AtomicBitmap, Bitmap};
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::{
+    Address, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap, MemoryRegionAddress, MmapRegion,
+};
 
 /// The DMA view of guest memory: RAM and nothing else.
 pub type GuestMemory = GuestMemoryMmap<AtomicBitmap>;
@@ -315,6 +318,52 @@ fn advise(region: &MmapRegion<AtomicBitmap>, advice: i32) {
     unsafe { libc::madvise(region.as_ptr().cast(), region.size(), advice) };
 }
 
+/// Gives the host the memory behind whole pages of guest RAM; they hold zeros when they are touched
+/// again. They count as written, for their contents changed. Of memory in a private file they hold
+/// what is in the file.
+///
+/// # Errors
+/// The range is not all RAM, is not of whole pages of the host, or the host cannot: it has locked
+/// them in memory.
+pub fn discard(memory: &GuestMemory, address: u64, len: u64) -> io::Result<()> {
+    let outside = || io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let (mut at, mut left) = (GuestAddress(address), len);
+    while left > 0 {
+        let region = memory.find_region(at).ok_or_else(outside)?;
+        let offset = region.to_region_addr(at).ok_or_else(outside)?.0;
+        let take = left.min(region.len().saturating_sub(offset));
+        discard_in(region, offset as usize, take as usize)?;
+        left -= take;
+        at = at.checked_add(take).ok_or_else(outside)?;
+    }
+    Ok(())
+}
+
+fn discard_in(region: &GuestRegionMmap<AtomicBitmap>, offset: usize, len: usize) -> io::Result<()> {
+    let slice = region.get_slice(MemoryRegionAddress(offset as u64), len);
+    let slice = slice.map_err(io::Error::other)?;
+    let map = region.get_mmap();
+    if let Some(file) = map.file_offset()
+        && map.flags() & libc::MAP_SHARED != 0
+    {
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        // SAFETY: the descriptor is open for as long as `map` lives.
+        let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(file.file().as_raw_fd()) };
+        rustix::fs::fallocate(fd, mode, file.start() + offset as u64, len as u64)?;
+    } else {
+        // SAFETY: the slice was checked to be in the mapping that `region` owns, in which nobody
+        // relies on contents: a guest changes them at any time.
+        let done = unsafe {
+            libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), len, libc::MADV_DONTNEED)
+        };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    slice.bitmap().mark_dirty(0, len);
+    Ok(())
+}
+
 /// Populates a block for writing. MADV_POPULATE_WRITE (Linux 5.14) reports missing memory as an
 /// error, where touching a hugetlbfs page would end the process with SIGBUS.
 fn prealloc(block: &RamBlock) -> Result<(), RamError> {
@@ -333,7 +382,7 @@ fn prealloc(block: &RamBlock) -> Result<(), RamError> {
     if let Some(file) = region.file_offset() {
         // SAFETY: the descriptor is open for as long as `file` lives.
         let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(file.file().as_raw_fd()) };
-        let mode = rustix::fs::FallocateFlags::empty();
+        let mode = FallocateFlags::empty();
         rustix::fs::fallocate(fd, mode, file.start(), region.size() as u64)
             .map_err(|e| host(format!("preallocate {} bytes of guest RAM", region.size()), e))?;
     }

@@ -38,6 +38,8 @@ pub enum Request {
     PortChanged,
     /// The guest opened or closed the tray of a drive.
     TrayMoved,
+    /// The guest's balloon grew or shrank: the bytes of memory that it leaves the guest.
+    BalloonChange(u64),
 }
 
 /// Why a suspended guest woke up; recorded in the ACPI PM1 status register.

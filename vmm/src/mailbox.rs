@@ -57,6 +57,8 @@ pub struct Mail {
     pub port_changed: bool,
     /// The guest opened or closed trays.
     pub tray_moved: bool,
+    /// The guest's balloon changed: the bytes that it leaves.
+    pub balloon_change: Option<u64>,
     /// A dump that was written beside the main thread has ended.
     pub dump_ended: bool,
 }
@@ -174,6 +176,7 @@ impl Post for Mailbox {
             Request::RxFilterChanged => mail.rx_filter_changed = true,
             Request::PortChanged => mail.port_changed = true,
             Request::TrayMoved => mail.tray_moved = true,
+            Request::BalloonChange(actual) => mail.balloon_change = Some(actual),
         });
     }
 }

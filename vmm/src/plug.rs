@@ -224,6 +224,7 @@ pub fn plug<'a>(
         wires: board.wires.clone(),
         routes: board.routes.clone(),
         clock: board.clock.clone(),
+        balloon: board.balloon.clone(),
         host,
         seat,
         new_buses: Vec::new(),

@@ -342,6 +342,10 @@ impl Vm {
         if mail.tray_moved {
             self.trays_moved();
         }
+        if let Some(actual) = mail.balloon_change {
+            let actual = i64::try_from(actual).unwrap_or(i64::MAX);
+            self.context.raise(Event::BalloonChange { actual });
+        }
         if mail.watchdog {
             self.watchdog_ran_out(&mut mail);
         }

@@ -25,7 +25,9 @@ use resources::props::Value;
 use resources::ram::GuestMemory;
 use resources::state::{Blob, StateError};
 
+pub mod balloon;
 pub mod blk;
+pub mod fuzz;
 pub mod net;
 pub mod pci;
 pub mod port;

@@ -266,6 +266,20 @@ impl Driver {
         id
     }
 
+    /// Sends one writable buffer that is at this place.
+    pub(crate) fn send_raw(&mut self, address: u64, len: u32) {
+        let parts = [(address, len, WRITE)];
+        if self.packed() {
+            self.add_packed(&parts, Vec::new());
+        } else {
+            let id = self.free.pop().expect("ring full");
+            self.descriptor(id, address, len, WRITE, 0);
+            self.chains[usize::from(id)] = Some((vec![id], Vec::new()));
+            self.offer(id);
+        }
+        self.kick();
+    }
+
     /// As [`send`](Self::send), without the kick.
     pub(crate) fn add(&mut self, readable: &[&[u8]], writable: &[u32]) -> u16 {
         let mut parts: Vec<_> =
@@ -290,9 +304,17 @@ impl Driver {
     /// Writes a descriptor of a packed ring at the next place; its flags say that it is
     /// available.
     pub(crate) fn put_packed(&mut self, address: u64, len: u32, id: u16, flags: u16) {
-        let lap = if self.avail_wrap { AVAIL } else { USED };
+        self.put_next(address, len, id, flags | self.lap());
+    }
+
+    /// The flags of what is available in this lap.
+    fn lap(&self) -> u16 {
+        if self.avail_wrap { AVAIL } else { USED }
+    }
+
+    fn put_next(&mut self, address: u64, len: u32, id: u16, flags: u16) {
         let at = self.layout.desc + u64::from(self.next_avail) * 16;
-        put_descriptor(&self.memory, at, address, len, id, flags | lap);
+        put_descriptor(&self.memory, at, address, len, id, flags);
         self.next_avail += 1;
         if self.next_avail == self.layout.size {
             self.next_avail = 0;
@@ -305,17 +327,13 @@ impl Driver {
         let id = taken[0];
         self.last = (self.next_avail, self.avail_wrap);
         let first = self.layout.desc + u64::from(self.next_avail) * 16 + 14;
-        let lap = if self.avail_wrap { AVAIL } else { USED };
+        let lap = self.lap();
+        // Not yet: the first one's flags show the chain as a whole.
+        let hidden = if self.avail_wrap { 0 } else { AVAIL | USED };
         for (i, (address, len, flags)) in parts.iter().enumerate() {
             let link = if i + 1 < parts.len() { NEXT } else { 0 };
-            self.put_packed(*address, *len, id, flags | link);
-            if i == 0 {
-                // Not yet: the first one's flags show the chain as a whole.
-                self.write16(first, USED | AVAIL);
-                if lap == AVAIL {
-                    self.write16(first, 0);
-                }
-            }
+            let lap = if i == 0 { hidden } else { self.lap() };
+            self.put_next(*address, *len, id, flags | link | lap);
         }
         let link = if parts.len() > 1 { NEXT } else { 0 };
         self.memory.store(parts[0].2 | link | lap, GuestAddress(first), Ordering::Release).unwrap();

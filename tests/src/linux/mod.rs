@@ -1,6 +1,7 @@
 //! Tests that boot Debian kernels, by subject.
 
 mod acpi;
+mod balloon;
 mod boot;
 mod clock;
 mod console;
@@ -12,6 +13,7 @@ mod pci;
 mod power;
 mod pulse;
 mod reset;
+mod rng;
 
 use crate::rig::registry::Test;
 
@@ -30,5 +32,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(power::tests());
     tests.extend(clock::tests());
     tests.extend(console::tests());
+    tests.extend(rng::tests());
+    tests.extend(balloon::tests());
     tests
 }

@@ -17,7 +17,7 @@ const NO_SUCCESS: &[(&str, &str)] = &[
 
 /// Events that nothing can cause yet, and why.
 const NOT_YET: &[(&str, &str)] = &[
-    ("BALLOON_CHANGE", "no balloon"),
+    ("BALLOON_CHANGE", "no guest with a driver"),
     ("BLOCK_IMAGE_CORRUPTED", "no disks"),
     ("BLOCK_IO_ERROR", "no disks"),
     ("BLOCK_JOB_CANCELLED", "no disks"),

@@ -6,6 +6,7 @@
 
 mod absent;
 pub mod action;
+mod balloon;
 mod chardev;
 mod command_line;
 mod cpu;

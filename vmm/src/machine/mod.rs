@@ -159,6 +159,8 @@ pub struct Board {
     pub rtc: Option<Arc<DeviceCell<Rtc>>>,
     /// By what processors are added.
     pub cpus: Option<Arc<DeviceCell<CpuHotplug>>>,
+    /// The place for the one balloon.
+    pub balloon: Arc<devices::virtio::balloon::Slot>,
     /// What is booted.
     pub boot: Boot,
     /// What the ACPI tables say, which are written at each reset; none if firmware brings its own.
@@ -209,6 +211,7 @@ impl Board {
             acpi: None,
             gpe: None,
             rtc: None,
+            balloon: Arc::default(),
             cpus: None,
             fresh: true,
         }

@@ -167,6 +167,7 @@ pub struct Chain {
     slots: u16,
     segments: Vec<Segment>,
     readable: usize,
+    resumed: bool,
 }
 
 impl Chain {
@@ -176,7 +177,7 @@ impl Chain {
         segments: Vec<Segment>,
         readable: usize,
     ) -> Chain {
-        Chain { memory, id: taken.id, slots: taken.slots, segments, readable }
+        Chain { memory, id: taken.id, slots: taken.slots, segments, readable, resumed: false }
     }
 
     /// A chain of saved state, whose segments are checked anew.
@@ -187,7 +188,8 @@ impl Chain {
         }
         let (segments, readable) = walk.finish();
         let taken = Taken { id: pending.id, slots: pending.slots };
-        Ok(Chain::new(memory.clone(), taken, segments, readable))
+        let chain = Chain::new(memory.clone(), taken, segments, readable);
+        Ok(Chain { resumed: true, ..chain })
     }
 
     pub(super) fn pending(&self) -> Pending {
@@ -210,6 +212,11 @@ impl Chain {
     /// What the driver knows the chain by.
     pub fn id(&self) -> u16 {
         self.id
+    }
+
+    /// Whether it was taken before the device last stopped, and put back.
+    pub fn is_resumed(&self) -> bool {
+        self.resumed
     }
 
     /// Guest RAM, in which the segments are.

@@ -4,6 +4,7 @@
 //! not matter; names are unique, which a test checks.
 
 mod absent;
+mod balloon;
 mod chardev;
 mod examine;
 mod fd;
@@ -24,6 +25,7 @@ use super::table::{Action, Row, Rows};
 /// All commands.
 pub(super) const COMMANDS: Rows = &[
     &[INFO_ROW],
+    balloon::ROWS,
     chardev::ROWS,
     examine::ROWS,
     fd::ROWS,
@@ -39,6 +41,7 @@ pub(super) const COMMANDS: Rows = &[
 /// The commands of `info`.
 pub(super) const INFO: Rows = &[
     absent::INFO,
+    balloon::INFO,
     chardev::INFO,
     examine::INFO,
     help::INFO,
