@@ -24,6 +24,7 @@ use crate::cli::add_fd;
 use crate::cli::config::{Accel as AccelKind, Config, RtcBase, RtcClock, RtcConfig};
 use crate::cli::consoles::{Consoles, consoles};
 use crate::cli::daemonize::{Daemon, Forked};
+use crate::cli::keyval::Pairs;
 use crate::cli::pidfile::Pidfile;
 use crate::cpu::model::{CpuModel, CpuSpec};
 use crate::cpu::processors::{self, Processors};
@@ -33,7 +34,7 @@ use crate::cpu::topology::Topology;
 use crate::machine::{self, Accel, Board, Boot, pc};
 use crate::mailbox::Mailbox;
 use crate::monitor::Monitors;
-use crate::nets::Nets;
+use crate::nets::{Nets, numbered_fd};
 use crate::objects::{self, Objects, memory};
 use crate::plug::{self, Means};
 use crate::privileges::Privileges;
@@ -296,16 +297,8 @@ fn build(
     let means = Means { overrides, ..Means::default() };
     let objects = objects::of_options(&config.objects, &chardevs.finder()).map_err(plain)?;
     let io = chardevs.io().map_err(plain)?;
-    if let Some(pairs) = config.nets.first() {
-        let kind = pairs.get("type").unwrap_or_default();
-        return Err(StartError(format!("-net {kind}: not supported, use -netdev and -device")));
-    }
     let mut nets = Nets::new(chardevs.io().map_err(plain)?);
-    for pairs in &config.netdevs {
-        nets.add_option(pairs).map_err(|error| {
-            StartError(format!("-netdev {}: {error}", pairs.id().unwrap_or_default()))
-        })?;
-    }
+    let devices = networks(config, &mut nets)?;
     let mut serials = Vec::new();
     for (index, text) in consoles.serials.iter().enumerate() {
         let label = format!("serial{index}");
@@ -361,7 +354,8 @@ fn build(
     (board.machine, board.fresh, board.ram_backend) = (machine.name, ram.fresh, ram.backend);
     board.cpu_model = cpu.split(',').next().unwrap_or_default().to_owned();
     let host = plug::host(requests, chardevs, &objects, &nets).map_err(plain)?;
-    plug::plug_all(&mut board, &config.devices, &means, &host)
+    nets.set_clock(&board.clock);
+    plug::plug_all(&mut board, &devices, &means, &host)
         .map_err(|error| StartError(format!("-device {error}")))?;
     let processors = match (&accel, model) {
         (Accel::Kvm(vm), Some(model)) => {
@@ -372,6 +366,26 @@ fn build(
     let vcpus = processors.as_ref().map(Processors::make_first).transpose().map_err(plain)?;
     let vcpus = vcpus.unwrap_or_default();
     Ok(Built { board, vcpus, processors, means, objects, nets })
+}
+
+/// Makes the networks; returns the devices to make, the NICs of `-net` first. Without `-net` or
+/// `-netdev` there is no network: a machine gets none by default.
+fn networks(config: &Config, nets: &mut Nets) -> Result<Vec<Pairs>, StartError> {
+    for pairs in &config.netdevs {
+        let id = pairs.id().unwrap_or_default();
+        nets.add_option(pairs).map_err(|error| StartError(format!("-netdev {id}: {error}")))?;
+    }
+    let mut devices = Vec::new();
+    for pairs in &config.nets {
+        let kind = pairs.get("type").unwrap_or_default();
+        let given: Vec<_> = pairs.iter().collect();
+        let nic = nets
+            .add_legacy(&given, &mut numbered_fd)
+            .map_err(|error| StartError(format!("-net {kind}: {error}")))?;
+        devices.extend(nic);
+    }
+    devices.extend(config.devices.iter().cloned());
+    Ok(devices)
 }
 
 /// Options that are understood but ask for what is not there: better an error than a machine that

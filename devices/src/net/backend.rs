@@ -93,6 +93,9 @@ pub trait Backend: Send + Sync {
     /// A NIC was plugged in: what came before it was there is not meant for it.
     fn plugged(&self) {}
 
+    /// The NIC is gone.
+    fn unplugged(&self) {}
+
     /// What stands in `info network` behind the type.
     fn info(&self, queue: u16) -> String;
 

@@ -173,6 +173,11 @@ impl Lane {
         self.0.drained.notify();
     }
 
+    /// Takes frames again after [`close`](Self::close).
+    pub fn reopen(&self) {
+        self.0.queue.lock().closed = false;
+    }
+
     /// Forgets what is there and what comes.
     pub fn close(&self) {
         self.0.queue.lock().closed = true;

@@ -13,7 +13,8 @@
 //! | a back end's side: [`Backend`], [`Endpoint`] | `backend.rs` |
 //! | a bounded queue of frames between two loops | `lane.rs` |
 //! | what a netdev is to be, from keys and values | `options.rs` |
-//! | the back ends, one file each | `tap.rs` `bridge.rs` `user/` |
+//! | the back ends, one file each | `tap.rs` `bridge.rs` `user/` `socket/` |
+//! | hubs and their ports; records of what passes them | `hub.rs` `dump.rs` |
 //! | an endpoint that is a descriptor | `fdend.rs` |
 //! | ioctls of TAP interfaces; scripts and helpers | `tun.rs` `launch.rs` |
 //! | the other end of a netdev, for tests | `testing.rs` |
@@ -31,14 +32,17 @@
 
 mod backend;
 mod bridge;
+mod dump;
 mod fdend;
 mod frame;
+mod hub;
 mod lane;
 mod launch;
 mod mac;
 mod network;
 mod options;
 mod port;
+mod socket;
 mod tap;
 pub mod testing;
 mod tun;
@@ -49,11 +53,17 @@ mod tests;
 
 pub use backend::{Backend, Caps, Endpoint, Forwards, Offloads, Setup};
 pub use bridge::Bridge;
+pub use dump::{Dump, DumpOptions, LateClock};
 pub use frame::{HEADER_LEN, MAX_FRAME, MIN_FRAME, Segment};
+pub use hub::{HubMember, Hubs};
 pub use lane::Lane;
 pub use mac::Mac;
 pub use network::{Client, NetError, Netdev, Network, Nic, NicEntry, NicSpec};
-pub use options::{NETDEVS, OpenError, Options, TakeFd, parse_netdev};
+pub use options::{
+    LegacyNet, LegacyNic, Means, NETDEVS, OpenError, Options, TakeFd, What, parse_net,
+    parse_netdev, port_for_nic,
+};
 pub use port::{Cable, Port, Sent};
+pub use socket::Socket;
 pub use tap::Tap;
 pub use user::User;

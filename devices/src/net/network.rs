@@ -116,6 +116,7 @@ impl Netdev {
     }
 
     pub(super) fn release(&self) {
+        self.backend.unplugged();
         self.used.store(false, Ordering::Release);
     }
 
@@ -361,6 +362,33 @@ impl Network {
             netdev: spec.netdev,
             setup: Mutex::new(Setup::default()),
         })
+    }
+
+    /// Plugs a hub into a netdev.
+    pub(super) fn attach(self: &Arc<Self>, netdev: &Arc<Netdev>) -> Result<Cable, NetError> {
+        netdev.claim()?;
+        let nic = NicEntry {
+            name: netdev.id.clone(),
+            model: "hub",
+            mac: Mutex::default(),
+            up: AtomicBool::new(true),
+            front: None,
+            netdev: Some(netdev.clone()),
+        };
+        Ok(Cable {
+            network: self.clone(),
+            nic: Arc::new(nic),
+            netdev: Some(netdev.clone()),
+            setup: Mutex::new(Setup::default()),
+        })
+    }
+
+    /// The first of `KIND.0`, `KIND.1` and so on that nobody is called.
+    pub fn free_netdev_name(&self, kind: &str) -> String {
+        let state = self.state.lock();
+        let names = (0u32..).map(|number| format!("{kind}.{number}"));
+        let mut free = names.filter(|name| state.netdevs.iter().all(|netdev| netdev.id != *name));
+        free.next().unwrap_or_default()
     }
 
     pub(super) fn unplug(&self, nic: &Arc<NicEntry>) {

@@ -1,3 +1,4 @@
+mod hub;
 mod tap;
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::{
 
 /// A NIC that counts what it is told.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     ups: AtomicU32,
     downs: AtomicU32,
 }
@@ -29,7 +30,7 @@ impl Told {
     }
 }
 
-fn plug(network: &Arc<Network>, netdev: Option<Arc<Netdev>>) -> (Cable, Arc<Told>) {
+pub(super) fn plug(network: &Arc<Network>, netdev: Option<Arc<Netdev>>) -> (Cable, Arc<Told>) {
     let told = Arc::new(Told::default());
     let spec = NicSpec { id: None, model: "test-nic", mac: None, netdev, front: told.clone() };
     (network.plug(spec).unwrap(), told)

@@ -11,7 +11,9 @@ use resources::iol::Loop;
 use rustix::thread::UnshareFlags;
 use vmm_sys_util::tempdir::TempDir;
 
-use super::super::{Cable, MAX_FRAME, Network, OpenError, Options, Sent, Setup, parse_netdev};
+use super::super::{
+    Cable, Hubs, MAX_FRAME, Means, Network, OpenError, Options, Sent, Setup, parse_netdev,
+};
 use super::{plug, run};
 
 /// Runs `test` on a thread that is alone on its network; not at all where that is forbidden.
@@ -42,8 +44,9 @@ fn open(text: &str, fds: &mut Vec<OwnedFd>) -> Result<(Arc<Network>, Cable), Str
     let mut take =
         |name: &str| fds.pop().ok_or_else(|| OpenError::Host(format!("no descriptor {name}")));
     let the_loop = Loop::new("test").unwrap();
-    let netdev =
-        options.open(&id, &the_loop.handle(), &mut take).map_err(|error| error.to_string())?;
+    let (on, hubs) = (the_loop.handle(), Hubs::default());
+    let means = Means { on: &on, hubs: &hubs, take_fd: &mut take };
+    let netdev = options.open(&id, false, means).map_err(|error| error.to_string())?;
     let network = Network::new();
     network.add(netdev.clone()).unwrap();
     let (cable, _) = plug(&network, Some(netdev));
