@@ -1,8 +1,10 @@
-//! A guest on the user-mode network: addresses, names and pages.
+//! A guest on the user-mode network: addresses, names, pages and its cable.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::Command;
+
+use serde_json::json;
 
 use crate::rig::registry::{Ctx, Test};
 use crate::rig::vm::{Kernel, SOON, TestVm, VmBuilder};
@@ -13,6 +15,7 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         Test::linux("net::user_dhcp_dns_http", 180, dhcp_dns_http),
         Test::linux("net::user_host_forwarding", 180, host_forwarding),
+        Test::linux("net::link_down", 180, link_down),
     ]
 }
 
@@ -80,6 +83,24 @@ fn host_forwarding(ctx: &Ctx) -> Result {
     stream.read_to_string(&mut answer)?;
     if !answer.ends_with("\r\n\r\nfrom the guest\n") {
         return Err(format!("the guest's server says {answer:?}").into());
+    }
+    vm.check_kernel_log()
+}
+
+/// The guest sees its cable pulled and put back, and the network works again.
+fn link_down(ctx: &Ctx) -> Result {
+    net::isolate()?;
+    let mut vm = with_nic(ctx.linux(Kernel::V6_12), "user,id=n0").start()?;
+    vm.booted()?;
+    dynamic_address(&mut vm)?;
+    for (up, carrier) in [(false, "0"), (true, "1")] {
+        vm.qmp.execute("set_link", json!({ "name": "n0", "up": up }))?;
+        vm.wait_for(&format!("grep -q {carrier} /sys/class/net/eth0/carrier"))?;
+        if up {
+            vm.wait_for("ping -c 1 -W 1 10.0.2.2")?;
+        } else if vm.sh_within("ping -c 1 -W 2 10.0.2.2", SOON)?.0 == 0 {
+            return Err("a ping comes back over a link that is down".into());
+        }
     }
     vm.check_kernel_log()
 }
