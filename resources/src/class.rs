@@ -59,6 +59,10 @@ pub enum CreateError {
     /// It is a part of the board.
     #[error("Parameter 'driver' expects pluggable device type")]
     Part,
+    /// Its place on its bus is taken or is none. People are told why; clients of the old
+    /// interface know no more than that it failed.
+    #[error("{0}")]
+    Place(String),
     /// Another reason.
     #[error("{0}")]
     Other(String),

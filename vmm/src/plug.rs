@@ -140,6 +140,7 @@ impl From<PlugError> for QmpError {
             PlugError::NoDevice(_) => QmpError::new(ErrorClass::DeviceNotFound, error.to_string()),
             PlugError::Unknown { source } => QmpError::generic(source.to_string()),
             PlugError::Create { source, .. } => match source {
+                CreateError::Place(_) => QmpError::generic("Device initialization failed."),
                 CreateError::Prop(PropError::Unknown { name, .. }) => {
                     QmpError::generic(format!("Property '.{name}' not found"))
                 }

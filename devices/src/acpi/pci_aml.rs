@@ -287,3 +287,49 @@ fn slots(body: &mut Vec<u8>) {
     let steps: Vec<&dyn Aml> = vec![&acquire, &select, &to_0, &to_1, &release, &came, &goes];
     Method::new("PCNT".into(), 0, true, steps).to_aml_bytes(body);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const APERTURES: Apertures = Apertures {
+        io: (0xc000, 0xffff),
+        memory: (0xc000_0000, 0xfebf_ffff),
+        high: (0x1_0000_0000, 0x8_ffff_ffff),
+    };
+
+    fn has(aml: &[u8], part: &[u8]) -> bool {
+        aml.windows(part.len()).any(|window| window == part)
+    }
+
+    #[test]
+    fn lengths_of_packages_include_themselves() {
+        assert_eq!(package(&[7], 1), [0x12, 3, 1, 7]);
+        for (count, head) in [(61, vec![0x12, 63]), (62, vec![0x12, 0x41, 4])] {
+            let made = package(&vec![0; count], 0);
+            assert!(made.starts_with(&head), "{count}");
+        }
+        let made = package(&vec![0; 5000], 0);
+        assert_eq!(made.len(), 5005);
+        let length =
+            usize::from(made[1] & 0xf) | usize::from(made[2]) << 4 | usize::from(made[3]) << 12;
+        assert_eq!(length, 5004);
+    }
+
+    #[test]
+    fn the_bus_has_its_resources_slots_and_routes() {
+        let aml = bus(&APERTURES);
+        for name in ["LNKA", "LNKD", "LNKS", "PCI0", "S02_", "S1F_", "PCNT", "PRQ3", "_PRT"] {
+            assert!(has(&aml, name.as_bytes()), "{name}");
+        }
+        assert!(!has(&aml, b"S01_"), "the chipset stays");
+        // Slot 3, pin A: link C.
+        assert!(
+            has(&aml, b"\x0c\xff\xff\x03\x00\x00LNKC\x00")
+                || has(&aml, b"\xff\xff\x03\x00\x0a\x00LNKC\x00")
+        );
+        assert!(has(&aml, &0x8_ffff_ffffu64.to_le_bytes()));
+        assert!(has(&aml, &0xfebf_ffffu32.to_le_bytes()));
+        assert!(has(&event(), b"_E01"));
+    }
+}

@@ -248,3 +248,105 @@ mod state {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Requested;
+
+    struct Rig {
+        watchdog: I6300esb,
+        config: ConfigSpace,
+        clock: Arc<Clock>,
+        requests: Arc<Requested>,
+    }
+
+    const MILLI: u64 = (1 << 15) * NANOS_PER_CYCLE;
+
+    impl Rig {
+        fn new() -> Rig {
+            let (clock, requests) = (Clock::new(), Arc::new(Requested::default()));
+            let mut config = ConfigSpace::default();
+            config.set_writable(CONFIG, &CONFIG_WRITABLE.to_le_bytes());
+            config.set_writable(LOCK, &[0x07]);
+            let regs = Registers::default();
+            let watchdog =
+                I6300esb { clock: clock.clone(), timer: None, requests: requests.clone(), regs };
+            Rig { watchdog, config, clock, requests }
+        }
+
+        fn lock(&mut self, value: u8) {
+            self.config.write(LOCK, &[value]);
+            self.watchdog.config_written(&mut self.config, LOCK..LOCK + 1);
+        }
+
+        fn write(&mut self, offset: u64, value: u32) {
+            for word in [0x80u16, 0x86] {
+                self.watchdog.bar_write(0, RELOAD, &word.to_le_bytes());
+            }
+            self.watchdog.bar_write(0, offset, &value.to_le_bytes());
+        }
+
+        /// Whether it ran out by now.
+        fn out(&mut self, now: u64) -> bool {
+            self.clock.step_to(now);
+            self.watchdog.ring();
+            self.requests.take() == [Request::Watchdog]
+        }
+
+        fn ran_out(&mut self) -> bool {
+            let mut data = [0; 2];
+            self.watchdog.bar_read(0, RELOAD, &mut data);
+            data == [0, 2]
+        }
+    }
+
+    #[test]
+    fn it_runs_out_after_both_stages_and_says_so_after_a_reset() {
+        let mut rig = Rig::new();
+        rig.write(PRELOAD_1, 100);
+        rig.write(PRELOAD_2, 50);
+        rig.lock(RUNS);
+        assert!(!rig.out(99 * MILLI) && !rig.out(100 * MILLI) && !rig.out(149 * MILLI));
+        rig.write(RELOAD, COUNT_ANEW);
+        assert!(!rig.out(249 * MILLI) && !rig.out(298 * MILLI) && rig.out(299 * MILLI));
+        assert!(rig.ran_out() && !rig.out(1000 * MILLI));
+        rig.watchdog.reset();
+        assert!(rig.ran_out());
+        rig.write(RELOAD, RAN_OUT);
+        assert!(!rig.ran_out());
+    }
+
+    #[test]
+    fn it_is_locked_and_unlocked() {
+        let mut rig = Rig::new();
+        // Without the sequence nothing is written.
+        rig.watchdog.bar_write(0, PRELOAD_1, &[1, 0, 0, 0]);
+        assert_eq!(rig.watchdog.regs.preload_1, 0xf_ffff);
+        rig.lock(RUNS | LOCKED);
+        rig.lock(0);
+        assert!(rig.watchdog.regs.deadline.is_some());
+        assert_eq!(rig.config.u8(LOCK), RUNS | LOCKED);
+        rig.watchdog.reset();
+        rig.lock(RUNS);
+        rig.lock(0);
+        assert_eq!(rig.watchdog.regs.deadline, None);
+    }
+
+    #[test]
+    fn a_state_out_of_range_is_refused_and_a_good_one_goes_on() {
+        let (mut old, mut new) = (Rig::new(), Rig::new());
+        old.write(PRELOAD_1, 10);
+        old.lock(RUNS);
+        new.watchdog.load(&old.watchdog.save().unwrap()).unwrap();
+        assert_eq!(new.watchdog.regs.deadline, Some(10 * MILLI));
+        let wrong = [
+            Registers { stage: 0, ..Registers::default() },
+            Registers { preload_2: 1 << 20, ..Registers::default() },
+            Registers { lock: 0x80, ..Registers::default() },
+        ];
+        for regs in wrong {
+            assert!(new.watchdog.load(&Blob::new(1, &regs).unwrap()).is_err());
+        }
+    }
+}

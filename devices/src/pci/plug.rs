@@ -147,7 +147,7 @@ pub fn plug<D: PciDevice + 'static>(
         Some(devfn) => Address::from_devfn(devfn),
         None => bus.free_slot(0).ok_or_else(|| {
             let all = "all in use or reserved";
-            CreateError::Other(format!("PCI: no slot/function available for {class}, {all}"))
+            CreateError::Place(format!("PCI: no slot/function available for {class}, {all}"))
         })?,
     };
     let site = Site {
@@ -185,7 +185,7 @@ impl Site<'_> {
         make: impl FnOnce(Parts) -> Result<D, CreateError>,
     ) -> Result<Arc<DeviceCell<Function<D>>>, CreateError> {
         let Spec { identity, mut bars, interrupts, capabilities } = spec;
-        self.bus.check(self.address, self.class, self.multifunction).map_err(CreateError::Other)?;
+        self.bus.check(self.address, self.class, self.multifunction).map_err(CreateError::Place)?;
         let mut config = header(&identity, self.multifunction);
         let pin = interrupts.pin.map(|pin| {
             config.set_power_on(reg::INTERRUPT_PIN, &[(pin & 3).wrapping_add(1)]);

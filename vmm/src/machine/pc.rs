@@ -13,7 +13,9 @@
 //! | ports 0xcf8 to 0xcff | PCI configuration |
 //! | ports 0x2e8, 0x2f8, 0x3e8, 0x3f8 | COM4, COM2, COM3, COM1 |
 //! | ports 0xb2, 0x600, 0xafe0 | ACPI |
+//! | port 0xae00 | adding and removing PCI devices |
 //! | port 0xaf00 | adding processors |
+//! | ports 0xc000 on; memory up to 0xFEC00000 and above RAM | PCI devices |
 //!
 //! Main thread, before the guest runs.
 

@@ -81,6 +81,7 @@ pub(super) fn written(kind: Kind, value: Option<&Value>) -> String {
     match (kind, value) {
         (_, None) => "<null>".to_owned(),
         (Kind::Hex8(..) | Kind::Hex32(..), Some(Value::Uint(number))) => format!("{number:#x}"),
+        (Kind::Devfn, Some(Value::Uint(number))) => format!("{:02x}.{:x}", number >> 3, number & 7),
         (_, Some(Value::Text(text))) => format!("\"{text}\""),
         (_, Some(value)) => json(value).to_string(),
     }
