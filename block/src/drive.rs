@@ -143,6 +143,7 @@ struct Inner {
     policy: Policy,
     /// Once a device has asked for it.
     io_status: Option<IoStatus>,
+    serial: Option<String>,
     /// A job, or the like, has it.
     in_use: bool,
 }
@@ -182,8 +183,15 @@ impl Drive {
             read_only: AtomicBool::new(false),
             write_cache: AtomicBool::new(true),
         };
-        let state =
-            Inner { medium: None, model: None, home, policy, io_status: None, in_use: false };
+        let state = Inner {
+            medium: None,
+            model: None,
+            home,
+            policy,
+            io_status: None,
+            serial: None,
+            in_use: false,
+        };
         Arc::new(Drive {
             id: id.to_owned(),
             shared: Arc::new(shared),
@@ -205,6 +213,16 @@ impl Drive {
     /// Its name.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Gives the disk a serial number, for devices that are given none of their own.
+    pub fn set_serial(&self, serial: &str) {
+        self.state.lock().serial = Some(serial.to_owned());
+    }
+
+    /// The serial number.
+    pub fn serial(&self) -> Option<String> {
+        self.state.lock().serial.clone()
     }
 
     /// Puts a medium in, in place of the one there is; the device is not told.

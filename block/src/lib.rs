@@ -35,7 +35,7 @@ pub use drive::{
     Action, AttachError, Attachment, Busy, Drive, Failure, IoStatus, MediumInfo, Model, OnError,
     Policy, Tray,
 };
-pub use host::{Cache, HostFile, OpenError, OpenOptions};
+pub use host::{Cache, HostFile, OpenError, OpenOptions, errno_text};
 pub use node::{Extent, Info, Node, Op, State, Zero};
 pub use source::Source;
 pub use stats::{Kind, Stats};

@@ -16,6 +16,7 @@
 //! | [`monitor`] | QMP clients |
 //! | [`hmp`] | the human monitor |
 //! | [`chardevs`] | character devices by id |
+//! | [`drives`] | drives |
 //! | [`nets`] | networks |
 //! | [`plug`] | devices by name |
 //! | [`privileges`] | `-chroot` and `-runas` |
@@ -28,6 +29,7 @@ pub mod chardevs;
 pub mod cli;
 pub mod cmd;
 pub mod cpu;
+pub mod drives;
 pub mod dump;
 pub mod examine;
 pub mod hmp;

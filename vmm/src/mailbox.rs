@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use block::Failure;
 use parking_lot::Mutex;
 use qmp::ShutdownCause;
 use resources::iol::Notify;
@@ -59,11 +60,27 @@ pub struct Mail {
     pub tray_moved: bool,
     /// The guest's balloon changed: the bytes that it leaves.
     pub balloon_change: Option<u64>,
+    /// Requests of disks that failed, oldest first.
+    pub disk_failures: Vec<Failure>,
     /// A dump that was written beside the main thread has ended.
     pub dump_ended: bool,
 }
 
+/// Failed requests that wait to be told at most: a broken disk fails them faster than they are
+/// told, and their number means nothing then.
+const MAX_FAILURES: usize = 256;
+
 impl Mail {
+    /// A request of a disk has failed. Of too many the last ones are not told, but that the machine
+    /// has to stop.
+    pub fn disk_failed(&mut self, failure: Failure) {
+        let stops = failure.action == block::Action::Stop;
+        let told = stops && self.disk_failures.iter().any(|other| other.action == failure.action);
+        if self.disk_failures.len() < MAX_FAILURES || stops && !told {
+            self.disk_failures.push(failure);
+        }
+    }
+
     /// Whether vCPUs must stay out of the guest until this is dealt with.
     fn holds(&self) -> bool {
         self.exit.is_some()

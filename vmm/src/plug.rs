@@ -13,6 +13,7 @@ use resources::value::{ValueError, check_identifier};
 use crate::chardevs::{ChardevError, Chardevs};
 use crate::cli::config::Global;
 use crate::cli::keyval::Pairs;
+use crate::drives::Drives;
 use crate::machine::Board;
 use crate::machine::bus::{Bus, Plugged, SYSTEM_BUS};
 use crate::nets::Nets;
@@ -160,10 +161,12 @@ pub fn host(
     chardevs: &Chardevs,
     objects: &Objects,
     nets: &Nets,
+    drives: &Drives,
 ) -> Result<Host, ChardevError> {
     let mut host = Host {
         chardevs: chardevs.finder(),
         network: nets.network().clone(),
+        drives: drives.iter().map(|drive| (drive.id().to_owned(), drive.clone())).collect(),
         ..Host::new(requests, chardevs.io()?)
     };
     for entry in objects.iter() {
@@ -328,7 +331,7 @@ impl Vm {
     /// As [`plug`].
     pub fn plug(&mut self, given: &[(&str, &str)]) -> Result<(), PlugError> {
         let requests: Requests = self.mailbox().clone();
-        let host = host(requests, &self.chardevs, &self.objects, &self.nets)?;
+        let host = host(requests, &self.chardevs, &self.objects, &self.nets, &self.drives)?;
         let index = plug(&mut self.board, given, &self.means, host, true)?;
         let Some(plugged) = self.board.devices.get(index) else { return Ok(()) };
         if self.is_active() {

@@ -31,6 +31,7 @@ use crate::cpu::processors::{self, Processors};
 use crate::cpu::run_page;
 use crate::cpu::thread::VcpuHandle;
 use crate::cpu::topology::Topology;
+use crate::drives::{Drives, Home};
 use crate::machine::{self, Accel, Board, Boot, pc};
 use crate::mailbox::Mailbox;
 use crate::monitor::Monitors;
@@ -49,6 +50,12 @@ pub struct StartError(pub String);
 
 fn plain(error: impl std::fmt::Display) -> StartError {
     StartError(error.to_string())
+}
+
+/// A drive's options as they were given, for messages.
+fn shown(pairs: &Pairs) -> String {
+    let all: Vec<_> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    all.join(",")
 }
 
 /// Runs a machine until it ends; returns the exit status of the process.
@@ -100,7 +107,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     let mut chardevs = Chardevs::new(io, &mailbox, escape);
     chardevs.no_stdio = config.daemonize;
     let consoles = consoles(config, std::io::stdin().is_terminal());
-    let Built { board, vcpus, processors, means, objects, nets } =
+    let Built { board, vcpus, processors, means, objects, nets, drives } =
         build(config, &consoles, &mut chardevs, &mailbox, rtc)?;
     let on = main_loop.handle();
     let mut monitors = add_monitors(config, &consoles.monitors, &mut chardevs, &on, &notify)?;
@@ -115,7 +122,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     };
     let mut vm = Vm::new(board, vcpus, mailbox.clone(), policy);
     vm.chardevs = chardevs;
-    (vm.means, vm.objects, vm.nets) = (means, objects, nets);
+    (vm.means, vm.objects, vm.nets, vm.drives) = (means, objects, nets, drives);
     vm.processors = processors;
     let local = main_loop.local().clone();
     let mut vm =
@@ -136,6 +143,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     // Devices leave what they have not sent yet to their chardevs.
     vm.board.devices.iter().rev().for_each(|device| device.lock().unplug());
     let chardevs = std::mem::take(&mut vm.chardevs);
+    vm.drives.close();
     vm.nets.close();
     drop(vm);
     chardevs.close();
@@ -277,6 +285,7 @@ struct Built {
     means: Means,
     objects: Objects,
     nets: Nets,
+    drives: Drives,
 }
 
 /// Puts everything together that the options name.
@@ -298,7 +307,15 @@ fn build(
     let objects = objects::of_options(&config.objects, &chardevs.finder()).map_err(plain)?;
     let io = chardevs.io().map_err(plain)?;
     let mut nets = Nets::new(chardevs.io().map_err(plain)?);
-    let devices = networks(config, &mut nets)?;
+    let mut devices = networks(config, &mut nets)?;
+    let home = Home { io: io.clone(), mailbox };
+    let mut drives = Drives::default();
+    for pairs in &config.drives {
+        let device = drives
+            .add_option(pairs, &home)
+            .map_err(|error| StartError(format!("-drive {}: {error}", shown(pairs))))?;
+        devices.extend(device);
+    }
     let mut serials = Vec::new();
     for (index, text) in consoles.serials.iter().enumerate() {
         let label = format!("serial{index}");
@@ -329,7 +346,15 @@ fn build(
     };
     if machine.kind == machine::Kind::None {
         let board = Board::new(accel);
-        return Ok(Built { board, vcpus: Vec::new(), processors: None, means, objects, nets });
+        return Ok(Built {
+            board,
+            vcpus: Vec::new(),
+            processors: None,
+            means,
+            objects,
+            nets,
+            drives,
+        });
     }
     let model = match &accel {
         Accel::Kvm(vm) => Some(processors::resolve(&spec, vm).map_err(plain)?),
@@ -353,7 +378,7 @@ fn build(
     let mut board = pc::build(accel.clone(), pc, &requests).map_err(plain)?;
     (board.machine, board.fresh, board.ram_backend) = (machine.name, ram.fresh, ram.backend);
     board.cpu_model = cpu.split(',').next().unwrap_or_default().to_owned();
-    let host = plug::host(requests, chardevs, &objects, &nets).map_err(plain)?;
+    let host = plug::host(requests, chardevs, &objects, &nets, &drives).map_err(plain)?;
     nets.set_clock(&board.clock);
     plug::plug_all(&mut board, &devices, &means, &host)
         .map_err(|error| StartError(format!("-device {error}")))?;
@@ -365,7 +390,7 @@ fn build(
     };
     let vcpus = processors.as_ref().map(Processors::make_first).transpose().map_err(plain)?;
     let vcpus = vcpus.unwrap_or_default();
-    Ok(Built { board, vcpus, processors, means, objects, nets })
+    Ok(Built { board, vcpus, processors, means, objects, nets, drives })
 }
 
 /// Makes the networks; returns the devices to make, the NICs of `-net` first. Without `-net` or

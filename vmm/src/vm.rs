@@ -18,7 +18,9 @@
 
 use std::sync::Arc;
 
+use block::{Action, Failure};
 use qmp::monitors::Context;
+use qmp::{BlockErrorAction, IoOperationType};
 use qmp::{Event, GuestPanicAction, PanicAction, RunState, ShutdownCause, WatchdogAction};
 use resources::fdset::FdSets;
 use resources::request::WakeReason;
@@ -32,6 +34,7 @@ use crate::cmd::fd::NamedFds;
 use crate::cpu::processors::Processors;
 use crate::cpu::setup::{self, Entry};
 use crate::cpu::thread::{Gone, Vcpu, VcpuHandle};
+use crate::drives::Drives;
 use crate::machine::Board;
 use crate::mailbox::{Mail, Mailbox, by_guest};
 use crate::nets::Nets;
@@ -93,6 +96,8 @@ pub struct Vm {
     pub named_fds: NamedFds,
     /// The character devices.
     pub chardevs: Chardevs,
+    /// The drives.
+    pub drives: Drives,
     /// The network: what NICs are plugged into.
     pub nets: Nets,
     /// Descriptors that are opened by a file name.
@@ -153,6 +158,7 @@ impl Vm {
             context: Context::default(),
             named_fds: NamedFds::default(),
             chardevs: Chardevs::default(),
+            drives: Drives::default(),
             nets: Nets::default(),
             latest_dump: LatestDump::default(),
             fdsets: FdSets::global().clone(),
@@ -270,6 +276,7 @@ impl Vm {
     pub fn start(&mut self) {
         if !self.is_running() {
             self.set_state(RunState::Running);
+            self.drives.reset_io_status();
             self.context.raise(Event::Resume);
             self.activate();
         }
@@ -279,6 +286,7 @@ impl Vm {
     pub fn stop(&mut self, state: RunState) {
         if self.is_running() {
             self.deactivate();
+            self.drives.flush();
             self.set_state(state);
             self.context.raise(Event::Stop);
         }
@@ -388,6 +396,25 @@ impl Vm {
         }
         if mail.internal_error {
             self.stop(RunState::InternalError);
+        }
+        self.disks_failed(&mail.disk_failures);
+    }
+
+    /// Tells of requests of disks that failed, and stops if one of them is to wait.
+    fn disks_failed(&mut self, failures: &[Failure]) {
+        for Failure { drive, write, action, .. } in failures {
+            let operation = if *write { IoOperationType::Write } else { IoOperationType::Read };
+            let action = match action {
+                Action::Report => BlockErrorAction::Report,
+                Action::Ignore => BlockErrorAction::Ignore,
+                Action::Stop => BlockErrorAction::Stop,
+            };
+            self.context.raise(Event::BlockIoError { device: drive.clone(), operation, action });
+        }
+        if failures.iter().any(|failure| failure.action == Action::Stop) {
+            self.stop(RunState::IoError);
+            let stops = failures.iter().filter(|failure| failure.action == Action::Stop);
+            stops.for_each(|failure| self.drives.stopped_by(failure));
         }
     }
 

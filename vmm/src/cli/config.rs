@@ -50,6 +50,8 @@ pub struct Config {
     pub objects: Vec<Pairs>,
     /// `-chardev`, in order; each has an id.
     pub chardevs: Vec<Pairs>,
+    /// `-drive`, in order.
+    pub drives: Vec<Pairs>,
     /// `-netdev`, in order.
     pub netdevs: Vec<Pairs>,
     /// `-net`, in order.

@@ -364,6 +364,7 @@ fn apply(
             config.monitor_given = true;
             config.mons.push(pairs);
         }
+        Id::Drive => config.drives.push(value.pairs()),
         Id::Netdev => {
             let pairs = value.pairs();
             if is_help(pairs.get("type").unwrap_or_default()) {

@@ -40,6 +40,7 @@ pub enum Id {
     Msg,
     Name,
     Net,
+    Drive,
     Netdev,
     Nic,
     NoReboot,
@@ -437,6 +438,10 @@ pub static GLOBAL: Keys = Keys {
 pub static OBJECT: Keys =
     Keys { group: "object", implied: Some("qom-type"), keys: &[], open: true, merge: false };
 
+/// Parameters of `-drive`; the rest is its driver's.
+pub static DRIVE: Keys =
+    Keys { group: "drive", implied: None, keys: &[], open: true, merge: false };
+
 /// Parameters of `-netdev`; the rest is its back end's.
 pub static NETDEV: Keys =
     Keys { group: "netdev", implied: Some("type"), keys: &[], open: true, merge: false };
@@ -540,6 +545,14 @@ pub static OPTIONS: &[Opt] = &[
         Arg::Text("DEV"),
         Device,
         "back end of debug ports 0xe9 and 0x402",
+    ),
+    opt(
+        Id::Drive,
+        "drive",
+        &[],
+        Arg::Keys("file=FILE", &DRIVE),
+        Device,
+        "a disk image, with if=virtio as a disk of the guest",
     ),
     opt(
         Id::Netdev,

@@ -7,6 +7,7 @@
 mod absent;
 pub mod action;
 mod balloon;
+pub mod block;
 mod chardev;
 mod command_line;
 mod cpu;

@@ -189,7 +189,8 @@ impl Settings {
             "off" => false,
             _ => drive.write_cache(),
         };
-        let serial = props.get::<Option<&str>>("serial")?.unwrap_or_default().as_bytes().to_vec();
+        let own = props.get::<Option<&str>>("serial")?.map(str::to_owned);
+        let serial = own.or_else(|| drive.serial()).unwrap_or_default().into_bytes();
         Ok(Settings {
             logical,
             physical,

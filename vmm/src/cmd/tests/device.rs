@@ -148,8 +148,14 @@ fn a_chardev_serves_one_device() {
     let mut rig = Rig::new();
     let given = [("driver", "isa-serial"), ("chardev", "c0"), ("id", "s")];
     let requests: resources::request::Requests = rig.vm.mailbox().clone();
-    let host =
-        crate::plug::host(requests, &rig.vm.chardevs, &rig.vm.objects, &rig.vm.nets).unwrap();
+    let host = crate::plug::host(
+        requests,
+        &rig.vm.chardevs,
+        &rig.vm.objects,
+        &rig.vm.nets,
+        &rig.vm.drives,
+    )
+    .unwrap();
     crate::plug::plug(&mut rig.vm.board, &given, &rig.vm.means, host, false).unwrap();
     assert_eq!(
         rig.error("device_add", r#"{"driver": "thing", "chardev": "c0"}"#),

@@ -5,6 +5,7 @@
 
 mod absent;
 mod balloon;
+mod block;
 mod chardev;
 mod examine;
 mod fd;
@@ -26,6 +27,7 @@ use super::table::{Action, Row, Rows};
 pub(super) const COMMANDS: Rows = &[
     &[INFO_ROW],
     balloon::ROWS,
+    block::ROWS,
     chardev::ROWS,
     examine::ROWS,
     fd::ROWS,
@@ -42,6 +44,7 @@ pub(super) const COMMANDS: Rows = &[
 pub(super) const INFO: Rows = &[
     absent::INFO,
     balloon::INFO,
+    block::INFO,
     chardev::INFO,
     examine::INFO,
     help::INFO,

@@ -1,0 +1,149 @@
+//! Options of drives, and what becomes of them.
+
+use block::Action;
+use resources::iol::{Notify, Thread};
+use vmm_sys_util::tempfile::TempFile;
+
+use super::*;
+use crate::cli::keyval;
+use crate::cli::table::DRIVE;
+use crate::cmd::block::{info, stats};
+
+struct Rig {
+    drives: Drives,
+    mailbox: Arc<Mailbox>,
+    io: Handle,
+    image: TempFile,
+    _thread: Thread,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let (thread, io) = Thread::spawn("test").unwrap();
+        let image = TempFile::new().unwrap();
+        image.as_file().set_len(1 << 20).unwrap();
+        let mailbox = Mailbox::new(Notify::new());
+        Rig { drives: Drives::default(), mailbox, io, image, _thread: thread }
+    }
+
+    fn file(&self) -> &str {
+        self.image.as_path().to_str().unwrap()
+    }
+
+    /// `FILE` in the option stands for the image.
+    fn add(&mut self, option: &str) -> Result<Option<Pairs>, String> {
+        let pairs = keyval::parse(&option.replace("FILE", self.file()), &DRIVE).unwrap();
+        let home = Home { io: self.io.clone(), mailbox: &self.mailbox };
+        self.drives.add_option(&pairs, &home).map_err(|error| error.to_string())
+    }
+}
+
+#[test]
+fn a_drive_is_what_its_options_say() {
+    let mut rig = Rig::new();
+    let device = rig
+        .add("file=FILE,if=virtio,format=raw,cache=none,discard=unmap,serial=s,addr=5,werror=stop")
+        .unwrap()
+        .unwrap();
+    let given: Vec<_> = device.iter().collect();
+    assert_eq!(given, [("driver", "virtio-blk-pci"), ("drive", "virtio0"), ("addr", "5")]);
+    rig.add("if=none,id=empty").unwrap();
+    let drive = rig.drives.find("virtio0").unwrap();
+    assert_eq!(drive.serial().as_deref(), Some("s"));
+    assert_eq!((drive.size(), drive.write_cache(), drive.discards()), (1 << 20, true, true));
+    assert_eq!(drive.policy().write, OnError::Stop);
+    let told = info(drive);
+    let inserted = told.inserted.unwrap();
+    assert_eq!((inserted.file.as_str(), inserted.drv.as_str()), (rig.file(), "raw"));
+    assert_eq!((inserted.image.virtual_size, inserted.ro), (1 << 20, false));
+    assert_eq!(inserted.image.actual_size, Some(0));
+    assert!(told.removable && told.tray_open == Some(false) && told.io_status.is_none());
+    let counted = stats(drive);
+    assert_eq!((counted.stats.rd_operations, counted.parent.is_some()), (0, true));
+    let empty = info(rig.drives.find("empty").unwrap());
+    assert!(empty.inserted.is_none());
+    let mut rig = rig;
+    rig.drives.remove("virtio0").unwrap();
+    assert!(rig.drives.remove("virtio0").is_err());
+    rig.add("file=file:FILE,if=none,id=virtio0,media=cdrom,cache=writethrough").unwrap();
+    let drive = rig.drives.find("virtio0").unwrap();
+    assert!(drive.read_only() && !drive.write_cache());
+    rig.drives.close();
+    assert_eq!(rig.drives.iter().count(), 0);
+}
+
+#[test]
+fn mistakes_are_named() {
+    let mut rig = Rig::new();
+    rig.add("if=none,id=d").unwrap();
+    for (option, why) in [
+        ("if=none,id=d", "Duplicate ID 'd' for drive"),
+        ("if=none,id=1", "Parameter 'id' expects an identifier"),
+        ("if=foo", "unsupported bus type 'foo'"),
+        ("if=none,media=tape", "'tape' invalid media"),
+        ("if=none,format=foo,file=FILE", "'foo' invalid format"),
+        ("if=none,driver=foo,file=FILE", "Invalid driver: 'foo'"),
+        ("if=none,cache=foo,file=FILE", "invalid cache option"),
+        ("if=none,aio=foo,file=FILE", "invalid aio option"),
+        ("if=none,discard=foo,file=FILE", "invalid discard option"),
+        ("if=none,werror=foo,file=FILE", "'foo' invalid write error action"),
+        ("if=none,rerror=enospc,file=FILE", "'enospc' invalid read error action"),
+        ("if=none,readonly=maybe,file=FILE", "Parameter 'readonly' expects 'on' or 'off'"),
+        ("if=none,iops=many,file=FILE", "Parameter 'iops' expects a number"),
+        ("if=none,addr=3,file=FILE", "addr is not supported by this bus type"),
+        (
+            "if=none,file=FILE,file.filename=x",
+            "Can't specify 'file' and 'filename' options at the same time",
+        ),
+        (
+            "if=none,file=/no/such",
+            "could not open disk image /no/such: Could not open '/no/such': No such file or \
+             directory",
+        ),
+        ("if=none,file=foo:bar", "could not open disk image foo:bar: Unknown protocol"),
+    ] {
+        assert_eq!(rig.add(option).unwrap_err(), why, "{option}");
+    }
+    for (option, part) in [
+        ("file=FILE", "if=ide: the machine has no such disks"),
+        (
+            "if=none,file=FILE,id=x,nonsense=1",
+            "by device 'x' doesn't support the option 'nonsense'",
+        ),
+        ("if=none,file=FILE,file.nonsense=1", "'file' doesn't support the option 'nonsense'"),
+        ("if=none,file=FILE,snapshot=on", "is not supported"),
+        ("if=none,file=FILE,iops=100", "limits are not supported"),
+        ("if=none,file=FILE,format=host_device", "neither a regular file nor a block device"),
+    ] {
+        let error = rig.add(option).unwrap_err();
+        assert!(error.contains(part), "{option}: {error}");
+    }
+    // Not silently taken for raw, and no image is left open.
+    use std::io::Write;
+    rig.image.as_file().write_all(b"QFI\xfb").unwrap();
+    assert!(rig.add("if=none,file=FILE").unwrap_err().contains("format 'qcow2'"));
+    rig.add("if=none,file=FILE,format=raw").unwrap();
+    assert!(rig.add("if=none,file=FILE,format=raw").unwrap_err().contains("lock"));
+}
+
+#[test]
+fn failures_reach_the_mailbox_and_are_bounded() {
+    let mut rig = Rig::new();
+    rig.add("if=none,id=d,file=FILE,werror=stop,format=raw").unwrap();
+    let drive = rig.drives.find("d").unwrap().clone();
+    let error = std::io::Error::from_raw_os_error(libc::EIO);
+    for _ in 0..1000 {
+        assert_eq!(drive.failed(false, &error), Action::Report);
+    }
+    assert_eq!(drive.failed(true, &error), Action::Stop);
+    assert_eq!(drive.failed(true, &error), Action::Stop);
+    let mail = rig.mailbox.take();
+    assert_eq!(mail.disk_failures.len(), 257);
+    let last = mail.disk_failures.last().unwrap();
+    assert!(last.write && last.action == Action::Stop);
+    drive.enable_io_status();
+    rig.drives.stopped_by(last);
+    assert_eq!(drive.io_status(), Some(IoStatus::Failed));
+    rig.drives.reset_io_status();
+    assert_eq!(drive.io_status(), Some(IoStatus::Ok));
+}
