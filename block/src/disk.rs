@@ -16,6 +16,7 @@ use resources::iol::IoBuf;
 
 use crate::drive::Shared;
 use crate::node::{Extent, Info, Node, Zero};
+use crate::null::Null;
 
 /// A graph on its loop.
 pub struct Disk {
@@ -50,6 +51,11 @@ impl Disk {
     pub fn replace(&self, node: Rc<dyn Node>) {
         *self.node.borrow_mut() = node;
         self.tell_size();
+    }
+
+    /// Takes all nodes away for good, whoever still has the disk: every request fails then.
+    pub(crate) fn retire(&self) {
+        *self.node.borrow_mut() = Rc::new(Null(0));
     }
 
     /// What it is now.

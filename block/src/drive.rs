@@ -482,6 +482,7 @@ fn close(medium: Option<Medium>) {
         if let Err(error) = node.flush().await {
             tracing::error!("a disk was not made durable when it was closed: {error}");
         }
+        disk.retire();
     });
 }
 

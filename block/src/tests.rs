@@ -218,7 +218,14 @@ fn a_drive_moves_to_the_loop_of_its_device() {
     drive.flush().unwrap();
     assert_eq!(drive.stats().highest_offset(), 0);
     drop(attachment);
+    // Whoever still has the disk has nothing any more.
+    let seen = drive.clone();
+    let disk = second.call(move |local| local.keep(seen.disk(local).unwrap())).unwrap();
     drive.remove();
+    let read = second.call_async(move |local| async move {
+        disk.get(&local).unwrap().read(0, IoBuf::zeroed(1)).await
+    });
+    assert!(read.unwrap().is_err());
     assert!(!drive.has_medium() && drive.medium().is_none());
     assert_eq!(drive.resize(1).unwrap_err().kind(), io::ErrorKind::NotFound);
     drive.flush().unwrap();

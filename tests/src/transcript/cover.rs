@@ -19,7 +19,7 @@ const NO_SUCCESS: &[(&str, &str)] = &[
 const NOT_YET: &[(&str, &str)] = &[
     ("BALLOON_CHANGE", "no guest with a driver"),
     ("BLOCK_IMAGE_CORRUPTED", "no disks"),
-    ("BLOCK_IO_ERROR", "no disks"),
+    ("BLOCK_IO_ERROR", "a driver of the guest is needed"),
     ("BLOCK_JOB_CANCELLED", "no disks"),
     ("BLOCK_JOB_COMPLETED", "no disks"),
     ("BLOCK_JOB_ERROR", "no disks"),
