@@ -24,6 +24,7 @@ const FILES: &[(&str, &str)] = &[
     ("trouble", include_str!("../../transcripts/trouble.qmp")),
     ("introspection", include_str!("../../transcripts/introspection.qmp")),
     ("descriptors", include_str!("../../transcripts/descriptors.qmp")),
+    ("balloon", include_str!("../../transcripts/balloon.qmp")),
     ("chardev", include_str!("../../transcripts/chardev.qmp")),
     ("memory", include_str!("../../transcripts/memory.qmp")),
     ("absent", include_str!("../../transcripts/absent.qmp")),
