@@ -356,6 +356,9 @@ impl Vm {
         }
         if mail.watchdog {
             self.watchdog_ran_out(&mut mail);
+            if self.exit.is_some() {
+                return;
+            }
         }
         if mail.rx_filter_changed {
             self.tell_rx_filters();
