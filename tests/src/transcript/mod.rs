@@ -25,6 +25,7 @@ const FILES: &[(&str, &str)] = &[
     ("introspection", include_str!("../../transcripts/introspection.qmp")),
     ("descriptors", include_str!("../../transcripts/descriptors.qmp")),
     ("balloon", include_str!("../../transcripts/balloon.qmp")),
+    ("block", include_str!("../../transcripts/block.qmp")),
     ("chardev", include_str!("../../transcripts/chardev.qmp")),
     ("memory", include_str!("../../transcripts/memory.qmp")),
     ("absent", include_str!("../../transcripts/absent.qmp")),
