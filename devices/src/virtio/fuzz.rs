@@ -2,7 +2,7 @@
 //! with a driver that does whatever it is told to.
 //!
 //! A new class is found by itself; one that needs something to be made with has a row in
-//! [`GIVEN`]. Used by fuzz targets and tests only: one thread drives, one loop for all serves.
+//! `GIVEN`. Used by fuzz targets and tests only: one thread drives, one loop for all serves.
 
 use std::sync::{Arc, OnceLock};
 
