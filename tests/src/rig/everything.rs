@@ -21,7 +21,7 @@ const ALONE: [&str; 9] = [
 ];
 
 /// Adds a virtio-blk disk named `d0` (image `disk0`, 16 MiB with an empty ext4), a SCSI disk and a
-/// CD drive, a network card named `card0` on the user-mode network `n0`, and all of [`ALONE`]. The
+/// CD drive, a network card named `card0` on the user-mode network `n0`, and all of `ALONE`. The
 /// port `test.port` leads to the socket `port` in the test's directory.
 pub fn add(ctx: &Ctx, vm: VmBuilder) -> Result<VmBuilder> {
     let disk = Disk::ext4(&ctx.dir, "disk0", 16 << 20)?;
