@@ -8,6 +8,7 @@ use crate::rig::vm::{Kernel, SOON, TestVm};
 
 pub(super) fn tests() -> Vec<Test> {
     vec![
+        Test::linux("acpi::sleep_6.12", 400, |ctx| sleep(ctx, Kernel::V6_12)),
         Test::linux("acpi::sleep_6.1", 400, |ctx| sleep(ctx, Kernel::V6_1)),
         Test::linux("acpi::sleep_that_is_not_offered", 200, no_sleep),
         Test::linux("acpi::added_cpus_stay", 400, added_cpus),
