@@ -4,6 +4,7 @@ use iced_x86::code_asm::*;
 use serde_json::json;
 
 use super::asm::{Guest, VARS};
+use super::image::{self, Kernel};
 use super::{SOON, expect_equal, expect_event, expect_shown, expect_status, start_watched};
 use crate::rig::Result;
 use crate::rig::registry::{Ctx, Test};
@@ -264,7 +265,9 @@ fn wakes_at(ctx: &Ctx, offset: u32, code: &[u32]) -> Result {
     g.mov(dword_ptr(FACS + offset), WAKING)?;
     sleep(&mut g, 1)?;
     g.print("still alive\n")?;
-    let mut vm = start_watched(g.vm(ctx)?)?;
+    // As a kernel: firmware would bring tables of its own.
+    let kernel = Kernel::Pvh.image(g)?;
+    let mut vm = start_watched(image::boot(ctx, "-kernel", &kernel)?)?;
     vm.qmp.event("SUSPEND", SOON)?;
     vm.qmp.execute("system_wakeup", json!({}))?;
     vm.qmp.event("WAKEUP", SOON)?;
