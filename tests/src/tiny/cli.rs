@@ -202,13 +202,18 @@ fn one_road(ctx: &Ctx) -> Result {
     for parameter in parameters {
         let name = parameter["name"].as_str().unwrap_or_default();
         let first = parameter["help"].as_str().unwrap_or_default().split(' ').next();
-        let line = |line: &str| {
+        // What is said of a long parameter begins on the next line.
+        let shown = |(line, next): (&str, &str)| {
             line.trim_start().starts_with(&format!("{name}="))
-                && first.is_some_and(|word| line.contains(word))
+                && first.is_some_and(|word| line.contains(word) || next.trim().starts_with(word))
         };
         // What -global takes has a form of its own there.
         if !["driver", "property", "value"].contains(&name) {
-            expect_equal(&parameter.to_string(), help.lines().any(line), true)?;
+            expect_equal(
+                &parameter.to_string(),
+                help.lines().zip(help.lines().skip(1)).any(shown),
+                true,
+            )?;
         }
         seen += 1;
     }
