@@ -116,7 +116,7 @@ impl SetupError {
     }
 }
 
-/// Gives a new vCPU its CPUID and TSC frequency. Before anything else: what KVM takes afterwards
+/// Gives a new vCPU its CPUID and TSC frequency, and lets the others find it. Before anything else: what KVM takes afterwards
 /// depends on it.
 ///
 /// # Errors
@@ -132,7 +132,11 @@ pub fn configure(
     let cpuid = CpuId::from_entries(&leaves)
         .map_err(|e| SetupError::Entry(format!("{} CPUID leaves: {e:?}", leaves.len())))?;
     vcpu.set_cpuid2(&cpuid).map_err(SetupError::kvm("KVM_SET_CPUID2"))?;
-    Ok(state::set_tsc_khz(vcpu, model.tsc_khz())?)
+    state::set_tsc_khz(vcpu, model.tsc_khz())?;
+    // KVM looks for the APIC that an interrupt goes to in a table, which it makes anew when some
+    // APIC changes, not when a vCPU is added: an INIT sent to it would be lost.
+    let lapic = vcpu.get_lapic().map_err(SetupError::kvm("KVM_GET_LAPIC"))?;
+    vcpu.set_lapic(&lapic).map_err(SetupError::kvm("KVM_SET_LAPIC"))
 }
 
 /// The state of one vCPU at power-on: the one KVM made it with, so that a reset brings back every
