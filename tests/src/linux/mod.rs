@@ -5,7 +5,12 @@ mod balloon;
 mod boot;
 mod clock;
 mod console;
+mod debian;
+mod disk;
 mod dump;
+mod everything;
+mod hotplug;
+mod iperf;
 mod memory;
 mod net;
 mod nic;
@@ -14,12 +19,21 @@ mod power;
 mod pulse;
 mod reset;
 mod rng;
+mod storm;
+mod virtio;
 
 use crate::rig::registry::Test;
 
 /// Every Linux test; the long ones first, so that none is left alone at the end of a run.
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
+    tests.extend(hotplug::tests());
+    tests.extend(everything::tests());
+    tests.extend(storm::tests());
+    tests.extend(virtio::tests());
+    tests.extend(debian::tests());
+    tests.extend(iperf::tests());
+    tests.extend(disk::tests());
     tests.extend(reset::tests());
     tests.extend(pulse::tests());
     tests.extend(nic::tests());

@@ -1,4 +1,4 @@
-//! A guest on the user-mode network: addresses, names, pages and its cable.
+//! A guest on the user-mode network: addresses, names, pages, its cable and what a dump shows.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::rig::registry::{Ctx, Test};
-use crate::rig::vm::{Kernel, SOON, TestVm, VmBuilder};
+use crate::rig::vm::{Kernel, Peer, SOON, TestVm, VmBuilder};
 use crate::rig::{Result, net};
 use crate::supply::run;
 
@@ -15,6 +15,7 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         Test::linux("net::user_dhcp_dns_http", 180, dhcp_dns_http),
         Test::linux("net::user_host_forwarding", 180, host_forwarding),
+        Test::linux("net::dump_is_read_by_tcpdump", 180, dump),
         Test::linux("net::link_down", 180, link_down),
     ]
 }
@@ -26,7 +27,7 @@ fn page() -> Vec<u8> {
         .collect()
 }
 
-fn with_nic(vm: VmBuilder, netdev: &str) -> VmBuilder {
+pub(super) fn with_nic(vm: VmBuilder, netdev: &str) -> VmBuilder {
     vm.args(["-netdev", netdev, "-device", "virtio-net-pci,netdev=n0"])
 }
 
@@ -85,6 +86,40 @@ fn host_forwarding(ctx: &Ctx) -> Result {
         return Err(format!("the guest's server says {answer:?}").into());
     }
     vm.check_kernel_log()
+}
+
+/// What the guest sends and gets is in a file that tcpdump reads.
+fn dump(ctx: &Ctx) -> Result {
+    net::isolate()?;
+    let file = ctx.dir.join("packets");
+    let path = file.display();
+    let vm = ctx.linux(Kernel::V6_12);
+    let mut vm = match ctx.peer {
+        // Back end, card and file on one hub.
+        Peer::Vmm(_) => with_nic(vm, "hubport,id=n0,hubid=0").args([
+            "-net",
+            "user",
+            "-net",
+            &format!("dump,file={path}"),
+        ]),
+        Peer::Qemu(_) => with_nic(vm, "user,id=n0")
+            .args(["-object", &format!("filter-dump,id=d0,netdev=n0,file={path}")]),
+    }
+    .start()?;
+    vm.booted()?;
+    dynamic_address(&mut vm)?;
+    vm.sh("ping -c 3 -W 5 10.0.2.2")?;
+    vm.qmp.execute("stop", json!({}))?;
+    let text = run(Command::new("/usr/bin/tcpdump").args(["-n", "-Z", "root", "-r"]).arg(&file))?;
+    let text = String::from_utf8_lossy(&text);
+    for (what, count) in
+        [("BOOTP/DHCP, Request", 2), ("ICMP echo request", 3), ("ICMP echo reply", 3)]
+    {
+        if text.matches(what).count() < count {
+            return Err(format!("tcpdump does not find {what} {count} times in:\n{text}").into());
+        }
+    }
+    Ok(())
 }
 
 /// The guest sees its cable pulled and put back, and the network works again.
