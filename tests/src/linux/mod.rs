@@ -15,10 +15,12 @@ mod memory;
 mod net;
 mod nic;
 mod pci;
+mod ports;
 mod power;
 mod pulse;
 mod reset;
 mod rng;
+mod scsi;
 mod storm;
 mod virtio;
 
@@ -40,6 +42,8 @@ pub fn tests() -> Vec<Test> {
     tests.extend(memory::tests());
     tests.extend(net::tests());
     tests.extend(pci::tests());
+    tests.extend(ports::tests());
+    tests.extend(scsi::tests());
     tests.extend(dump::tests());
     tests.extend(boot::tests());
     tests.extend(acpi::tests());
