@@ -30,7 +30,8 @@ fn console_and_stream(ctx: &Ctx) -> Result {
     let mut tty = connect(&console, SOON)?;
     tty.set_read_timeout(Some(SOON))?;
     vm.wait_for("test -c /dev/hvc0")?;
-    vm.sh("stty -F /dev/hvc0 raw -echo; echo hello >/dev/hvc0")?;
+    // The settings last as long as the terminal is open.
+    vm.sh("(stty raw -echo; echo hello) <>/dev/hvc0 >&0")?;
     expect(&mut tty, b"hello\n")?;
 
     let port = json!({
