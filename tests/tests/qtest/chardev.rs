@@ -1,8 +1,7 @@
 //! What goes over character devices, made and removed while the machine runs.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use serde_json::{Value, json};
 
@@ -11,27 +10,31 @@ use super::*;
 const COM2: u16 = 0x2f8;
 const DEBUGCON: u16 = 0xe9;
 
-/// A second serial port and a debug console, each on a socket.
-fn machine() -> (Machine, Scratch, [PathBuf; 2]) {
+/// A second serial port and a debug console, and who listens to them. The machine calls, before it
+/// starts: what nobody is connected to yet takes everything and keeps nothing.
+fn machine() -> (Machine, UnixStream, UnixStream) {
     let dir = Scratch::new().unwrap();
-    let paths = [dir.join("serial"), dir.join("debugcon")];
-    let [serial, debugcon] =
-        paths.each_ref().map(|path| format!("socket,path={},server,nowait", path.display()));
+    let peers = ["serial", "debugcon"].map(|name| {
+        let path = dir.join(name);
+        (UnixListener::bind(&path).unwrap(), format!("socket,path={}", path.display()))
+    });
+    let [(serial, serial_arg), (debugcon, debugcon_arg)] = peers;
     let m = Machine::new([
         "-chardev",
-        &format!("{serial},id=s"),
+        &format!("{serial_arg},id=s"),
         "-device",
         "isa-serial,chardev=s,index=1",
         "-chardev",
-        &format!("{debugcon},id=d"),
+        &format!("{debugcon_arg},id=d"),
         "-device",
         "isa-debugcon,chardev=d",
     ]);
-    (m, dir, paths)
+    let [serial, debugcon] =
+        [serial, debugcon].map(|listener| patient(listener.accept().unwrap().0));
+    (m, serial, debugcon)
 }
 
-fn connect(path: &PathBuf) -> UnixStream {
-    let stream = UnixStream::connect(path).unwrap();
+fn patient(stream: UnixStream) -> UnixStream {
     stream.set_read_timeout(Some(SOON)).unwrap();
     stream
 }
@@ -57,8 +60,7 @@ fn fill(m: &mut Machine, data: &[u8]) -> usize {
 
 #[test]
 fn a_peer_that_does_not_read_costs_no_byte() {
-    let (mut m, _dir, [serial, debugcon]) = machine();
-    let (peer, debug_peer) = (connect(&serial), connect(&debugcon));
+    let (mut m, peer, debug_peer) = machine();
     let data: Vec<u8> = (0..2_000u32).map(|i| (i % 251) as u8).collect();
     m.outb(COM2 + 2, 0x01);
     let sent = fill(&mut m, &data);
@@ -83,8 +85,7 @@ fn a_peer_that_does_not_read_costs_no_byte() {
 
 #[test]
 fn what_waits_at_the_end_is_sent() {
-    let (mut m, _dir, [serial, debugcon]) = machine();
-    let (peer, debug_peer) = (connect(&serial), connect(&debugcon));
+    let (mut m, peer, debug_peer) = machine();
     let data: Vec<u8> = (0..2_000u32).map(|i| (i % 249) as u8).collect();
     m.outb(COM2 + 2, 0x01);
     let mut sent = fill(&mut m, &data);
@@ -105,8 +106,7 @@ fn what_waits_at_the_end_is_sent() {
 
 #[test]
 fn a_peer_that_never_reads_does_not_keep_the_process() {
-    let (mut m, _dir, [serial, _]) = machine();
-    let _peer = connect(&serial);
+    let (mut m, _peer, _) = machine();
     fill(&mut m, &[b'x'; 2_000]);
     m.qmp("quit");
     assert_eq!(m.exit_code(), 0);
@@ -124,7 +124,7 @@ fn chardevs_are_made_shared_and_removed_by_command() {
         let list = run("query-chardev", json!({})).unwrap();
         let name = format!("unix:{},server", path.display());
         assert_eq!(list[0], json!({"label": "h", "filename": name}));
-        let mut client = connect(&path);
+        let mut client = patient(UnixStream::connect(&path).unwrap());
         let mut offer = [0; 12];
         client.read_exact(&mut offer).unwrap();
         assert!(offer.starts_with(&[0xff, 0xfb]), "{offer:x?}");
