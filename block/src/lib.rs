@@ -3,6 +3,7 @@
 //! | piece | file |
 //! |---|---|
 //! | what every layer of a disk can do | `node.rs` |
+//! | what a format with metadata can do beyond that | `image.rs` |
 //! | files and block devices of the host | `file.rs`, opened by `host.rs`, locked by `lock.rs` |
 //! | a part of another node, byte for byte | `raw.rs` |
 //! | nothing: zeros | `null.rs` |
@@ -20,6 +21,7 @@ pub mod disk;
 pub mod drive;
 pub mod file;
 pub mod host;
+pub mod image;
 mod lock;
 pub mod node;
 pub mod null;
@@ -36,6 +38,7 @@ pub use drive::{
     Policy, Tray,
 };
 pub use host::{Cache, HostFile, OpenError, OpenOptions, errno_text};
+pub use image::{BackingFile, Check, Fact, Facts, Image, Repair, Snapshot};
 pub use node::{Extent, Info, Node, Op, State, Zero};
 pub use source::Source;
 pub use stats::{Kind, Stats};

@@ -15,6 +15,8 @@ use std::rc::Rc;
 
 use resources::iol::IoBuf;
 
+use crate::image::Image;
+
 /// An operation under way.
 pub type Op<'a, T = ()> = Pin<Box<dyn Future<Output = io::Result<T>> + 'a>>;
 
@@ -88,6 +90,41 @@ pub trait Node {
 
     /// What lies at `offset`, looking at no more than `len` bytes.
     fn map(&self, offset: u64, len: u64) -> Op<'_, Extent>;
+
+    /// As [`write`](Self::write), compressed: one whole cluster of the format, or the last one up
+    /// to the end.
+    fn write_compressed(&self, _offset: u64, _buf: IoBuf) -> Op<'_> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    /// Lets it be written, or forbids it, and so with what it writes to itself. What was written
+    /// is durable before it is forbidden. On failure everything is as before.
+    fn reopen(&self, read_only: bool) -> Op<'_> {
+        Box::pin(async move {
+            if read_only == self.info().read_only {
+                return Ok(());
+            }
+            Err(io::ErrorKind::Unsupported.into())
+        })
+    }
+
+    /// Ends its use: what it kept in memory is written and durable. Nothing but dropping it
+    /// comes after.
+    fn close(&self) -> Op<'_> {
+        self.flush()
+    }
+
+    /// A step of a format's algorithm is about to be taken, of those that fault injection knows by
+    /// name (`l2_load`, `cluster_alloc`): a node that injects faults may hold it up. `None` when
+    /// nobody listens, which costs nothing.
+    fn step(&self, _name: &'static str) -> Option<Op<'_, ()>> {
+        None
+    }
+
+    /// What a format knows about itself; `None` for what has no metadata.
+    fn image(&self) -> Option<&dyn Image> {
+        None
+    }
 
     /// Makes it of this many bytes. New ones are zero.
     fn resize(&self, _size: u64) -> Op<'_> {

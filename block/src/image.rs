@@ -1,0 +1,175 @@
+//! What a format with metadata can do beyond what every node can.
+//!
+//! On its loop, no lock. Names, sizes and tables come from the image: whoever made it.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::node::{Node, Op};
+
+/// The backing file as the image names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackingFile {
+    /// Its name, as it is written in the image.
+    pub name: String,
+    /// Its format, if the image tells.
+    pub format: Option<String>,
+}
+
+/// What is told about an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Bytes of one cluster.
+    pub cluster_size: Option<u64>,
+    /// Its contents are encrypted.
+    pub encrypted: bool,
+    /// It was not closed, and its metadata may be behind.
+    pub dirty: bool,
+    /// Its metadata are known to be damaged.
+    pub corrupt: bool,
+    /// Bytes in front of the saved states of machines: where `vmstate` begins in the image.
+    pub vmstate_offset: Option<u64>,
+    /// What only this format has, in the order it is told.
+    pub specific: Vec<(&'static str, Fact)>,
+}
+
+/// One thing that a format tells about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// A word.
+    Text(String),
+    /// A number.
+    Number(u64),
+    /// Yes or no.
+    Flag(bool),
+    /// Several, each with members.
+    List(Vec<Vec<(&'static str, Fact)>>),
+}
+
+/// What a check is to mend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repair {
+    /// Nothing.
+    No,
+    /// Clusters that nobody uses.
+    Leaks,
+    /// Everything.
+    All,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Check {
+    /// Damage that was there and is not mended.
+    pub corruptions: u64,
+    /// Clusters that nobody uses, not mended.
+    pub leaks: u64,
+    /// What could not be looked at.
+    pub check_errors: u64,
+    /// Damage mended.
+    pub corruptions_fixed: u64,
+    /// Leaks mended.
+    pub leaks_fixed: u64,
+    /// Where the last cluster in use ends, in bytes.
+    pub image_end_offset: u64,
+    /// Clusters of the guest's disk.
+    pub total_clusters: u64,
+    /// Those that are allocated.
+    pub allocated_clusters: u64,
+    /// Those that do not follow the one before them.
+    pub fragmented_clusters: u64,
+    /// Those that are compressed.
+    pub compressed_clusters: u64,
+    /// One line for each finding, up to a bound.
+    pub lines: Vec<String>,
+}
+
+/// A snapshot inside an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// A number in text, unique.
+    pub id: String,
+    /// Its name, which need not be unique.
+    pub name: String,
+    /// Bytes of the machine's saved state.
+    pub vm_state_size: u64,
+    /// When it was taken: seconds and nanoseconds since 1970.
+    pub date: (u32, u32),
+    /// The guest's clock then, in nanoseconds.
+    pub vm_clock: u64,
+    /// The size of the disk then, in bytes.
+    pub disk_size: u64,
+}
+
+/// A format with metadata. What it does not have answers `Unsupported`.
+pub trait Image {
+    /// The name of the format.
+    fn format(&self) -> &'static str;
+
+    /// What is told about it.
+    fn facts(&self) -> Facts;
+
+    /// What shows where it has nothing.
+    fn backing(&self) -> Option<Rc<dyn Node>> {
+        None
+    }
+
+    /// Puts another node below it, whose contents look the same where they show. The image's own
+    /// words about its backing file stay.
+    fn set_backing(&self, _backing: Option<Rc<dyn Node>>) {}
+
+    /// The backing file that the image names.
+    fn backing_file(&self) -> Option<BackingFile> {
+        None
+    }
+
+    /// Has the image name another backing file, durably.
+    fn change_backing_file(&self, _backing: Option<BackingFile>) -> Op<'_> {
+        unsupported()
+    }
+
+    /// Looks at all metadata, and mends some.
+    fn check(&self, _repair: Repair) -> Op<'_, Check> {
+        unsupported()
+    }
+
+    /// Its snapshots, in the order of their making. `None` when the format has none at all.
+    fn snapshots(&self) -> Option<Vec<Snapshot>> {
+        None
+    }
+
+    /// Takes a snapshot of the disk; the identity in it is chosen by the image, which returns it.
+    /// Nothing else is under way.
+    fn create_snapshot(&self, _snapshot: Snapshot) -> Op<'_, Snapshot> {
+        unsupported()
+    }
+
+    /// Removes the snapshot with this identity. Nothing else is under way.
+    fn delete_snapshot(&self, _id: &str) -> Op<'_> {
+        unsupported()
+    }
+
+    /// Makes the disk what it was at a snapshot. Nothing else is under way.
+    fn apply_snapshot(&self, _id: &str) -> Op<'_> {
+        unsupported()
+    }
+
+    /// Forgets its own contents, so that the backing file shows everywhere.
+    fn make_empty(&self) -> Op<'_> {
+        unsupported()
+    }
+
+    /// Gives a key; the contents cannot be used before. Legacy AES takes every one.
+    fn set_key(&self, _password: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// It is encrypted and has no key yet.
+    fn needs_key(&self) -> bool {
+        false
+    }
+}
+
+fn unsupported<'a, T: 'a>() -> Op<'a, T> {
+    Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+}
