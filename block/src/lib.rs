@@ -6,6 +6,7 @@
 //! | what a format with metadata can do beyond that | `image.rs` |
 //! | files and block devices of the host | `file.rs`, opened by `host.rs`, locked by `lock.rs` |
 //! | a part of another node, byte for byte | `raw.rs` |
+//! | the qcow2 format | `qcow2/` |
 //! | nothing: zeros | `null.rs` |
 //! | a graph that is in use, on its loop | `disk.rs` |
 //! | a drive: what has a name, with or without medium | `drive.rs` |
@@ -25,6 +26,7 @@ pub mod image;
 mod lock;
 pub mod node;
 pub mod null;
+pub mod qcow2;
 pub mod raw;
 pub mod source;
 pub mod stats;
