@@ -8,6 +8,7 @@
 //! | a part of another node, byte for byte | `raw.rs` |
 //! | the qcow2 format | `qcow2/` |
 //! | nothing: zeros | `null.rs` |
+//! | bytes in memory | `memory.rs` |
 //! | a graph that is in use, on its loop | `disk.rs` |
 //! | a drive: what has a name, with or without medium | `drive.rs` |
 //! | what a drive is opened from | `source.rs` |
@@ -24,6 +25,7 @@ pub mod file;
 pub mod host;
 pub mod image;
 mod lock;
+pub mod memory;
 pub mod node;
 pub mod null;
 pub mod qcow2;

@@ -1,5 +1,7 @@
 //! Big-endian integers in byte strings: what is not there reads as zero and is not written.
 
+use std::io;
+
 /// A range of bytes, if all of it is there.
 pub(super) fn get(data: &[u8], at: usize, len: usize) -> Option<&[u8]> {
     data.get(at..at.checked_add(len)?)
@@ -26,4 +28,9 @@ pub(super) fn put(data: &mut [u8], at: usize, bytes: &[u8]) {
     {
         place.copy_from_slice(bytes);
     }
+}
+
+/// An error of the host with this number.
+pub(super) fn errno(number: i32) -> io::Error {
+    io::Error::from_raw_os_error(number)
 }

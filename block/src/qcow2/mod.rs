@@ -3,10 +3,17 @@
 //! | piece | file |
 //! |---|---|
 //! | the header and its extensions | `header.rs`, names of features in `names.rs` |
+//! | refcounts in their blocks | `refcount.rs` |
+//! | making an image | `create.rs` |
+//! | metadata past every cache | `access.rs` |
 //! | integers in bytes | `bytes.rs` |
 
+mod access;
 mod bytes;
+pub mod create;
 pub mod header;
 mod names;
+mod refcount;
 
+pub use create::{CreateError, CreateOptions, Preallocation, create};
 pub use header::{Header, HeaderError};
