@@ -42,6 +42,13 @@ impl Disk {
         Rc::new(disk)
     }
 
+    /// A graph without a drive: of a tool.
+    pub fn alone(node: Rc<dyn Node>) -> Rc<Disk> {
+        let shared = Shared::default();
+        shared.set_read_only(node.info().read_only);
+        Disk::new(node, Arc::new(shared))
+    }
+
     /// The topmost node.
     pub fn node(&self) -> Rc<dyn Node> {
         self.node.borrow().clone()
@@ -92,6 +99,17 @@ impl Disk {
         let request = self.begin_write(offset, len).await?;
         self.shared.stats.wrote_to(offset.saturating_add(len));
         request.node.zero(offset, len, how).await?;
+        if self.shared.write_cache() { Ok(()) } else { request.node.flush().await }
+    }
+
+    /// As [`zero`](Self::zero), if that is quicker than writing zeros would be.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); `Unsupported` when it is not quicker.
+    pub async fn zero_fast(&self, offset: u64, len: u64, how: Zero) -> io::Result<()> {
+        let request = self.begin_write(offset, len).await?;
+        request.node.zero_fast(offset, len, how).await?;
+        self.shared.stats.wrote_to(offset.saturating_add(len));
         if self.shared.write_cache() { Ok(()) } else { request.node.flush().await }
     }
 

@@ -121,7 +121,22 @@ pub(crate) struct Shared {
     write_cache: AtomicBool,
 }
 
+impl Default for Shared {
+    fn default() -> Shared {
+        Shared {
+            stats: Stats::default(),
+            size: AtomicU64::new(0),
+            read_only: AtomicBool::new(false),
+            write_cache: AtomicBool::new(true),
+        }
+    }
+}
+
 impl Shared {
+    pub(crate) fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Relaxed);
+    }
+
     pub(crate) fn set_size(&self, size: u64) {
         self.size.store(size, Relaxed);
     }
@@ -177,12 +192,6 @@ impl Drive {
         policy: Policy,
         report: impl Fn(Failure) + Send + Sync + 'static,
     ) -> Arc<Drive> {
-        let shared = Shared {
-            stats: Stats::default(),
-            size: AtomicU64::new(0),
-            read_only: AtomicBool::new(false),
-            write_cache: AtomicBool::new(true),
-        };
         let state = Inner {
             medium: None,
             model: None,
@@ -194,7 +203,7 @@ impl Drive {
         };
         Arc::new(Drive {
             id: id.to_owned(),
-            shared: Arc::new(shared),
+            shared: Arc::default(),
             report: Box::new(report),
             state: Mutex::new(state),
         })
@@ -292,10 +301,14 @@ impl Drive {
         Ok(attachment)
     }
 
+    /// The graph, to be reached on its loop; `None` without a medium.
+    pub fn place(&self) -> Option<Arc<Remote<Disk>>> {
+        self.state.lock().medium.as_ref().map(|medium| medium.disk.clone())
+    }
+
     /// The graph, on its loop; `None` on another one, and without a medium.
     pub fn disk(&self, local: &Local) -> Option<Rc<Disk>> {
-        let disk = self.state.lock().medium.as_ref().map(|medium| medium.disk.clone());
-        disk?.get(local)
+        self.place()?.get(local)
     }
 
     /// What is in it.

@@ -135,25 +135,32 @@ impl File {
         Ok(done)
     }
 
+    /// Zeroes by the file system; false where it cannot.
+    async fn zero_by_host(&self, offset: u64, len: u64, how: Zero) -> io::Result<bool> {
+        let end = offset.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
+        let unmap = how == Zero::MayUnmap && self.host.options().discard;
+        if len == 0 || !self.is_aligned(offset, len) {
+            return Ok(len == 0);
+        }
+        if unmap && end <= self.host.size() && self.punch(offset, len).await? {
+            return Ok(true);
+        }
+        if self.cannot_zero.get() {
+            return Ok(false);
+        }
+        let done = self.fallocate(FallocateFlags::ZERO_RANGE, offset, len).await?;
+        self.cannot_zero.set(!done);
+        if done {
+            self.host.reaches(end);
+        }
+        Ok(done)
+    }
+
     async fn zero_range(&self, offset: u64, len: u64, how: Zero) -> io::Result<()> {
-        if len == 0 {
+        if self.zero_by_host(offset, len, how).await? {
             return Ok(());
         }
         let end = offset.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
-        let unmap = how == Zero::MayUnmap && self.host.options().discard;
-        if self.is_aligned(offset, len) {
-            if unmap && end <= self.host.size() && self.punch(offset, len).await? {
-                return Ok(());
-            }
-            if !self.cannot_zero.get() {
-                let done = self.fallocate(FallocateFlags::ZERO_RANGE, offset, len).await?;
-                self.cannot_zero.set(!done);
-                if done {
-                    self.host.reaches(end);
-                    return Ok(());
-                }
-            }
-        }
         let zeros = IoBuf::zeroed(len.min(ZEROS) as usize);
         let mut at = offset;
         while at < end {
@@ -241,6 +248,16 @@ impl Node for File {
         Box::pin(async move {
             let _pass = self.pass(offset, len).await;
             self.zero_range(offset, len, how).await
+        })
+    }
+
+    fn zero_fast(&self, offset: u64, len: u64, how: Zero) -> Op<'_> {
+        Box::pin(async move {
+            let _pass = self.pass(offset, len).await;
+            match self.zero_by_host(offset, len, how).await? {
+                true => Ok(()),
+                false => Err(io::ErrorKind::Unsupported.into()),
+            }
         })
     }
 

@@ -81,6 +81,12 @@ pub trait Node {
     /// Makes a range read as zeros.
     fn zero(&self, offset: u64, len: u64, how: Zero) -> Op<'_>;
 
+    /// As [`zero`](Self::zero), if that is quicker than writing zeros would be; otherwise it
+    /// fails with `Unsupported` and changes nothing.
+    fn zero_fast(&self, _offset: u64, _len: u64, _how: Zero) -> Op<'_> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
     /// The contents of a range are of no use any more; what it reads as is open. A node that
     /// cannot give room back does nothing.
     fn discard(&self, offset: u64, len: u64) -> Op<'_>;

@@ -71,6 +71,10 @@ impl Node for Raw {
         self.with(offset, len, |at| self.file.zero(at, len, how))
     }
 
+    fn zero_fast(&self, offset: u64, len: u64, how: Zero) -> Op<'_> {
+        self.with(offset, len, |at| self.file.zero_fast(at, len, how))
+    }
+
     fn discard(&self, offset: u64, len: u64) -> Op<'_> {
         self.with(offset, len, |at| self.file.discard(at, len))
     }
