@@ -30,3 +30,15 @@ pub(super) async fn store_zeros(file: &dyn Node, offset: u64, len: u64) -> io::R
     }
     Ok(())
 }
+/// Reads `len` bytes at `offset`. The caller has bounded `len`.
+pub(super) async fn load(file: &dyn Node, offset: u64, len: u64) -> io::Result<Vec<u8>> {
+    let room = usize::try_from(len).map_err(|_| errno(libc::EFBIG))?;
+    let inside = file.info().size.saturating_sub(offset).min(len) as usize;
+    let buf = IoBuf::zeroed(inside);
+    if inside > 0 {
+        file.read(offset, buf.clone()).await?;
+    }
+    let mut data = buf.to_vec();
+    data.resize(room, 0);
+    Ok(data)
+}

@@ -11,6 +11,11 @@ fn array<const N: usize>(data: &[u8], at: usize) -> [u8; N] {
     get(data, at, N).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
 }
 
+/// 16 bits at a byte offset.
+pub(super) fn be16(data: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes(array(data, at))
+}
+
 /// 32 bits at a byte offset.
 pub(super) fn be32(data: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(array(data, at))

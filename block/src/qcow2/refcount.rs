@@ -11,7 +11,6 @@ pub(super) fn most(order: u32) -> u64 {
 }
 
 /// The refcount at `index` of a block.
-#[cfg_attr(not(test), allow(dead_code, reason = "for checks and allocation"))]
 pub(super) fn get(block: &[u8], order: u32, index: u64) -> u64 {
     let Ok(index) = usize::try_from(index) else { return 0 };
     if order < 3 {
