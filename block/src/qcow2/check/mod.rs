@@ -79,10 +79,10 @@ pub(super) async fn run(file: &dyn Node, header: &mut Header, repair: Repair) ->
     Ok(check)
 }
 
-/// As [`run`], of an image that nobody has opened. Only its header must be in order.
+/// Checks an image that nobody has opened, and mends some. Only its header must be in order.
 ///
 /// # Errors
-/// When the header is refused, and as above.
+/// When the header is refused, the image is too large to be counted or cannot be written.
 pub async fn check_file(file: &dyn Node, repair: Repair) -> io::Result<Check> {
     let size = file.info().size;
     let start = load(file, 0, size.min(512)).await?;
