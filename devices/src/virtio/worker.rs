@@ -124,6 +124,8 @@ pub struct Worker {
     waiting: RefCell<Vec<Waker>>,
     /// Chains taken since the loop last turned.
     taken: Cell<u32>,
+    /// Chains were taken since the driver was last waited for.
+    worked: Cell<bool>,
 }
 
 impl Worker {
@@ -144,6 +146,7 @@ impl Worker {
             stopping: Cell::new(false),
             waiting: RefCell::default(),
             taken: Cell::new(0),
+            worked: Cell::new(false),
         }
     }
 
@@ -180,18 +183,32 @@ impl Worker {
         }
     }
 
+    /// Lets the driver make more chains available before it has to kick for them: what was taken
+    /// begins, and ends if its data are at hand; then, where a vCPU shares the processor with the
+    /// loop, it has its turn. Without this a driver there has each request answered before it
+    /// makes the next one, and pays for a kick each time, however deep its queue is.
+    async fn let_driver_run(&self) {
+        self.local.turned().await;
+        std::thread::yield_now();
+    }
+
     /// The next chain, if there is one now.
     pub fn try_next(&self) -> Option<Chain> {
         let chain = self.queue(|queue| queue.pop().ok().flatten()).flatten();
         if chain.is_some() {
             self.taken.set(self.taken.get().saturating_add(1));
+            self.worked.set(true);
         }
         chain
     }
 
-    /// Waits until the driver has made chains available, or the device stops. Returns at once
-    /// when there are chains already.
+    /// Waits until the driver may have made chains available, or the device stops. Returns at once
+    /// when there are chains already, and after chains were taken the driver has a chance to make
+    /// more before it is waited for.
     pub async fn kicked(&self) {
+        if self.worked.replace(false) {
+            return self.let_driver_run().await;
+        }
         match self.queue(Queue::enable_notification) {
             Some(Ok(false)) => {
                 let kick = self.kick.borrow().clone();

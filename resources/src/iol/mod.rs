@@ -35,6 +35,7 @@ mod uring;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -76,6 +77,8 @@ struct Inner {
     timers: Rc<timer::Timers>,
     files: file::Files,
     kept: remote::Kept,
+    /// Times the kernel was asked.
+    turns: Cell<u64>,
 }
 
 /// The way to a loop from any thread.
@@ -107,6 +110,7 @@ impl Loop {
             timers: Rc::new(timer::Timers::new()),
             files: file::Files::new(name, file_io),
             kept: remote::Kept::default(),
+            turns: Cell::new(0),
             shared,
             reactor,
         };
@@ -173,6 +177,7 @@ impl Loop {
     /// there is no work already, and wakes the tasks concerned.
     fn turn(&self, may_wait: bool) {
         let inner = &*self.local.0;
+        inner.turns.set(inner.turns.get().wrapping_add(1));
         let submitted = inner.files.submit();
         inner.timers.arm(&inner.reactor);
         let idle = may_wait && inner.shared.may_sleep();
@@ -241,6 +246,16 @@ impl Local {
             cx.waker().wake_by_ref();
             Poll::Pending
         })
+    }
+
+    /// Completes when the loop has asked the kernel what has happened, and who was concerned has
+    /// run: file operations that were started before are under way then, or over.
+    pub async fn turned(&self) {
+        let before = self.0.turns.get();
+        while self.0.turns.get() == before {
+            self.yield_now().await;
+        }
+        self.yield_now().await;
     }
 
     /// Runs `work`, which may block, on a thread of the loop's pool.

@@ -9,10 +9,13 @@
 //! Each host is used by the one thread that started it, and dies with that thread.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::net::SendFlags;
 use serde_json::json;
 
 use super::image::{self, QEMU};
@@ -201,6 +204,27 @@ pub struct Machine {
     qmp: Qmp,
     shell: Console,
     output: String,
+    _pulse: Pulse,
+}
+
+/// Types an empty line every second. Now and then the emulation loses a timer of the host, whose
+/// processor then sleeps for good; any other interrupt wakes it and has it look at the clock.
+struct Pulse {
+    _end: Sender<()>,
+}
+
+impl Pulse {
+    fn start(shell: UnixStream) -> Self {
+        let (end, ended) = channel();
+        std::thread::spawn(move || {
+            let every = Duration::from_secs(1);
+            while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                // What does not fit is not needed either.
+                let _ = rustix::net::send(&shell, b"\n", SendFlags::DONTWAIT);
+            }
+        });
+        Self { _end: end }
+    }
 }
 
 impl Machine {
@@ -214,10 +238,14 @@ impl Machine {
             let qmp = Qmp::connect(&dir.join("qmp"), SOON)?;
             let stream = connect(&dir.join("shell"), SOON)?;
             let transcript = Transcript::collect(stream.try_clone()?);
-            Ok((qmp, Console::new("nested host's shell", transcript, stream)))
+            let pulse = Pulse::start(stream.try_clone()?);
+            Ok((qmp, Console::new("nested host's shell", transcript, stream), pulse))
         })();
         match connected {
-            Ok((qmp, shell)) => Ok(Self { child, stderr, dir, qmp, shell, output: String::new() }),
+            Ok((qmp, shell, pulse)) => {
+                let output = String::new();
+                Ok(Self { child, stderr, dir, qmp, shell, output, _pulse: pulse })
+            }
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
