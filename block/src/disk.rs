@@ -62,7 +62,7 @@ impl Disk {
 
     /// Takes all nodes away for good, whoever still has the disk: every request fails then.
     pub(crate) fn retire(&self) {
-        *self.node.borrow_mut() = Rc::new(Null(0));
+        *self.node.borrow_mut() = Rc::new(Null::new(0));
     }
 
     /// What it is now.
@@ -98,6 +98,7 @@ impl Disk {
     pub async fn zero(&self, offset: u64, len: u64, how: Zero) -> io::Result<()> {
         let request = self.begin_write(offset, len).await?;
         self.shared.stats.wrote_to(offset.saturating_add(len));
+        let how = if self.shared.discards() { how } else { Zero::Keep };
         request.node.zero(offset, len, how).await?;
         if self.shared.write_cache() { Ok(()) } else { request.node.flush().await }
     }
@@ -118,7 +119,8 @@ impl Disk {
     /// # Errors
     /// As [`write`](Self::write).
     pub async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.begin_write(offset, len).await?.node.discard(offset, len).await
+        let request = self.begin_write(offset, len).await?;
+        if self.shared.discards() { request.node.discard(offset, len).await } else { Ok(()) }
     }
 
     /// What was written before is on stable storage when this is done.

@@ -14,8 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 use resources::iol::{Handle, Local, Remote};
 
+use crate::describe::Description;
 use crate::disk::Disk;
-use crate::source::Source;
+use crate::host::HostFile;
+use crate::node::Node;
+use crate::open::{OpenError, Spec, open, parts};
 use crate::stats::Stats;
 
 /// What is done about a failed request.
@@ -119,6 +122,8 @@ pub(crate) struct Shared {
     size: AtomicU64,
     read_only: AtomicBool,
     write_cache: AtomicBool,
+    discards: AtomicBool,
+    sectors: Mutex<Option<(u32, u32)>>,
 }
 
 impl Default for Shared {
@@ -128,6 +133,8 @@ impl Default for Shared {
             size: AtomicU64::new(0),
             read_only: AtomicBool::new(false),
             write_cache: AtomicBool::new(true),
+            discards: AtomicBool::new(true),
+            sectors: Mutex::new(None),
         }
     }
 }
@@ -148,6 +155,10 @@ impl Shared {
     pub(crate) fn write_cache(&self) -> bool {
         self.write_cache.load(Relaxed)
     }
+
+    pub(crate) fn discards(&self) -> bool {
+        self.discards.load(Relaxed)
+    }
 }
 
 struct Inner {
@@ -165,17 +176,8 @@ struct Inner {
 
 #[derive(Clone)]
 struct Medium {
-    source: Source,
+    spec: Arc<Spec>,
     disk: Arc<Remote<Disk>>,
-}
-
-/// What is in a drive.
-#[derive(Clone)]
-pub struct MediumInfo {
-    /// The name of its file.
-    pub file: String,
-    /// The graph.
-    pub source: Source,
 }
 
 /// Somebody else has the drive.
@@ -213,9 +215,9 @@ impl Drive {
     ///
     /// # Errors
     /// As [`insert`](Self::insert).
-    pub fn with(id: &str, home: Handle, source: Source) -> io::Result<Arc<Drive>> {
+    pub fn with(id: &str, home: Handle, spec: Spec) -> Result<Arc<Drive>, OpenError> {
         let drive = Drive::new(id, home, Policy::default(), |_| {});
-        drive.insert(source)?;
+        drive.insert(spec)?;
         Ok(drive)
     }
 
@@ -234,15 +236,16 @@ impl Drive {
         self.state.lock().serial.clone()
     }
 
-    /// Puts a medium in, in place of the one there is; the device is not told.
+    /// Puts a medium in, in place of the one there is, which is closed first; the device is not
+    /// told.
     ///
     /// # Errors
-    /// When the graph cannot be built.
-    pub fn insert(&self, source: Source) -> io::Result<()> {
+    /// When it cannot be opened: there is none then.
+    pub fn insert(&self, spec: Spec) -> Result<(), OpenError> {
+        self.remove();
         let home = self.state.lock().home.clone();
-        let disk = self.build(&home, &source)?;
-        let old = self.state.lock().medium.replace(Medium { source, disk });
-        close(old);
+        let medium = self.build(&home, Arc::new(spec), Vec::new())?;
+        self.state.lock().medium = Some(medium);
         Ok(())
     }
 
@@ -254,17 +257,29 @@ impl Drive {
         self.shared.set_size(0);
     }
 
-    fn build(&self, home: &Handle, source: &Source) -> io::Result<Arc<Remote<Disk>>> {
-        let (source, shared) = (source.clone(), self.shared.clone());
-        let read_only = source.host().is_some_and(|host| host.options().read_only);
-        let writeback = source.host().is_none_or(|host| host.options().cache.writeback);
+    /// Opens a graph on a loop, with what is open already of its files.
+    fn build(
+        &self,
+        home: &Handle,
+        spec: Arc<Spec>,
+        open_files: Vec<Arc<HostFile>>,
+    ) -> Result<Medium, OpenError> {
+        let shared = self.shared.clone();
+        let with_files = Spec { open_files, ..(*spec).clone() };
         let built = home.call_async(move |local| async move {
-            let node = source.build(&local).await?;
-            shared.read_only.store(read_only || node.info().read_only, Relaxed);
-            shared.write_cache.store(writeback, Relaxed);
-            Ok(Arc::new(local.keep(Disk::new(node, shared))))
+            let spec = with_files;
+            let node = open(&local, &spec).await?;
+            let info = node.info();
+            shared.read_only.store(spec.read_only || info.read_only, Relaxed);
+            shared.write_cache.store(spec.cache.writeback, Relaxed);
+            shared.discards.store(spec.discard && info.discards, Relaxed);
+            *shared.sectors.lock() = info.sectors;
+            let driver = node.driver();
+            Ok((driver, Arc::new(local.keep(Disk::new(node, shared)))))
         });
-        built.unwrap_or_else(|| Err(io::Error::other("the I/O loop has ended")))
+        let ended = || Err(OpenError("the I/O loop has ended".to_owned()));
+        let (driver, disk) = built.unwrap_or_else(ended)?;
+        Ok(Medium { spec: settled(spec, driver), disk })
     }
 
     /// Gives the drive to a device, whose requests come on the loop `on`; the graph is moved there.
@@ -292,11 +307,13 @@ impl Drive {
             && moves
         {
             // Closed here before it is opened there: one graph at a time.
-            let source = medium.source.clone();
+            // Its files stay open: their names may mean something else by now.
+            let spec = medium.spec.clone();
+            let files = self.on_disk(|disk| async move { files(disk.node()) }).unwrap_or_default();
             self.state.lock().medium = None;
             close(Some(medium));
-            let disk = self.build(on, &source).map_err(AttachError::Io)?;
-            self.state.lock().medium = Some(Medium { source, disk });
+            let medium = self.build(on, spec, files).map_err(AttachError::Open)?;
+            self.state.lock().medium = Some(medium);
         }
         Ok(attachment)
     }
@@ -311,11 +328,21 @@ impl Drive {
         self.place()?.get(local)
     }
 
-    /// What is in it.
-    pub fn medium(&self) -> Option<MediumInfo> {
-        let source = self.state.lock().medium.as_ref().map(|medium| medium.source.clone())?;
-        let file = source.host().map(|host| host.name().to_owned()).unwrap_or_default();
-        Some(MediumInfo { file, source })
+    /// What is told about the medium; waits for its loop.
+    pub fn describe(&self) -> Option<Description> {
+        self.on_disk(|disk| async move { Description::of(&*disk.node()) }).ok()
+    }
+
+    /// What the medium was opened from.
+    pub fn spec(&self) -> Option<Arc<Spec>> {
+        self.state.lock().medium.as_ref().map(|medium| medium.spec.clone())
+    }
+
+    /// The graph was changed so that this is what opens it.
+    pub fn set_spec(&self, spec: Spec) {
+        if let Some(medium) = &mut self.state.lock().medium {
+            medium.spec = Arc::new(spec);
+        }
     }
 
     /// Whether there is a medium.
@@ -345,13 +372,12 @@ impl Drive {
 
     /// Whether a discard may give room back.
     pub fn discards(&self) -> bool {
-        let medium = self.medium();
-        medium.and_then(|m| m.source.host().map(|host| host.options().discard)).unwrap_or(true)
+        self.shared.discards()
     }
 
     /// Logical and physical sector size of the host's disk, where it is one.
     pub fn sectors(&self) -> Option<(u32, u32)> {
-        self.medium()?.source.host()?.sectors()
+        *self.shared.sectors.lock()
     }
 
     /// Its counters, which a device keeps.
@@ -492,11 +518,34 @@ fn close(medium: Option<Medium>) {
         let disk = graph;
         let node = disk.node();
         let _held = disk.drain().await;
-        if let Err(error) = node.flush().await {
+        if let Err(error) = node.close().await {
             tracing::error!("a disk was not made durable when it was closed: {error}");
         }
         disk.retire();
     });
+}
+
+/// The spec of a graph whose format was found out: it stays that one, whatever the guest writes
+/// to the first bytes of its disk.
+fn settled(spec: Arc<Spec>, driver: &str) -> Arc<Spec> {
+    let Ok((filename, mut options)) = parts(&spec) else { return spec };
+    if spec.made.is_some() || spec.snapshot || driver.is_empty() || options.get("driver").is_some()
+    {
+        return spec;
+    }
+    options.set("driver", driver);
+    Arc::new(Spec { filename, options, ..(*spec).clone() })
+}
+
+/// All open files of the host in a graph.
+fn files(top: Rc<dyn Node>) -> Vec<Arc<HostFile>> {
+    let mut found = Vec::new();
+    let mut left = vec![top];
+    while let Some(node) = left.pop() {
+        found.extend(node.host());
+        left.extend(node.children().into_iter().map(|(_, child)| child));
+    }
+    found
 }
 
 /// Why a drive was not given to a device.
@@ -507,7 +556,7 @@ pub enum AttachError {
     Busy(Busy),
     /// Its graph cannot be built on the loop of the device.
     #[error("cannot move the disk to its I/O thread: {0}")]
-    Io(io::Error),
+    Open(OpenError),
 }
 
 /// A device has a drive for as long as it keeps this.

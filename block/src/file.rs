@@ -27,6 +27,7 @@ pub struct File {
     local: Local,
     host: Arc<HostFile>,
     gate: Gate,
+    highest: Cell<u64>,
     /// What the file system has turned out not to do.
     cannot_zero: Cell<bool>,
     cannot_punch: Cell<bool>,
@@ -39,6 +40,7 @@ impl File {
             local: local.clone(),
             host,
             gate: Gate::default(),
+            highest: Cell::new(0),
             cannot_zero: Cell::new(false),
             cannot_punch: Cell::new(false),
         })
@@ -53,7 +55,7 @@ impl File {
         let mut done = 0;
         while done < buf.len() {
             let at = add(offset, done)?;
-            let count = match self.local.readv_at(self.host.fd(), buf.skip(done), at).await {
+            let count = match self.readv(buf.skip(done), at).await {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 count => count?,
             };
@@ -67,13 +69,33 @@ impl File {
         Ok(())
     }
 
+    async fn readv(&self, buf: IoBuf, offset: u64) -> io::Result<usize> {
+        if !self.host.options().threads {
+            return self.local.readv_at(self.host.fd(), buf, offset).await;
+        }
+        let fd = self.host.fd().clone();
+        self.local.pool(move || buf.readv(&fd, Some(offset))).await?
+    }
+
+    async fn writev(&self, buf: IoBuf, offset: u64, durable: bool) -> io::Result<usize> {
+        if !self.host.options().threads {
+            return self.local.writev_at(self.host.fd(), buf, offset, durable).await;
+        }
+        let fd = self.host.fd().clone();
+        self.local.pool(move || buf.writev(&fd, Some(offset), durable)).await?
+    }
+
+    /// A range up to `end` is being written.
+    fn writes_to(&self, end: u64) {
+        self.highest.set(self.highest.get().max(end.saturating_sub(1) & !511));
+    }
+
     async fn write_all(&self, offset: u64, buf: &IoBuf, durable: bool) -> io::Result<()> {
         let durable = durable && !self.host.options().cache.no_flush;
         let mut done = 0;
         while done < buf.len() {
             let at = add(offset, done)?;
-            let write = self.local.writev_at(self.host.fd(), buf.skip(done), at, durable);
-            match write.await {
+            match self.writev(buf.skip(done), at, durable).await {
                 Ok(0) => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -240,6 +262,7 @@ impl Node for File {
     fn write(&self, offset: u64, buf: IoBuf, durable: bool) -> Op<'_> {
         Box::pin(async move {
             let _pass = self.pass(offset, buf.len() as u64).await;
+            self.writes_to(offset.saturating_add(buf.len() as u64));
             self.put(offset, buf, durable).await
         })
     }
@@ -247,6 +270,7 @@ impl Node for File {
     fn zero(&self, offset: u64, len: u64, how: Zero) -> Op<'_> {
         Box::pin(async move {
             let _pass = self.pass(offset, len).await;
+            self.writes_to(offset.saturating_add(len));
             self.zero_range(offset, len, how).await
         })
     }
@@ -285,6 +309,22 @@ impl Node for File {
             let host = self.host.clone();
             self.local.pool(move || extent(&host, offset, len)).await?
         })
+    }
+
+    fn driver(&self) -> &'static str {
+        self.host.driver()
+    }
+
+    fn filename(&self) -> Option<String> {
+        Some(self.host.name().to_owned())
+    }
+
+    fn host(&self) -> Option<Arc<HostFile>> {
+        Some(self.host.clone())
+    }
+
+    fn highest_offset(&self) -> u64 {
+        self.highest.get()
     }
 
     fn resize(&self, size: u64) -> Op<'_> {

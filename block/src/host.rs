@@ -59,18 +59,27 @@ pub struct OpenOptions {
     pub device: bool,
     /// Lock it against other programs.
     pub locking: bool,
+    /// Read and write it by threads, even where there is io_uring.
+    pub threads: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> OpenOptions {
         let cache = Cache::default();
-        OpenOptions { read_only: false, cache, discard: false, device: false, locking: true }
+        OpenOptions {
+            read_only: false,
+            cache,
+            discard: false,
+            device: false,
+            locking: true,
+            threads: false,
+        }
     }
 }
 
 /// An image that cannot be opened. The texts are those that clients know.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum HostError {
     /// The host refuses.
     #[error("Could not open '{name}': {}", errno_text(.error))]
     Open {
@@ -123,9 +132,9 @@ impl HostFile {
     /// Opens an image and locks it.
     ///
     /// # Errors
-    /// See [`OpenError`].
-    pub fn open(name: &str, options: OpenOptions) -> Result<Arc<HostFile>, OpenError> {
-        let refused = |error: io::Error| OpenError::Open { name: name.to_owned(), error };
+    /// See [`HostError`].
+    pub fn open(name: &str, options: OpenOptions) -> Result<Arc<HostFile>, HostError> {
+        let refused = |error: io::Error| HostError::Open { name: name.to_owned(), error };
         let mut flags = if options.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         if options.cache.direct {
             flags |= OFlags::DIRECT;
@@ -146,16 +155,16 @@ impl HostFile {
             FileType::Directory => {
                 return Err(refused(io::Error::from_raw_os_error(libc::EISDIR)));
             }
-            _ => return Err(OpenError::Kind(name.to_owned())),
+            _ => return Err(HostError::Kind(name.to_owned())),
         };
         if options.locking {
-            lock::lock(file.as_fd(), !options.read_only).map_err(|reason| OpenError::Locked {
+            lock::lock(file.as_fd(), !options.read_only).map_err(|reason| HostError::Locked {
                 name: name.to_owned(),
                 reason: reason.to_string(),
             })?;
         }
         let fd = file.as_fd().try_clone_to_owned().map_err(&refused)?;
-        let size = length(&fd).map_err(OpenError::Size)?;
+        let size = length(&fd).map_err(HostError::Size)?;
         let (align, memory_align) =
             if options.cache.direct { alignment(&fd, size) } else { (1, 1) };
         let sectors = block_device.then(|| sectors(&fd)).flatten();
@@ -241,15 +250,13 @@ impl HostFile {
         Ok(())
     }
 
-    /// The first bytes, for finding out a format: fewer at the end of the file. May block.
+    /// Makes an empty file of this name, or empties the one there is. May block.
     ///
     /// # Errors
-    /// Those of the read.
-    pub fn head(&self, len: usize) -> io::Result<Vec<u8>> {
-        let room = len.next_multiple_of(4096);
-        let buf = IoBuf::zeroed(room);
-        let count = buf.readv(&*self.fd, Some(0))?;
-        Ok(buf.slice(0..count.min(len)).to_vec())
+    /// What the host reports.
+    pub fn create(name: &str) -> io::Result<()> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOCTTY;
+        fdset::open(name, flags, Mode::from_raw_mode(0o644)).map(drop)
     }
 }
 

@@ -11,7 +11,10 @@
 //! | bytes in memory | `memory.rs` |
 //! | a graph that is in use, on its loop | `disk.rs` |
 //! | a drive: what has a name, with or without medium | `drive.rs` |
-//! | what a drive is opened from | `source.rs` |
+//! | what a graph is opened from | `open.rs`, by `options.rs`, `format.rs` and `protocol.rs` |
+//! | new images | `create.rs` |
+//! | names of files | `name.rs` |
+//! | what is told about a graph | `describe.rs` |
 //! | counters | `stats.rs` |
 //!
 //! A graph lives on one I/O loop, in `Rc`s, without locks. What other threads hold is a [`Drive`].
@@ -19,30 +22,39 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod create;
+pub mod describe;
 pub mod disk;
 pub mod drive;
 pub mod file;
+pub mod format;
 pub mod host;
 pub mod image;
 mod lock;
 pub mod memory;
+pub mod name;
 pub mod node;
 pub mod null;
+pub mod open;
+pub mod options;
+mod overlay;
+pub mod protocol;
 pub mod qcow2;
 pub mod raw;
-pub mod source;
 pub mod stats;
 
 #[cfg(test)]
 mod tests;
 
+pub use create::{CreateOption, NewImage, create};
+pub use describe::Description;
 pub use disk::Disk;
 pub use drive::{
-    Action, AttachError, Attachment, Busy, Drive, Failure, IoStatus, MediumInfo, Model, OnError,
-    Policy, Tray,
+    Action, AttachError, Attachment, Busy, Drive, Failure, IoStatus, Model, OnError, Policy, Tray,
 };
-pub use host::{Cache, HostFile, OpenError, OpenOptions, errno_text};
+pub use host::{Cache, HostError, HostFile, OpenOptions, errno_text};
 pub use image::{BackingFile, Check, Fact, Facts, Image, Repair, Snapshot};
 pub use node::{Extent, Info, Node, Op, State, Zero};
-pub use source::Source;
+pub use open::{OpenError, Spec, open};
+pub use options::Options;
 pub use stats::{Kind, Stats};

@@ -12,9 +12,11 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use resources::iol::IoBuf;
 
+use crate::host::HostFile;
 use crate::image::Image;
 
 /// An operation under way.
@@ -137,7 +139,27 @@ pub trait Node {
         Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
     }
 
-    /// The nodes it stands on, by what they are to it.
+    /// The name of its driver.
+    fn driver(&self) -> &'static str {
+        self.image().map_or("", |image| image.format())
+    }
+
+    /// The name that it was opened by, for what has one of its own.
+    fn filename(&self) -> Option<String> {
+        None
+    }
+
+    /// The open file of the host that it is.
+    fn host(&self) -> Option<Arc<HostFile>> {
+        None
+    }
+
+    /// Where the last sector begins that was written to, in bytes; of protocols.
+    fn highest_offset(&self) -> u64 {
+        0
+    }
+
+    /// The nodes it stands on, by what they are to it: `file`, `backing`, `data-file`.
     fn children(&self) -> Vec<(&'static str, Rc<dyn Node>)> {
         Vec::new()
     }

@@ -91,6 +91,14 @@ impl Node for Raw {
         })
     }
 
+    fn reopen(&self, read_only: bool) -> Op<'_> {
+        self.file.reopen(read_only)
+    }
+
+    fn step(&self, name: &'static str) -> Option<Op<'_, ()>> {
+        self.file.step(name)
+    }
+
     fn resize(&self, size: u64) -> Op<'_> {
         Box::pin(async move {
             if !self.whole {
@@ -101,6 +109,10 @@ impl Node for Raw {
             self.size.set(size.checked_next_multiple_of(512).ok_or(io::ErrorKind::InvalidInput)?);
             Ok(())
         })
+    }
+
+    fn driver(&self) -> &'static str {
+        "raw"
     }
 
     fn children(&self) -> Vec<(&'static str, Rc<dyn Node>)> {

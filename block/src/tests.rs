@@ -8,10 +8,12 @@ use parking_lot::Mutex;
 use resources::iol::{FileIo, IoBuf, Local, Loop, Thread};
 use vmm_sys_util::tempfile::TempFile;
 
+use crate::file::File;
 use crate::node::{Extent, Node, State, Zero};
+use crate::raw::Raw;
 use crate::{
     Action, AttachError, Cache, Drive, Failure, HostFile, IoStatus, Kind, Model, OnError,
-    OpenOptions, Policy, Source,
+    OpenOptions, Policy, Spec, open,
 };
 
 /// An image next to the sources: file systems in memory have no direct I/O on older kernels.
@@ -46,9 +48,10 @@ async fn bytes(node: &dyn Node, offset: u64, len: usize) -> Vec<u8> {
 fn against_a_model(mode: &'static str, file_io: FileIo) {
     const SIZE: usize = 40_000;
     let image = image(SIZE as u64);
-    let host = HostFile::open(name(&image), cached(mode)).unwrap();
+    let cache = Cache::named(mode).unwrap();
+    let spec = Spec { cache, discard: true, ..Spec::file(name(&image), Some("raw")) };
     run(file_io, |local| async move {
-        let node = Source::raw(host).build(&local).await.unwrap();
+        let node = open(&local, &spec).await.unwrap();
         assert_eq!(node.info().size, 40_448);
         let mut model = vec![0; 40_448];
         let mut seed = 7u64;
@@ -100,9 +103,10 @@ fn direct_files_hold_what_is_written_however_it_lies() {
 #[test]
 fn partial_writes_of_a_block_do_not_undo_each_other() {
     let image = image(8192);
-    let host = HostFile::open(name(&image), cached("none")).unwrap();
+    let cache = Cache::named("none").unwrap();
+    let spec = Spec { cache, ..Spec::file(name(&image), None) };
     run(FileIo::Auto, |local| async move {
-        let node = Source::raw(host).build(&local).await.unwrap();
+        let node = open(&local, &spec).await.unwrap();
         let writes: Vec<_> = (0..64u64)
             .map(|i| {
                 let node = node.clone();
@@ -125,7 +129,7 @@ fn a_map_tells_data_from_holes() {
     let image = image(1 << 20);
     let host = HostFile::open(name(&image), cached("writeback")).unwrap();
     run(FileIo::Auto, |local| async move {
-        let node = Source::raw(host.clone()).build(&local).await.unwrap();
+        let node = File::new(&local, host.clone());
         let page = IoBuf::zeroed(65536);
         page.fill(1);
         node.write(65536, page, false).await.unwrap();
@@ -143,16 +147,15 @@ fn parts_of_a_file() {
     let image = image(10_000);
     let host = HostFile::open(name(&image), OpenOptions::default()).unwrap();
     run(FileIo::Auto, |local| async move {
-        let file = Source::File(host.clone()).build(&local).await.unwrap();
+        let file = File::new(&local, host.clone());
         file.write(4096, IoBuf::copy_of(b"part"), false).await.unwrap();
-        let part =
-            |offset, size| Source::Raw { file: Box::new(Source::File(host.clone())), offset, size };
-        let node = part(4096, Some(512)).build(&local).await.unwrap();
-        assert_eq!((node.info().size, bytes(&*node, 0, 4).await), (512, b"part".to_vec()));
+        let part = |offset, size| Raw::new(file.clone(), offset, size);
+        let node = part(4096, Some(512)).unwrap();
+        assert_eq!((node.info().size, bytes(&node, 0, 4).await), (512, b"part".to_vec()));
         node.resize(1024).await.unwrap_err();
-        assert!(part(10_001, None).build(&local).await.is_err());
-        assert!(part(0, Some(10_001)).build(&local).await.is_err());
-        let node = part(4096, None).build(&local).await.unwrap();
+        assert!(part(10_001, None).is_err());
+        assert!(part(0, Some(10_001)).is_err());
+        let node = part(4096, None).unwrap();
         node.resize(100_000).await.unwrap();
         assert_eq!((host.size(), node.info().size), (104_096, 100_352));
         assert_eq!(node.children()[0].1.info().size, 104_096);
@@ -194,8 +197,7 @@ fn a_drive_moves_to_the_loop_of_its_device() {
     let (_one, first) = Thread::spawn("one").unwrap();
     let (_two, second) = Thread::spawn("two").unwrap();
     let image = image(4096);
-    let host = HostFile::open(name(&image), OpenOptions::default()).unwrap();
-    let drive = Drive::with("d", first.clone(), Source::raw(host)).unwrap();
+    let drive = Drive::with("d", first.clone(), Spec::file(name(&image), None)).unwrap();
     assert_eq!((drive.size(), drive.read_only(), drive.tray().is_some()), (4096, false, true));
     drive
         .on_disk(|disk| async move { disk.write(10, IoBuf::copy_of(b"moved"), false).await })
@@ -226,7 +228,7 @@ fn a_drive_moves_to_the_loop_of_its_device() {
         disk.get(&local).unwrap().read(0, IoBuf::zeroed(1)).await
     });
     assert!(read.unwrap().is_err());
-    assert!(!drive.has_medium() && drive.medium().is_none());
+    assert!(!drive.has_medium() && drive.describe().is_none());
     assert_eq!(drive.resize(1).unwrap_err().kind(), io::ErrorKind::NotFound);
     drive.flush().unwrap();
     drop(HostFile::open(name(&image), OpenOptions::default()).unwrap());
@@ -236,7 +238,7 @@ fn a_drive_moves_to_the_loop_of_its_device() {
 fn a_disk_is_held_while_it_changes() {
     run(FileIo::Auto, |local| async move {
         let (_thread, other) = Thread::spawn("t").unwrap();
-        let drive = Drive::with("d", other, Source::Null(1 << 20)).unwrap();
+        let drive = Drive::with("d", other, Spec::null(1 << 20)).unwrap();
         drive
             .on_disk(|disk| async move {
                 disk.read(1 << 20, IoBuf::zeroed(1)).await.unwrap_err();
@@ -249,7 +251,7 @@ fn a_disk_is_held_while_it_changes() {
                     read.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_ready()
                 };
                 assert!(!poll());
-                disk.replace(Rc::new(crate::null::Null(512)));
+                disk.replace(Rc::new(crate::null::Null::new(512)));
                 drop(held);
                 assert!(poll());
             })

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use block::{Cache, Drive, Failure, HostFile, IoStatus, OnError, OpenOptions, Policy, Source};
+use block::options::OptionError;
+use block::{Cache, Drive, Failure, IoStatus, OnError, Options, Policy, Spec};
 use resources::iol::Handle;
 use resources::value::check_identifier;
 
@@ -22,6 +23,12 @@ pub struct Drives {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DriveError(pub String);
+
+impl From<OptionError> for DriveError {
+    fn from(error: OptionError) -> DriveError {
+        DriveError(error.0)
+    }
+}
 
 fn wrong<T>(text: impl Into<String>) -> Result<T, DriveError> {
     Err(DriveError(text.into()))
@@ -52,52 +59,6 @@ const THROTTLES: [&str; 13] = [
     "iops_size",
 ];
 
-/// What images begin with that are not raw.
-const MAGICS: [(usize, &[u8], &str); 7] = [
-    (0, b"QFI\xfb", "qcow2"),
-    (0, b"QED\0", "qed"),
-    (0, b"KDMV", "vmdk"),
-    (0, b"COWD", "vmdk"),
-    (0, b"conectix", "vpc"),
-    (0, b"vhdxfile", "vhdx"),
-    (64, b"\x7f\x10\xda\xbe", "vdi"),
-];
-
-/// Options on their way to whoever wants them: what is left at the end is a mistake.
-struct Options(Vec<(String, String)>);
-
-impl Options {
-    /// The value of a key, which is used up; the last one counts.
-    fn take(&mut self, key: &str) -> Option<String> {
-        let mut value = None;
-        self.0.retain_mut(|(name, text)| {
-            let found = name == key;
-            if found {
-                value = Some(std::mem::take(text));
-            }
-            !found
-        });
-        value
-    }
-
-    fn switch(&mut self, key: &str) -> Result<Option<bool>, DriveError> {
-        match self.take(key).as_deref() {
-            None => Ok(None),
-            Some("on") => Ok(Some(true)),
-            Some("off") => Ok(Some(false)),
-            Some(_) => wrong(format!("Parameter '{key}' expects 'on' or 'off'")),
-        }
-    }
-
-    fn number(&mut self, key: &str) -> Result<Option<u64>, DriveError> {
-        let Some(text) = self.take(key) else { return Ok(None) };
-        match text.parse() {
-            Ok(number) => Ok(Some(number)),
-            Err(_) => wrong(format!("Parameter '{key}' expects a number")),
-        }
-    }
-}
-
 impl Drives {
     /// The drive of this name.
     pub fn find(&self, id: &str) -> Option<&Arc<Drive>> {
@@ -118,8 +79,7 @@ impl Drives {
         pairs: &Pairs,
         home: &Home<'_>,
     ) -> Result<Option<Pairs>, DriveError> {
-        let all = pairs.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let mut options = Options(all);
+        let mut options: Options = pairs.iter().collect();
         let interface = options.take("if").unwrap_or_else(|| "ide".to_owned());
         match interface.as_str() {
             "none" | "virtio" => {}
@@ -131,11 +91,11 @@ impl Drives {
             }
             other => return wrong(format!("unsupported bus type '{other}'")),
         }
-        let place = match options.number("index")? {
+        let place = match options.take_number("index")? {
             Some(index) => Some(index),
-            None => options.number("unit")?,
+            None => options.take_number("unit")?,
         };
-        options.number("bus")?;
+        options.take_number("bus")?;
         let read_only = match options.take("media").as_deref() {
             None | Some("disk") => false,
             Some("cdrom") => true,
@@ -162,7 +122,7 @@ impl Drives {
             return wrong("addr is not supported by this bus type");
         }
         if read_only {
-            options.0.push(("read-only".to_owned(), "on".to_owned()));
+            options.set("read-only", "on");
         }
         self.open(&id, options, home)?;
         Ok((interface == "virtio").then(|| {
@@ -189,7 +149,7 @@ impl Drives {
         if self.find(id).is_some() {
             return wrong(format!("Duplicate ID '{id}' for drive"));
         }
-        self.open(id, Options(options), home)
+        self.open(id, options.into_iter().collect(), home)
     }
 
     fn open(&mut self, id: &str, mut options: Options, home: &Home<'_>) -> Result<(), DriveError> {
@@ -198,28 +158,18 @@ impl Drives {
             write: on_error(options.take("werror"), "write", OnError::Enospc)?,
         };
         let serial = options.take("serial");
-        let file = options.take("file");
-        let name = file.clone().unwrap_or_else(|| id.to_owned());
-        let image = Image::parse(file, &mut options)?;
-        let failed = |why: String| DriveError(format!("could not open disk image {name}: {why}"));
-        let source = image.map(|image| image.open()).transpose().map_err(&failed)?;
-        if let Some((key, _)) = options.0.first() {
-            let text = match key.strip_prefix("file.") {
-                Some(key) => format!("Block protocol 'file' doesn't support the option '{key}'"),
-                None => format!(
-                    "Block format 'raw' used by device '{id}' doesn't support the option '{key}'"
-                ),
-            };
-            return Err(failed(text));
-        }
+        let file = options.get("file").or(options.get("file.filename"));
+        let name = file.unwrap_or(id).to_owned();
+        let spec = spec(id, options)?;
         let mailbox = home.mailbox.clone();
         let report = move |failure: Failure| mailbox.ask(|mail| mail.disk_failed(failure));
         let drive = Drive::new(id, home.io.clone(), policy, report);
         if let Some(serial) = serial {
             drive.set_serial(&serial);
         }
-        if let Some(source) = source {
-            drive.insert(source).map_err(|error| failed(error.to_string()))?;
+        if let Some(spec) = spec {
+            let opened = drive.insert(spec);
+            opened.map_err(|why| DriveError(format!("could not open disk image {name}: {why}")))?;
         }
         self.all.push(drive);
         Ok(())
@@ -270,108 +220,45 @@ impl Drives {
     }
 }
 
-/// An image to be opened.
-struct Image {
-    name: String,
-    format: Option<String>,
-    open: OpenOptions,
-    offset: u64,
-    size: Option<u64>,
-}
-
-impl Image {
-    /// What the options ask for; `None` for an empty drive.
-    fn parse(file: Option<String>, options: &mut Options) -> Result<Option<Image>, DriveError> {
-        let cache = cache(options)?;
-        if let Some(aio) = options.take("aio")
-            && !matches!(aio.as_str(), "threads" | "native" | "io_uring")
-        {
-            return wrong("invalid aio option");
-        }
-        let discard = match options.take("discard").as_deref() {
-            None | Some("ignore" | "off") => false,
-            Some("unmap" | "on") => true,
-            Some(_) => return wrong("invalid discard option"),
-        };
-        let old_name = options.switch("readonly")?;
-        let read_only = options.switch("read-only")?.or(old_name).unwrap_or(false);
-        for (key, what) in [("snapshot", "a temporary overlay"), ("copy-on-read", "copy-on-read")] {
-            if options.switch(key)? == Some(true) {
-                return wrong(format!("{key}=on: {what} is not supported"));
-            }
-        }
-        for key in THROTTLES {
-            if options.number(key)?.is_some_and(|limit| limit > 0) {
-                return wrong(format!("{key}: limits are not supported"));
-            }
-        }
-        let format = match options.take("format") {
-            Some(format) => match format.as_str() {
-                "raw" | "host_device" => Some(format),
-                _ => return wrong(format!("'{format}' invalid format")),
-            },
-            None => match options.take("driver") {
-                None => None,
-                Some(driver) if matches!(driver.as_str(), "raw" | "host_device") => Some(driver),
-                Some(driver) => return wrong(format!("Invalid driver: '{driver}'")),
-            },
-        };
-        let filename = options.take("file.filename");
-        let driver = options.take("file.driver");
-        let locking = options.take("file.locking").as_deref() != Some("off");
-        options.take("file.aio");
-        let (offset, size) = (options.number("offset")?.unwrap_or(0), options.number("size")?);
-        let name = match (file, filename) {
-            (Some(_), Some(_)) => {
-                return wrong("Can't specify 'file' and 'filename' options at the same time");
-            }
-            (Some(file), None) => local_name(file)?,
-            (None, Some(name)) => name,
-            (None, None) => return Ok(None),
-        };
-        let device = match driver.as_deref() {
-            None | Some("file") => format.as_deref() == Some("host_device"),
-            Some("host_device") => true,
-            Some(other) => return wrong(format!("Unknown driver '{other}'")),
-        };
-        let open = OpenOptions { read_only, cache, discard, device, locking };
-        Ok(Some(Image { name, format, open, offset, size }))
+/// The graph that options of `-drive` ask for; `None` for an empty drive.
+fn spec(id: &str, mut options: Options) -> Result<Option<Spec>, DriveError> {
+    let cache = cache(&mut options)?;
+    let threads = match options.take("aio").as_deref() {
+        None | Some("native" | "io_uring") => false,
+        Some("threads") => true,
+        Some(_) => return wrong("invalid aio option"),
+    };
+    let discard = match options.take("discard").as_deref() {
+        None | Some("ignore" | "off") => false,
+        Some("unmap" | "on") => true,
+        Some(_) => return wrong("invalid discard option"),
+    };
+    let old_name = options.take_switch("readonly")?;
+    let read_only = options.take_switch("read-only")?.or(old_name).unwrap_or(false);
+    let snapshot = options.take_switch("snapshot")?.unwrap_or(false);
+    if options.take_switch("copy-on-read")? == Some(true) {
+        return wrong("copy-on-read=on: copy-on-read is not supported");
     }
-
-    fn open(self) -> Result<Source, String> {
-        let file = HostFile::open(&self.name, self.open).map_err(|error| error.to_string())?;
-        if self.format.is_none() {
-            let head = file
-                .head(2048)
-                .map_err(|e| format!("Could not read image for determining its format: {e}"))?;
-            let is = |at: usize, magic: &[u8]| {
-                head.get(at..).is_some_and(|rest| rest.starts_with(magic))
-            };
-            if let Some((.., format)) = MAGICS.iter().find(|(at, magic, _)| is(*at, magic)) {
-                return Err(format!(
-                    "the image is in format '{format}', which is not supported (format=raw takes \
-                     it as it is)"
-                ));
-            }
+    for key in THROTTLES {
+        if options.take_number(key)?.is_some_and(|limit| limit > 0) {
+            return wrong(format!("{key}: limits are not supported"));
         }
-        if self.format.as_deref() == Some("host_device") {
-            return Ok(Source::File(file));
-        }
-        let (offset, size) = (self.offset, self.size);
-        Ok(Source::Raw { file: Box::new(Source::File(file)), offset, size })
     }
-}
-
-/// The path that a name means, which may say its protocol.
-fn local_name(name: String) -> Result<String, DriveError> {
-    let protocol = name.split('/').next().and_then(|first| first.split_once(':'));
-    match protocol {
-        None => Ok(name),
-        Some(("file" | "host_device", _)) => {
-            Ok(name.split_once(':').map(|(_, path)| path.to_owned()).unwrap_or_default())
+    if let Some(format) = options.take("format") {
+        if block::format::named(&format).is_none() && block::protocol::named(&format).is_none() {
+            return wrong(format!("'{format}' invalid format"));
         }
-        Some(_) => wrong(format!("could not open disk image {name}: Unknown protocol")),
+        if options.get("driver").is_none() {
+            options.set("driver", &format);
+        }
     }
+    let filename = options.take("file");
+    if filename.is_none() && options.is_empty() {
+        return Ok(None);
+    }
+    let device = id.to_owned();
+    let flags = Spec { read_only, cache, discard, threads, snapshot, ..Spec::default() };
+    Ok(Some(Spec { filename, options, device, ..flags }))
 }
 
 fn cache(options: &mut Options) -> Result<Cache, DriveError> {
@@ -384,7 +271,7 @@ fn cache(options: &mut Options) -> Result<Cache, DriveError> {
         ("cache.direct", &mut cache.direct),
         ("cache.no-flush", &mut cache.no_flush),
     ] {
-        if let Some(on) = options.switch(key)? {
+        if let Some(on) = options.take_switch(key)? {
             *value = on;
         }
     }

@@ -76,7 +76,7 @@ fn an_attention_is_told_once_and_not_to_all() {
     assert_eq!(rig.answer(&[0x12, 0, 0, 0, 5, 0]).len(), 5);
     // A command that is wrong is told as well.
     assert_eq!(rig.send(&[0xff; 10]), Err(Attention::Capacity.sense()));
-    assert_eq!(rig.answer(&READY), []);
+    assert_eq!(rig.answer(&READY), [0u8; 0]);
     rig.unit.attend(Attention::Luns);
     let sense = rig.answer(&[0x03, 0, 0, 0, 18, 0]);
     assert_eq!((sense[2], sense[12], sense[13]), (6, 0x3f, 0x0e));
@@ -155,8 +155,8 @@ fn a_fixed_disk_has_no_tray() {
     assert_eq!(rig.send(&[0x1e, 0, 0, 0, 1, 0]), Err(Sense::INVALID_FIELD));
     assert_eq!(rig.send(&[0x1b, 0, 0, 0, 0, 0]), Ok(Work::Flush));
     assert_eq!(rig.send(&READY), Err(Sense::NOT_READY_STOPPED));
-    assert_eq!(rig.answer(&[0x1b, 0, 0, 0, 1, 0]), []);
-    assert_eq!(rig.answer(&READY), []);
+    assert_eq!(rig.answer(&[0x1b, 0, 0, 0, 1, 0]), [0u8; 0]);
+    assert_eq!(rig.answer(&READY), [0u8; 0]);
 }
 
 #[test]

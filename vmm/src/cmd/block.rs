@@ -3,7 +3,7 @@
 //! Main thread; changing a size waits for the loop that serves the disk. Names and values are a
 //! client's.
 
-use block::{Drive, IoStatus, Kind, MediumInfo};
+use block::{Description, Drive, IoStatus, Kind};
 use qmp::{
     BlockDeviceInfo, BlockDeviceIoStatus, BlockDeviceStats, BlockInfo, BlockResize, BlockStats,
     BlockdevAdd, BlockdevAioOptions, BlockdevDiscardOptions, BlockdevOnError, BlockdevOptions,
@@ -141,15 +141,15 @@ pub fn info(drive: &Drive) -> BlockInfo {
         device: drive.id().to_owned(),
         locked: tray.is_some_and(|tray| tray.locked),
         removable: tray.is_some(),
-        inserted: drive.medium().map(|medium| inserted(drive, medium)),
+        inserted: drive.describe().map(|medium| inserted(drive, medium)),
         tray_open: tray.map(|tray| tray.open),
         dirty_bitmaps: None,
         r#type: "unknown".to_owned(),
     }
 }
 
-fn inserted(drive: &Drive, MediumInfo { file, source }: MediumInfo) -> BlockDeviceInfo {
-    let format = source.driver().to_owned();
+fn inserted(drive: &Drive, medium: Description) -> BlockDeviceInfo {
+    let (file, format) = (medium.filename.clone(), medium.driver.to_owned());
     let image = ImageInfo {
         backing_image: None,
         compressed: None,
@@ -159,12 +159,12 @@ fn inserted(drive: &Drive, MediumInfo { file, source }: MediumInfo) -> BlockDevi
         filename: file.clone(),
         cluster_size: None,
         format: format.clone(),
-        actual_size: source.host().and_then(|host| host.allocated()).map(int),
+        actual_size: medium.allocated.map(int),
         format_specific: None,
         full_backing_filename: None,
         encrypted: None,
         backing_filename: None,
-        dirty_flag: source.has_parent().then_some(false),
+        dirty_flag: medium.has_file.then_some(false),
     };
     BlockDeviceInfo {
         iops_rd: 0,
@@ -197,8 +197,9 @@ pub fn stats(drive: &Drive) -> BlockStats {
     let (read, write, flush) =
         (all.figures(Kind::Read), all.figures(Kind::Write), all.figures(Kind::Flush));
     let highest = int(all.highest_offset());
-    let parent = drive.medium().is_some_and(|medium| medium.source.has_parent()).then(|| {
-        let stats = BlockDeviceStats { wr_highest_offset: highest, ..zeros() };
+    let parent = drive.describe().filter(|medium| medium.has_file).map(|medium| {
+        let wr_highest_offset = int(medium.highest_offset);
+        let stats = BlockDeviceStats { wr_highest_offset, ..zeros() };
         Box::new(BlockStats { device: None, parent: None, stats })
     });
     let stats = BlockDeviceStats {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use block::node::{Extent, Node, Op};
-use block::{Failure, Info, IoStatus, OnError, Policy, Source, Zero};
+use block::{Failure, Info, IoStatus, OnError, Policy, Spec, Zero};
 use resources::iol::{IoBuf, Thread};
 use resources::props::Overrides;
 
@@ -99,7 +99,7 @@ impl Rig {
             std::rc::Rc::new(Faulty { data: data.clone(), error: fail.clone() })
                 as std::rc::Rc<dyn Node>
         };
-        drive.insert(Source::Other(Arc::new(make))).unwrap();
+        drive.insert(Spec::made(make)).unwrap();
         let settings = settings(&drive, given).unwrap();
         let device = Blk::on(settings, drive.clone(), &on, None).unwrap();
         let machine = Machine::new(Box::new(device));
@@ -358,8 +358,8 @@ fn a_resized_disk_says_so() {
     let (_thread, on) = Thread::spawn("test").unwrap();
     let file = vmm_sys_util::tempfile::TempFile::new().unwrap();
     file.as_file().set_len(4096).unwrap();
-    let host = block::HostFile::open(file.as_path().to_str().unwrap(), Default::default());
-    let drive = Drive::with("d", on.clone(), Source::raw(host.unwrap())).unwrap();
+    let spec = Spec::file(file.as_path().to_str().unwrap(), Some("raw"));
+    let drive = Drive::with("d", on.clone(), spec).unwrap();
     let set = settings(&drive, &[]).unwrap();
     let mut machine = Machine::new(Box::new(Blk::on(set, drive.clone(), &on, None).unwrap()));
     let features = machine.offered();

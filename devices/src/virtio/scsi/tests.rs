@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use block::{Drive, Node, OnError, Policy, Source};
+use block::{Drive, Node, OnError, Policy, Spec};
 use resources::iol::{IoBuf, Thread};
 use resources::request::Request;
 
@@ -71,7 +71,7 @@ impl Rig {
         let make = move |_: &_| {
             Rc::new(Faulty { data: data.clone(), error: error.clone() }) as Rc<dyn Node>
         };
-        drive.insert(Source::Other(Arc::new(make))).unwrap();
+        drive.insert(Spec::made(make)).unwrap();
         ScsiDrive::new(format!("/machine/{id}"), identity(kind), Some(drive))
     }
 
