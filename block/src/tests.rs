@@ -304,3 +304,112 @@ fn counters_count() {
     stats.wrote_to(1024);
     assert_eq!(stats.highest_offset(), 3584);
 }
+
+/// A graph that is opened, as its description says.
+fn describe(spec: Spec) -> Result<crate::Description, String> {
+    run(FileIo::Auto, |local| async move {
+        let node = open(&local, &spec).await.map_err(|error| error.to_string())?;
+        Ok(crate::Description::of(&*node))
+    })
+}
+
+fn options(pairs: &[(&str, &str)]) -> Spec {
+    Spec::options(pairs.iter().copied().collect())
+}
+
+#[test]
+fn graphs_are_opened_by_names_and_options() {
+    let image = image(4096);
+    let name = name(&image);
+    let told = describe(Spec::file(name, None)).unwrap();
+    assert_eq!((told.driver, told.size, told.filename.as_str()), ("raw", 4096, name));
+    assert!(told.has_file && told.allocated == Some(0) && told.facts.is_none());
+    let told = describe(Spec::file(&format!("file:{name}"), Some("file"))).unwrap();
+    assert_eq!((told.driver, told.has_file, told.filename.as_str()), ("file", false, name));
+    let json = format!(
+        r#"json:{{"driver": "raw", "offset": 1024, "size": "1k",
+           "file": {{"driver": "file", "filename": "{name}"}}}}"#
+    );
+    assert_eq!(describe(Spec::file(&json, None)).unwrap().size, 1024);
+    let told = describe(options(&[("driver", "null-co"), ("size", "1M")])).unwrap();
+    assert_eq!((told.driver, told.size), ("null-co", 1 << 20));
+    let told = describe(options(&[("file.filename", name)])).unwrap();
+    assert_eq!(told.driver, "raw");
+}
+
+#[test]
+fn what_is_wrong_with_a_graph_is_named() {
+    let image = image(4096);
+    let file = name(&image);
+    for (pairs, why) in [
+        (&[("driver", "foo"), ("file", file)][..], "Invalid driver: 'foo'"),
+        (&[("file", "foo:bar")], "Unknown protocol"),
+        (&[("file.driver", "foo"), ("file", file)], "Unknown driver 'foo'"),
+        (
+            &[("file.driver", "raw"), ("file", file)],
+            "Can't use 'raw' as a block driver for the protocol level",
+        ),
+        (
+            &[("file", file), ("file.filename", file)],
+            "Can't specify 'file' and 'filename' options at the same time",
+        ),
+        (&[("driver", "raw")], "Must specify either driver or file"),
+        (&[("file.driver", "file")], "The 'file' block driver requires a file name"),
+        (
+            &[("file", file), ("x", "1")],
+            "Block format 'raw' used by device '' doesn't support the option 'x'",
+        ),
+        (
+            &[("file", file), ("file.x", "1")],
+            "Block protocol 'file' doesn't support the option 'x'",
+        ),
+        (&[("file", file), ("size", "1M")], "Could not open"),
+        (&[("file", file), ("offset", "x")], "Parameter 'offset' expects a size"),
+        (&[("file.filename", "foo:bar")], "Could not open 'foo:bar': No such file or directory"),
+        (&[("file", "json:{")], "Unknown protocol"),
+    ] {
+        let error = describe(options(pairs)).unwrap_err();
+        assert!(error.starts_with(why), "{pairs:?}: {error}");
+    }
+    assert!(describe(Spec::file("json:[", None)).unwrap_err().contains("JSON"));
+}
+
+#[test]
+fn raw_images_are_created() {
+    let image = image(1);
+    let new = crate::NewImage {
+        filename: name(&image).to_owned(),
+        format: "raw".to_owned(),
+        size: Some(5000),
+        ..Default::default()
+    };
+    let make = |new: crate::NewImage| {
+        run(FileIo::Auto, |local| async move {
+            crate::create(&local, &new).await.map_err(|error| error.to_string())
+        })
+    };
+    make(new.clone()).unwrap();
+    assert_eq!(image.as_file().metadata().unwrap().len(), 5000);
+    let wrong = |change: fn(&mut crate::NewImage)| {
+        let mut new = new.clone();
+        change(&mut new);
+        make(new).unwrap_err()
+    };
+    assert_eq!(wrong(|new| new.format = "foo".into()), "Unknown file format 'foo'");
+    assert_eq!(wrong(|new| new.filename = "foo:x".into()), "Unknown protocol 'foo:x'");
+    assert_eq!(wrong(|new| new.size = None), "Image creation needs a size parameter");
+    assert_eq!(
+        wrong(|new| new.backing = Some("x".into())),
+        "Backing file not supported for file format 'raw'"
+    );
+    assert_eq!(
+        wrong(|new| new.options.set("compat", "1.1")),
+        "Invalid options for file format 'raw'."
+    );
+    assert_eq!(
+        wrong(|new| new.format = "qed".into()),
+        "Driver 'qed' does not support image creation"
+    );
+    let error = wrong(|new| new.filename = "/no/such/x".into());
+    assert_eq!(error, "Could not create file: No such file or directory");
+}
