@@ -8,9 +8,11 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use block::Drive;
+use parking_lot::Mutex;
 use resources::class::{Class, CreateError};
 use resources::clock::Clock;
 use resources::device::{DeviceCell, DeviceRef};
@@ -44,6 +46,7 @@ use crate::virtio::net::VirtioNet;
 use crate::virtio::rng::Rng;
 use crate::virtio::scsi::Scsi;
 use crate::virtio::serial::{SerialBus, SerialPort, VirtioSerial};
+use crate::virtio::vsock::Vsock;
 
 /// Every class.
 pub static CLASSES: &[Class<Ctx>] = &[
@@ -77,6 +80,7 @@ pub static CLASSES: &[Class<Ctx>] = &[
     Blk::CLASS,
     GenerationId::CLASS,
     VirtioBalloon::CLASS,
+    Vsock::CLASS,
 ];
 
 /// What a device is given of the machine.
@@ -140,6 +144,8 @@ pub struct Host {
     pub drives: BTreeMap<String, Arc<Drive>>,
     /// The network: back ends by id, and where NICs are plugged in.
     pub network: Arc<Network>,
+    /// Descriptors by what properties call them; whose property it is takes its own out.
+    pub fds: Arc<Mutex<BTreeMap<String, OwnedFd>>>,
 }
 
 impl Host {
@@ -153,7 +159,17 @@ impl Host {
             iothreads: BTreeMap::new(),
             drives: BTreeMap::new(),
             network: Network::new(),
+            fds: Arc::default(),
         }
+    }
+
+    /// The descriptor that a property names.
+    ///
+    /// # Errors
+    /// When nobody has given it.
+    pub fn take_fd(&self, name: &str) -> Result<OwnedFd, String> {
+        let none = || format!("there is no descriptor '{name}'");
+        self.fds.lock().remove(name).ok_or_else(none)
     }
 }
 

@@ -53,6 +53,12 @@ pub trait Device: Send {
     fn load(&mut self, blob: &Blob) -> Result<(), StateError>;
     /// The device is gone for the guest: release back ends.
     fn unplug(&mut self) {}
+    /// Why the machine cannot be moved to another while it runs, if this device prevents that:
+    /// somebody else writes guest RAM for it, without a record of what. Whoever is to move the
+    /// machine asks all devices first.
+    fn pinned(&self) -> Option<String> {
+        None
+    }
     /// The properties that [`live_value`](Self::live_value) answers.
     fn live_props(&self) -> &'static [LiveProp] {
         &[]

@@ -3,6 +3,8 @@
 //! The one road of `-device` and device_add. Main thread. Names and properties are a user's or a
 //! client's; they are looked at in the order that clients know, and on any error nothing is left.
 
+use std::os::fd::OwnedFd;
+
 use devices::class::{CLASSES, Ctx, Described, Host, IoThread, Seat, Unplug};
 use qmp::{ErrorClass, Event, QmpError};
 use resources::class::{Class, CreateError, UnknownClass};
@@ -16,7 +18,7 @@ use crate::cli::keyval::Pairs;
 use crate::drives::Drives;
 use crate::machine::Board;
 use crate::machine::bus::{Bus, Plugged, SYSTEM_BUS};
-use crate::nets::Nets;
+use crate::nets::{Nets, numbered_fd};
 use crate::objects::{Object, Objects};
 use crate::qom::types;
 use crate::vm::Vm;
@@ -269,8 +271,16 @@ pub fn plug_all(
 ) -> Result<(), PlugError> {
     devices.iter().try_for_each(|pairs| {
         let given: Vec<_> = pairs.iter().collect();
+        give_fds(host, &given, |name| numbered_fd(name).ok());
         plug(board, &given, means, host.clone(), false).map(drop)
     })
+}
+
+/// Finds the descriptors that properties name; the device says so if there is none.
+fn give_fds(host: &Host, given: &[(&str, &str)], mut find: impl FnMut(&str) -> Option<OwnedFd>) {
+    let names = given.iter().filter(|(key, _)| *key == "vhostfd").map(|(_, name)| *name);
+    let found = names.filter_map(|name| Some((name.to_owned(), find(name)?)));
+    host.fds.lock().extend(found);
 }
 
 /// The bus that a device goes on: the one named by a path, or the first with room.
@@ -332,6 +342,11 @@ impl Vm {
     pub fn plug(&mut self, given: &[(&str, &str)]) -> Result<(), PlugError> {
         let requests: Requests = self.mailbox().clone();
         let host = host(requests, &self.chardevs, &self.objects, &self.nets, &self.drives)?;
+        let (monitor, named) = (self.context.monitor, &mut self.named_fds);
+        give_fds(&host, given, |name| match monitor.and_then(|by| named.take(by, name)) {
+            Some(fd) => Some(fd),
+            None => numbered_fd(name).ok(),
+        });
         let index = plug(&mut self.board, given, &self.means, host, true)?;
         let Some(plugged) = self.board.devices.get(index) else { return Ok(()) };
         if self.is_active() {

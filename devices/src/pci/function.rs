@@ -76,6 +76,14 @@ pub trait PciDevice: Send {
     /// See [`Device::unplug`].
     fn unplug(&mut self) {}
 
+    /// See [`Device::pinned`].
+    fn pinned(&self) -> Option<String> {
+        None
+    }
+
+    /// The guest has switched messages on or off, so that its interrupts go other ways.
+    fn rewired(&mut self) {}
+
     /// See [`Device::live_props`].
     fn live_props(&self) -> &'static [LiveProp] {
         &[]
@@ -209,7 +217,11 @@ impl<D: PciDevice> Device for Function<D> {
             let range = first..first.saturating_add(data.len());
             self.core.config.write(first, data);
             self.device.config_written(&mut self.core.config, range);
+            let before = self.core.interrupt.messages_enabled();
             self.core.update();
+            if self.core.interrupt.messages_enabled() != before {
+                self.device.rewired();
+            }
         } else if let Some((msix, config)) = self.msix_of(at.region) {
             msix.write(config, at.offset, data);
         } else if let Ok(bar) = u8::try_from(at.region) {
@@ -281,6 +293,10 @@ impl<D: PciDevice> Device for Function<D> {
         self.device.unplug();
         self.core.interrupt.detach();
         self.core.bus.remove(self.core.address);
+    }
+
+    fn pinned(&self) -> Option<String> {
+        self.device.pinned()
     }
 
     fn live_props(&self) -> &'static [LiveProp] {

@@ -5,6 +5,7 @@
 //! | what a device is to its transport | this one |
 //! | taking requests from a ring and giving them back | `queue/` |
 //! | a queue on its way to an I/O loop: kick, interrupt | `port.rs` |
+//! | rings that the host's kernel serves | `vhost/` |
 //! | disks | `blk/` |
 //! | a task that serves queues on an I/O loop | `worker.rs` |
 //! | status, features, queue registers, interrupts | `transport.rs` |
@@ -39,6 +40,8 @@ pub mod serial;
 #[expect(dead_code, reason = "the devices to be tested come one after the other")]
 pub(crate) mod testing;
 pub mod transport;
+pub mod vhost;
+pub mod vsock;
 pub mod worker;
 
 pub use port::{ConfigIrq, Interrupts, Port, QueueIrq};
@@ -128,6 +131,14 @@ pub trait VirtioDevice: Send {
     fn load(&mut self, blob: &Blob) -> Result<(), StateError>;
     /// The device is gone for the guest: release back ends.
     fn unplug(&mut self) {}
+    /// Features of [`feature`] that the rings can have.
+    fn ring_features(&self) -> u64 {
+        u64::MAX
+    }
+    /// See [`Device::pinned`](resources::device::Device::pinned).
+    fn pinned(&self) -> Option<String> {
+        None
+    }
     /// See [`Device::live_props`](resources::device::Device::live_props).
     fn live_props(&self) -> &'static [LiveProp] {
         &[]

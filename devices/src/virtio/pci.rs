@@ -21,6 +21,7 @@ use resources::guest_error;
 use resources::props::{Kind, Prop, Props, Value};
 use resources::space::Bell;
 use resources::state::{Blob, StateError};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::VirtioDevice;
 use super::transport::{self, Offer, Transport, Wires};
@@ -243,6 +244,10 @@ impl Wires for pci::Interrupt {
         self.message(vector);
     }
 
+    fn fd(&self, vector: u16) -> Option<EventFd> {
+        self.message_fd(vector)?.try_clone().ok()
+    }
+
     fn set_pin(&self, high: bool) {
         self.set_intx(high);
     }
@@ -355,6 +360,14 @@ impl PciDevice for VirtioPci {
 
     fn unplug(&mut self) {
         self.transport.unplug();
+    }
+
+    fn pinned(&self) -> Option<String> {
+        self.transport.device().pinned()
+    }
+
+    fn rewired(&mut self) {
+        self.transport.rewired();
     }
 
     fn live_props(&self) -> &'static [LiveProp] {

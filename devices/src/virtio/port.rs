@@ -15,6 +15,12 @@ use super::queue::Queue;
 pub trait Interrupts: Send + Sync {
     /// Buffers of queue `index` were used.
     fn queue(&self, index: u16);
+    /// What interrupts the driver for queue `index` when it is written to, if there is such a
+    /// descriptor; then the device is stopped and started when another one takes its place.
+    fn queue_fd(&self, index: u16) -> Option<EventFd> {
+        let _ = index;
+        None
+    }
     /// The device's configuration has changed.
     fn config_changed(&self);
     /// The device cannot go on: sets DEVICE_NEEDS_RESET and says so to the driver and, once, to
@@ -38,6 +44,12 @@ impl QueueIrq {
     /// Tells the driver that buffers were used. Ask [`Queue::needs_interrupt`] first.
     pub fn signal(&self) {
         self.to.queue(self.index);
+    }
+
+    /// The descriptor that does what [`signal`](Self::signal) does, if there is one, for others to
+    /// write to until the device stops.
+    pub fn fd(&self) -> Option<EventFd> {
+        self.to.queue_fd(self.index)
     }
 }
 

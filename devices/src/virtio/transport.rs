@@ -81,6 +81,11 @@ pub trait Wires: Send + Sync {
     fn messages(&self) -> u16;
     /// Sends one.
     fn send(&self, vector: u16);
+    /// The descriptor that sends one, if there is such a thing.
+    fn fd(&self, vector: u16) -> Option<EventFd> {
+        let _ = vector;
+        None
+    }
     /// Drives the pin.
     fn set_pin(&self, high: bool);
 }
@@ -100,6 +105,8 @@ pub struct Lines {
     /// The machine runs. What is to be told meanwhile waits in `pending`.
     running: AtomicBool,
     pending: AtomicBool,
+    /// Somebody has the descriptors of interrupts.
+    lent: AtomicBool,
     /// How often the device had to ask for a reset.
     errors: AtomicU64,
 }
@@ -117,6 +124,7 @@ impl Lines {
             ready: AtomicBool::new(false),
             running: AtomicBool::new(false),
             pending: AtomicBool::new(false),
+            lent: AtomicBool::new(false),
             errors: AtomicU64::new(0),
         }
     }
@@ -174,6 +182,13 @@ impl Interrupts for Lines {
         if let Some(vector) = self.queue_vectors.get(usize::from(index)) {
             self.signal(vector, ISR_QUEUE);
         }
+    }
+
+    fn queue_fd(&self, index: u16) -> Option<EventFd> {
+        let vector = self.queue_vectors.get(usize::from(index))?.load(Ordering::Relaxed);
+        let fd = self.wires.messages_on().then(|| self.wires.fd(vector)).flatten()?;
+        self.lent.store(true, Ordering::Release);
+        Some(fd)
     }
 
     fn config_changed(&self) {
@@ -241,7 +256,7 @@ impl Transport {
     ) -> Transport {
         let spec = device.spec();
         Transport {
-            offered: spec.features | offer.features(),
+            offered: spec.features | offer.features() & device.ring_features(),
             lines: Arc::new(Lines::new(name, wires, spec.queues.len())),
             queues: power_on(&spec),
             device,
@@ -378,8 +393,10 @@ impl Transport {
             (22, 2) => self.queue_select = low16,
             (26, 2) => {
                 let (select, vector) = (usize::from(self.queue_select), self.vector(low16));
-                if let Some(place) = self.lines.queue_vectors.get(select) {
-                    place.store(vector, Ordering::Relaxed);
+                if let Some(place) = self.lines.queue_vectors.get(select)
+                    && place.swap(vector, Ordering::Relaxed) != vector
+                {
+                    self.rewired();
                 }
             }
             (24, 2) => self.write_size(low16),
@@ -511,8 +528,18 @@ impl Transport {
         let memory = self.memory.clone();
         let config = ConfigIrq::new(self.lines.clone());
         self.active = true;
+        self.lines.lent.store(false, Ordering::Release);
         if let Err(why) = self.device.start(Activation { features, memory, ports, config }) {
             self.lines.needs_reset(&why);
+        }
+    }
+
+    /// Interrupts go other ways than before: whoever has the descriptors of the old ones is given
+    /// new ones.
+    pub fn rewired(&mut self) {
+        if self.active && self.lines.lent.load(Ordering::Acquire) {
+            self.deactivate();
+            self.activate();
         }
     }
 

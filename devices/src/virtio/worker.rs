@@ -165,6 +165,11 @@ impl Worker {
         self.port.borrow_mut().as_mut().map(|port| work(&mut port.queue))
     }
 
+    /// Works on the port; `None` after it went back.
+    pub fn port<R>(&self, work: impl FnOnce(&mut Port) -> R) -> Option<R> {
+        self.port.borrow_mut().as_mut().map(work)
+    }
+
     /// The next chain, when there is one; `None` when the device stops. A broken queue has no
     /// more chains.
     pub async fn next(&self) -> Option<Chain> {

@@ -23,6 +23,7 @@ mod rng;
 mod scsi;
 mod storm;
 mod virtio;
+mod vsock;
 
 use crate::rig::registry::Test;
 
@@ -36,6 +37,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(debian::tests());
     tests.extend(iperf::tests());
     tests.extend(disk::tests());
+    tests.extend(vsock::tests());
     tests.extend(reset::tests());
     tests.extend(pulse::tests());
     tests.extend(nic::tests());

@@ -12,6 +12,7 @@ pub mod qmp;
 pub mod qtest;
 pub mod registry;
 pub mod vm;
+pub mod vsock;
 
 /// The result of a test or of a step of the rig: failures are texts for people.
 pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use std::time::{Duration, Instant};
 
 /// Classes that need more than a rig has.
-const NEEDS: &[&str] = &["virtio-net-pci", "virtio-blk-pci"];
+const NEEDS: &[&str] = &["virtio-net-pci", "virtio-blk-pci", "vhost-vsock-pci"];
 
 fn rigs() -> impl Iterator<Item = (&'static str, Rig)> {
     usable().iter().map(|class| (class.name, Rig::new(class).unwrap()))

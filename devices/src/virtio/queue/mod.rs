@@ -330,6 +330,13 @@ impl Queue {
         self.put_back.clear();
     }
 
+    /// The next entry to be taken, where someone else can go on as this queue is: a split ring
+    /// that is sound and has nothing taken that was not given back.
+    pub fn idle_at(&self) -> Option<u16> {
+        let idle = self.in_flight == 0 && self.broken.is_none() && !is_packed(self.features);
+        idle.then(|| self.position().next_avail)
+    }
+
     /// Entries of the ring that were taken and neither pushed nor put back.
     pub fn in_flight(&self) -> u16 {
         let waiting = self.resumed.iter().chain(&self.put_back);
