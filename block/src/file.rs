@@ -360,19 +360,19 @@ fn extent(host: &HostFile, offset: u64, len: u64) -> io::Result<Extent> {
 
 /// Lets writes through together, and those that read blocks to write them back one by one.
 #[derive(Default)]
-struct Gate {
+pub(crate) struct Gate {
     together: Cell<usize>,
     alone: Cell<bool>,
     waiting: RefCell<Vec<Waker>>,
 }
 
-struct Pass<'a> {
+pub(crate) struct Pass<'a> {
     gate: &'a Gate,
     alone: bool,
 }
 
 impl Gate {
-    async fn pass(&self, alone: bool) -> Pass<'_> {
+    pub(crate) async fn pass(&self, alone: bool) -> Pass<'_> {
         std::future::poll_fn(|cx| {
             if self.alone.get() || alone && self.together.get() > 0 {
                 self.waiting.borrow_mut().push(cx.waker().clone());

@@ -7,6 +7,7 @@
 //! | files and block devices of the host | `file.rs`, opened by `host.rs`, locked by `lock.rs` |
 //! | a part of another node, byte for byte | `raw.rs` |
 //! | the qcow2 format | `qcow2/` |
+//! | disks over the network: client and server | `nbd/` |
 //! | nothing: zeros | `null.rs` |
 //! | bytes in memory | `memory.rs` |
 //! | a graph that is in use, on its loop | `disk.rs` |
@@ -33,6 +34,7 @@ pub mod image;
 mod lock;
 pub mod memory;
 pub mod name;
+pub mod nbd;
 pub mod node;
 pub mod null;
 pub mod open;
