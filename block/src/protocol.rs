@@ -65,6 +65,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
         open: |layer| Box::pin(open_null(layer, "null-aio")),
         create: None,
     },
+    &crate::nbd::PROTOCOL,
 ];
 
 /// The protocol of this name.

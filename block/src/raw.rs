@@ -83,6 +83,10 @@ impl Node for Raw {
         self.file.flush()
     }
 
+    fn close(&self) -> Op<'_> {
+        self.file.close()
+    }
+
     fn map(&self, offset: u64, len: u64) -> Op<'_, Extent> {
         Box::pin(async move {
             let len = len.min(self.size.get().saturating_sub(offset));

@@ -6,6 +6,7 @@
 //! | a socket as reader and writer of messages | `stream.rs` |
 //! | limits of what is under way, and buffers | `gauge.rs` |
 //! | names of servers and exports, sockets | `address.rs` |
+//! | NBD as what images lie on | `protocol.rs` |
 //! | the client: an export as a node | `client/` |
 //! | the server: exports and clients | `server/` |
 //!
@@ -15,6 +16,7 @@
 pub mod address;
 pub mod client;
 mod gauge;
+mod protocol;
 pub mod server;
 mod stream;
 pub mod wire;
@@ -24,4 +26,5 @@ mod tests;
 
 pub use address::{Address, Target};
 pub use client::{Client, Options, open};
+pub(crate) use protocol::PROTOCOL;
 pub use server::{Bitmap, Exists, Export, Server};

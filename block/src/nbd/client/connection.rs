@@ -127,16 +127,19 @@ impl Connection {
         .await;
     }
 
-    /// Ends it; requests on their way are lost.
-    pub(super) fn cut(&self) {
+    /// Says good-bye and ends it.
+    pub(super) async fn leave(&self) {
+        let _ = self.writer.send(bye().into()).await;
         stream::cut(&self.fd);
     }
 
-    /// Says good-bye and ends it.
-    pub(super) async fn leave(&self) {
-        let bye = Request { flags: 0, command: command::DISC, cookie: 0, offset: 0, length: 0 };
-        let _ = self.writer.send(bye.bytes().into()).await;
-        self.cut();
+    /// Ends it, with a good-bye if that can be said without waiting; requests on their way are
+    /// lost.
+    pub(super) fn leave_now(&self) {
+        if self.pending.borrow().iter().all(Option::is_none) {
+            let _ = rustix::io::write(&*self.fd, &bye());
+        }
+        stream::cut(&self.fd);
     }
 
     /// The identity of `base:allocation`.
@@ -210,7 +213,7 @@ impl Connection {
         if self.lost.replace(true) {
             return;
         }
-        self.cut();
+        stream::cut(&self.fd);
         let mut wakers = Vec::new();
         wakers.extend(self.watcher.borrow_mut().take());
         for pending in self.pending.borrow_mut().iter_mut().flatten() {
@@ -406,6 +409,11 @@ impl Drop for Waits<'_> {
             self.connection.fail();
         }
     }
+}
+
+/// The request that has no reply.
+fn bye() -> Vec<u8> {
+    Request { flags: 0, command: command::DISC, cookie: 0, offset: 0, length: 0 }.bytes()
 }
 
 async fn header(reader: &mut Reader) -> io::Result<ReplyHeader> {

@@ -551,6 +551,14 @@ impl Node for Client {
         })
     }
 
+    fn driver(&self) -> &'static str {
+        "nbd"
+    }
+
+    fn filename(&self) -> Option<String> {
+        Some(self.target.to_string())
+    }
+
     fn resize(&self, size: u64) -> Op<'_> {
         Box::pin(async move {
             self.may_write()?;
@@ -570,7 +578,7 @@ impl Node for Client {
 impl Drop for Client {
     fn drop(&mut self) {
         if let Link::Up(connection) = &*self.link.borrow() {
-            connection.cut();
+            connection.leave_now();
         }
     }
 }

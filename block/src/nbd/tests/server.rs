@@ -180,3 +180,53 @@ fn a_full_server_lets_clients_wait() {
         bytes(&*second.await, 0, 1).await.unwrap();
     });
 }
+
+#[test]
+fn names_and_options_open_exports() {
+    run(|local| async move {
+        let server = Server::new(9);
+        let node = Faulty::new(&local, 4096);
+        node.write(0, IoBuf::copy_of(b"there"), false).await.unwrap();
+        server.add(export(&local, "x", node)).unwrap();
+        let dir = vmm_sys_util::tempdir::TempDir::new().unwrap();
+        let path = dir.as_path().join("s").to_str().unwrap().to_owned();
+        let fd = Address::Unix(path.clone()).listen(None, |_| true).unwrap().fd;
+        let (listening, local2) = (server.clone(), local.clone());
+        local.spawn(async move { listening.listen(&local2, fd, || {}).await }).detach();
+        for name in [
+            format!("nbd:unix:{path}:exportname=x"),
+            format!("nbd+unix:///x?socket={path}"),
+            format!(
+                r#"json:{{"driver":"raw","file":{{"driver":"nbd","path":"{path}","export":"x",
+                    "reconnect-delay":3}}}}"#
+            ),
+            format!(
+                r#"json:{{"driver":"nbd","server":{{"type":"unix","path":"{path}"}},"export":"x"}}"#
+            ),
+        ] {
+            let node = crate::open(&local, &crate::Spec::file(&name, None)).await.unwrap();
+            assert_eq!(bytes(&*node, 0, 5).await.unwrap(), b"there");
+            assert_eq!(crate::name::of(&*node), format!("nbd+unix:///x?socket={path}"));
+            node.close().await.unwrap();
+        }
+        for (name, text) in [
+            ("nbds://localhost".to_owned(), "TLS is not supported for NBD"),
+            ("nbd:localhost".to_owned(), "the port is missing in 'localhost'"),
+            (
+                r#"json:{"driver":"nbd","path":"/a","host":"b"}"#.to_owned(),
+                "path and host may not be used at the same time.",
+            ),
+            (
+                r#"json:{"driver":"nbd","path":"/a","tls-creds":"b"}"#.to_owned(),
+                "TLS is not supported for NBD",
+            ),
+            (
+                "nbd:unix:/nonexistent/s".to_owned(),
+                "Failed to connect to '/nonexistent/s': No such file or directory",
+            ),
+        ] {
+            let error = crate::open(&local, &crate::Spec::file(&name, None)).await.err().unwrap();
+            assert_eq!(error.to_string(), text, "{name}");
+        }
+    });
+}
