@@ -1,22 +1,43 @@
-//! A graph in use: what devices, and later jobs and exports, read and write on its loop.
+//! A graph in use: what devices, jobs and exports read and write on its loop.
 //!
 //! It checks every range against the size once, counts what is under way, and can hold back new
 //! requests while the graph is changed ([`Disk::drain`]). The topmost node can be exchanged then.
+//! Jobs see what is written ([`Tap`]), and what is read can be kept in the topmost image
+//! (copy-on-read): both belong to the disk and survive an exchange of its nodes.
 //!
 //! On its loop, no lock. Offsets and lengths are a guest's or a client's.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use resources::iol::IoBuf;
 
+use crate::chain;
 use crate::drive::Shared;
-use crate::node::{Extent, Info, Node, Zero};
+use crate::node::{Extent, Info, Node, Op, State, Zero};
 use crate::null::Null;
+use crate::ranges::{Range, Ranges};
+
+/// Copy-on-read copies in pieces of at most so many bytes, and of at least so many where the image
+/// has no clusters.
+const COPY: u64 = 1 << 20;
+const UNIT: u64 = 65536;
+
+/// What looks at the writes of a disk. Discards and writes of zeros are writes too.
+pub trait Tap {
+    /// A range is about to be changed, which waits for this, and fails with it. `node` has what is
+    /// there until then.
+    fn before<'a>(&'a self, _node: &'a Rc<dyn Node>, _offset: u64, _len: u64) -> Option<Op<'a>> {
+        None
+    }
+
+    /// A range has been changed, or the attempt has failed.
+    fn after(&self, _offset: u64, _len: u64) {}
+}
 
 /// A graph on its loop.
 pub struct Disk {
@@ -27,6 +48,14 @@ pub struct Disk {
     /// How many want no new ones to begin.
     held: Cell<usize>,
     waiting: RefCell<Vec<Waker>>,
+    /// Whoever ends without taking his away is not asked any more.
+    taps: RefCell<Vec<Weak<dyn Tap>>>,
+    /// How many want what is read to be kept in the topmost image.
+    copy_on_read: Cell<usize>,
+    /// How many copy into it at all: then writes take their ranges.
+    copying: Cell<usize>,
+    /// What is copied or written meanwhile.
+    copied: Ranges,
 }
 
 impl Disk {
@@ -37,6 +66,10 @@ impl Disk {
             busy: Cell::new(0),
             held: Cell::new(0),
             waiting: RefCell::default(),
+            taps: RefCell::default(),
+            copy_on_read: Cell::new(0),
+            copying: Cell::new(0),
+            copied: Ranges::default(),
         };
         disk.tell_size();
         Rc::new(disk)
@@ -70,13 +103,82 @@ impl Disk {
         self.node.borrow().info()
     }
 
+    /// Whether nothing can be written.
+    pub fn read_only(&self) -> bool {
+        self.shared.read_only()
+    }
+
     /// Fills `buf` from `offset` on.
     ///
     /// # Errors
     /// `InvalidInput` beyond the end; what the host reports.
     pub async fn read(&self, offset: u64, buf: IoBuf) -> io::Result<()> {
-        let request = self.begin(offset, buf.len() as u64).await?;
+        let len = buf.len() as u64;
+        let request = self.begin(offset, len).await?;
+        if self.copy_on_read.get() == 0 || self.shared.read_only() {
+            return request.node.read(offset, buf).await;
+        }
+        let (_copied, done) = self.copy(&request.node, offset, len).await;
+        if let Err(error) = done {
+            // It can still be read where it is.
+            tracing::warn!("what was read is not kept: {error}");
+        }
         request.node.read(offset, buf).await
+    }
+
+    /// Puts into the topmost image what it does not have of a range, in whole clusters. Only
+    /// while [`set_copying`](Self::set_copying) is on.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub(crate) async fn copy_up(&self, offset: u64, len: u64) -> io::Result<()> {
+        let request = self.begin(offset, len).await?;
+        self.copy(&request.node, offset, len).await.1
+    }
+
+    async fn copy(
+        &self,
+        node: &Rc<dyn Node>,
+        offset: u64,
+        len: u64,
+    ) -> (Range<'_>, io::Result<()>) {
+        let unit = node.image().and_then(|image| image.facts().cluster_size);
+        let unit = unit.unwrap_or(UNIT).max(1);
+        let start = offset - offset % unit;
+        let end = offset.saturating_add(len).checked_next_multiple_of(unit).unwrap_or(u64::MAX);
+        let end = end.min(node.info().size).max(start);
+        let range = self.copied.take(start, end - start).await;
+        let done = copy_range(node, start, end).await;
+        (range, done)
+    }
+
+    /// Has what is read kept in the topmost image, or ends that. Waits for what is under way.
+    pub async fn set_copy_on_read(&self, on: bool) {
+        let count = self.copy_on_read.get();
+        self.set_copying(on).await;
+        self.copy_on_read.set(if on { count + 1 } else { count.saturating_sub(1) });
+    }
+
+    /// Has writes keep clear of what [`copy_up`](Self::copy_up) copies, or ends that. Waits for
+    /// what is under way.
+    pub(crate) async fn set_copying(&self, on: bool) {
+        let _held = self.drain().await;
+        let count = self.copying.get();
+        self.copying.set(if on { count + 1 } else { count.saturating_sub(1) });
+    }
+
+    /// Has writes looked at. Waits for those under way.
+    pub(crate) async fn add_tap(&self, tap: &Rc<dyn Tap>) {
+        let _held = self.drain().await;
+        self.taps.borrow_mut().push(Rc::downgrade(tap));
+    }
+
+    /// Ends that, when the tap has seen all writes under way.
+    pub(crate) async fn remove_tap(&self, tap: &Rc<dyn Tap>) {
+        let _held = self.drain().await;
+        self.taps.borrow_mut().retain(|other| {
+            !std::ptr::addr_eq(other.as_ptr(), Rc::as_ptr(tap)) && other.strong_count() > 0
+        });
     }
 
     /// Writes `buf` at `offset`; durably if asked for, or if the drive has no write cache.
@@ -164,7 +266,11 @@ impl Disk {
         self.shared.set_size(self.info().size);
     }
 
-    async fn begin(&self, offset: u64, len: u64) -> io::Result<Request<'_>> {
+    /// Begins something of the caller's own with the topmost node, as a request.
+    ///
+    /// # Errors
+    /// `InvalidInput` beyond the end.
+    pub(crate) async fn begin(&self, offset: u64, len: u64) -> io::Result<Request<'_>> {
         if self.held.get() > 0 {
             self.until(|| self.held.get() == 0).await;
         }
@@ -174,14 +280,27 @@ impl Disk {
             _ => return Err(io::ErrorKind::InvalidInput.into()),
         }
         self.busy.set(self.busy.get() + 1);
-        Ok(Request { disk: self, node })
+        Ok(Request { disk: self, node, changes: None, _range: None })
     }
 
     async fn begin_write(&self, offset: u64, len: u64) -> io::Result<Request<'_>> {
         if self.shared.read_only() {
             return Err(io::Error::from_raw_os_error(libc::EACCES));
         }
-        self.begin(offset, len).await
+        let mut request = self.begin(offset, len).await?;
+        if self.copying.get() > 0 {
+            request._range = Some(self.copied.take(offset, len).await);
+        }
+        if !self.taps.borrow().is_empty() {
+            let taps: Vec<_> = self.taps.borrow().iter().filter_map(Weak::upgrade).collect();
+            for tap in &taps {
+                if let Some(before) = tap.before(&request.node, offset, len) {
+                    before.await?;
+                }
+            }
+            request.changes = Some((taps, offset, len));
+        }
+        Ok(request)
     }
 
     async fn until(&self, done: impl Fn() -> bool) {
@@ -201,14 +320,47 @@ impl Disk {
     }
 }
 
+/// Puts into an image what it does not have of a range but what shows there has.
+async fn copy_range(node: &Rc<dyn Node>, start: u64, end: u64) -> io::Result<()> {
+    let mut at = start;
+    while at < end {
+        // Nothing below: there is nothing to copy.
+        if chain::backing(node).is_none() {
+            return Ok(());
+        }
+        let extent = node.map(at, (end - at).min(COPY)).await?;
+        let len = extent.len.min(end - at).min(COPY);
+        if len == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if extent.state == State::Absent {
+            let buf = IoBuf::zeroed(usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?);
+            node.read(at, buf.clone()).await?;
+            if buf.is_zero() {
+                node.zero(at, len, Zero::MayUnmap).await?;
+            } else {
+                node.write(at, buf, false).await?;
+            }
+        }
+        at += len;
+    }
+    Ok(())
+}
+
 /// A request under way, with the node that was on top when it began.
-struct Request<'a> {
+pub(crate) struct Request<'a> {
     disk: &'a Disk,
-    node: Rc<dyn Node>,
+    pub(crate) node: Rc<dyn Node>,
+    /// Who is told when it has ended, and the range that it changes.
+    changes: Option<(Vec<Rc<dyn Tap>>, u64, u64)>,
+    _range: Option<Range<'a>>,
 }
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
+        if let Some((taps, offset, len)) = &self.changes {
+            taps.iter().for_each(|tap| tap.after(*offset, *len));
+        }
         self.disk.busy.set(self.disk.busy.get() - 1);
         if self.disk.busy.get() == 0 && self.disk.held.get() > 0 {
             self.disk.wake();

@@ -11,6 +11,9 @@
 //! | nothing: zeros | `null.rs` |
 //! | bytes in memory | `memory.rs` |
 //! | a graph that is in use, on its loop | `disk.rs` |
+//! | what is under an image | `chain.rs` |
+//! | which parts were written | `dirty.rs` |
+//! | long operations on a drive | `job/` |
 //! | a drive: what has a name, with or without medium | `drive.rs` |
 //! | what a graph is opened from | `open.rs`, by `options.rs`, `format.rs` and `protocol.rs` |
 //! | new images | `create.rs` |
@@ -23,14 +26,17 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod chain;
 pub mod create;
 pub mod describe;
+pub mod dirty;
 pub mod disk;
 pub mod drive;
 pub mod file;
 pub mod format;
 pub mod host;
 pub mod image;
+pub mod job;
 mod lock;
 pub mod memory;
 pub mod name;
@@ -42,9 +48,12 @@ pub mod options;
 mod overlay;
 pub mod protocol;
 pub mod qcow2;
+mod ranges;
 pub mod raw;
 pub mod stats;
 
+#[cfg(test)]
+mod mem;
 #[cfg(test)]
 mod tests;
 
