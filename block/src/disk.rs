@@ -298,7 +298,7 @@ impl Disk {
                     before.await?;
                 }
             }
-            request.changes = Some((taps, offset, len));
+            request.changes = Some(Changes { taps, offset, len });
         }
         Ok(request)
     }
@@ -352,13 +352,20 @@ pub(crate) struct Request<'a> {
     disk: &'a Disk,
     pub(crate) node: Rc<dyn Node>,
     /// Who is told when it has ended, and the range that it changes.
-    changes: Option<(Vec<Rc<dyn Tap>>, u64, u64)>,
+    changes: Option<Changes>,
     _range: Option<Range<'a>>,
+}
+
+/// A write, and who looks at it.
+struct Changes {
+    taps: Vec<Rc<dyn Tap>>,
+    offset: u64,
+    len: u64,
 }
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        if let Some((taps, offset, len)) = &self.changes {
+        if let Some(Changes { taps, offset, len }) = &self.changes {
             taps.iter().for_each(|tap| tap.after(*offset, *len));
         }
         self.disk.busy.set(self.disk.busy.get() - 1);

@@ -67,7 +67,7 @@ impl BackupOptions {
                 // Whoever copies before a write has ended then.
                 backup.disk.remove_tap(&tap).await;
                 let done = match (done, backup.options.target.flush().await) {
-                    (Ok(done), Err(error)) if done == Done::All => Err(error),
+                    (Ok(Done::All), Err(error)) => Err(error),
                     (done, _) => done,
                 };
                 chain::close_rest(&backup.options.target, &backup.disk.node()).await;

@@ -123,7 +123,9 @@ impl Run {
     async fn idle(&self, until: Option<Instant>) {
         self.with(|state| state.info.busy = false);
         match until {
-            Some(until) => drop(race(self.local.sleep_until(until), self.wait()).await),
+            Some(until) => {
+                race(self.local.sleep_until(until), self.wait()).await;
+            }
             None => self.wait().await,
         }
         self.with(|state| state.info.busy = true);
