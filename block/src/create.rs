@@ -3,8 +3,11 @@
 //! On the loop that the caller runs on; what may block goes through its pool. Names and options
 //! are a user's or a client's.
 
+use std::rc::Rc;
+
 use resources::iol::Local;
 
+use crate::node::Node;
 use crate::open::{OpenError, Spec, open};
 use crate::options::Options;
 use crate::{format, name, protocol};
@@ -24,6 +27,20 @@ pub struct NewImage {
     pub backing: Option<String>,
     /// The format of that.
     pub backing_format: Option<String>,
+}
+
+/// An image that is being made, as its format sees it.
+pub struct NewFile<'a> {
+    /// The loop.
+    pub local: &'a Local,
+    /// Where it is made: an empty file.
+    pub file: Rc<dyn Node>,
+    /// The name of that.
+    pub filename: &'a str,
+    /// Bytes of the disk.
+    pub size: u64,
+    /// Options of the format, which takes those that it knows.
+    pub options: &'a mut Options,
 }
 
 /// An option that a format has for new images.
@@ -98,15 +115,10 @@ pub async fn create(local: &Local, new: &NewImage) -> Result<(), OpenError> {
     let Some(make) = format.create else {
         return refuse(format!("Driver '{format_name}' does not support image creation"));
     };
-    let Some(make_file) = protocol.create else {
-        return refuse(format!("Driver '{}' does not support image creation", protocol.name));
-    };
-    let name = filename.clone();
-    let made = local.pool(move || make_file(&name)).await;
-    made.map_err(|error| OpenError(error.to_string()))??;
+    protocol::make(local, protocol, filename).await?;
     let spec = Spec { discard: true, ..Spec::default() };
     let file = protocol::open_named(local, &spec, protocol, filename).await?;
-    make(file.clone(), size, options).await?;
+    make(NewFile { local, file: file.clone(), filename, size, options: &mut options }).await?;
     let closed = file.close().await;
     closed.map_err(|e| OpenError(format!("Could not create image: {}", crate::errno_text(&e))))
 }

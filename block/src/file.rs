@@ -16,7 +16,7 @@ use std::task::{Poll, Waker};
 use resources::iol::{FallocateFlags, IoBuf, Local};
 use rustix::fs::{SeekFrom, seek};
 
-use crate::host::HostFile;
+use crate::host::{HostError, HostFile};
 use crate::node::{Extent, Info, Node, Op, State, Zero};
 
 /// Zeros are written in pieces of this many bytes where the file system has no other way.
@@ -25,7 +25,7 @@ const ZEROS: u64 = 1 << 20;
 /// A file on a loop.
 pub struct File {
     local: Local,
-    host: Arc<HostFile>,
+    host: RefCell<Arc<HostFile>>,
     gate: Gate,
     highest: Cell<u64>,
     /// What the file system has turned out not to do.
@@ -38,7 +38,7 @@ impl File {
     pub fn new(local: &Local, host: Arc<HostFile>) -> Rc<File> {
         Rc::new(File {
             local: local.clone(),
-            host,
+            host: RefCell::new(host),
             gate: Gate::default(),
             highest: Cell::new(0),
             cannot_zero: Cell::new(false),
@@ -46,8 +46,13 @@ impl File {
         })
     }
 
+    /// The open file; another one after a [reopening](Node::reopen).
+    fn now(&self) -> Arc<HostFile> {
+        self.host.borrow().clone()
+    }
+
     fn is_aligned(&self, offset: u64, len: u64) -> bool {
-        (offset | len) & u64::from(self.host.align() - 1) == 0
+        (offset | len) & u64::from(self.now().align() - 1) == 0
     }
 
     /// Reads until `buf` is full; zeros past the end of the file.
@@ -70,18 +75,18 @@ impl File {
     }
 
     async fn readv(&self, buf: IoBuf, offset: u64) -> io::Result<usize> {
-        if !self.host.options().threads {
-            return self.local.readv_at(self.host.fd(), buf, offset).await;
+        if !self.now().options().threads {
+            return self.local.readv_at(self.now().fd(), buf, offset).await;
         }
-        let fd = self.host.fd().clone();
+        let fd = self.now().fd().clone();
         self.local.pool(move || buf.readv(&fd, Some(offset))).await?
     }
 
     async fn writev(&self, buf: IoBuf, offset: u64, durable: bool) -> io::Result<usize> {
-        if !self.host.options().threads {
-            return self.local.writev_at(self.host.fd(), buf, offset, durable).await;
+        if !self.now().options().threads {
+            return self.local.writev_at(self.now().fd(), buf, offset, durable).await;
         }
-        let fd = self.host.fd().clone();
+        let fd = self.now().fd().clone();
         self.local.pool(move || buf.writev(&fd, Some(offset), durable)).await?
     }
 
@@ -91,7 +96,7 @@ impl File {
     }
 
     async fn write_all(&self, offset: u64, buf: &IoBuf, durable: bool) -> io::Result<()> {
-        let durable = durable && !self.host.options().cache.no_flush;
+        let durable = durable && !self.now().options().cache.no_flush;
         let mut done = 0;
         while done < buf.len() {
             let at = add(offset, done)?;
@@ -102,20 +107,20 @@ impl File {
                 Err(error) => return Err(error),
             }
         }
-        self.host.reaches(add(offset, done)?);
+        self.now().reaches(add(offset, done)?);
         Ok(())
     }
 
     /// A write that takes the detour over whole blocks.
     async fn write_unaligned(&self, offset: u64, buf: &IoBuf, durable: bool) -> io::Result<()> {
-        let align = u64::from(self.host.align());
+        let align = u64::from(self.now().align());
         let len = buf.len() as u64;
         let end = offset.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
         let start = offset & !(align - 1);
         let stop = end.checked_next_multiple_of(align).ok_or(io::ErrorKind::InvalidInput)?;
         let room = usize::try_from(stop - start).map_err(|_| io::ErrorKind::InvalidInput)?;
         let block = IoBuf::zeroed(room);
-        let size = self.host.size();
+        let size = self.now().size();
         let (align, head) = (align as usize, (offset - start) as usize);
         if head > 0 {
             self.read_all(start, &block.slice(0..align)).await?;
@@ -127,20 +132,20 @@ impl File {
         block.skip(head).slice(0..buf.len()).copy_from_buf(buf);
         self.write_all(start, &block, durable).await?;
         // The file must not grow by more than what was asked for.
-        if !self.host.is_block_device() && stop > end.max(size) {
+        if !self.now().is_block_device() && stop > end.max(size) {
             self.set_size(end.max(size)).await?;
         }
         Ok(())
     }
 
     async fn set_size(&self, size: u64) -> io::Result<()> {
-        let host = self.host.clone();
+        let host = self.now();
         self.local.pool(move || host.set_size(size)).await?
     }
 
     /// Has the file system do it; false when it cannot.
     async fn fallocate(&self, how: FallocateFlags, offset: u64, len: u64) -> io::Result<bool> {
-        match self.local.fallocate(self.host.fd(), how, offset, len).await {
+        match self.local.fallocate(self.now().fd(), how, offset, len).await {
             Ok(()) => Ok(true),
             Err(error) if cannot(&error) => Ok(false),
             Err(error) => Err(error),
@@ -160,11 +165,11 @@ impl File {
     /// Zeroes by the file system; false where it cannot.
     async fn zero_by_host(&self, offset: u64, len: u64, how: Zero) -> io::Result<bool> {
         let end = offset.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
-        let unmap = how == Zero::MayUnmap && self.host.options().discard;
+        let unmap = how == Zero::MayUnmap && self.now().options().discard;
         if len == 0 || !self.is_aligned(offset, len) {
             return Ok(len == 0);
         }
-        if unmap && end <= self.host.size() && self.punch(offset, len).await? {
+        if unmap && end <= self.now().size() && self.punch(offset, len).await? {
             return Ok(true);
         }
         if self.cannot_zero.get() {
@@ -173,7 +178,7 @@ impl File {
         let done = self.fallocate(FallocateFlags::ZERO_RANGE, offset, len).await?;
         self.cannot_zero.set(!done);
         if done {
-            self.host.reaches(end);
+            self.now().reaches(end);
         }
         Ok(done)
     }
@@ -199,7 +204,7 @@ impl File {
         if !self.is_aligned(offset, buf.len() as u64) {
             return self.write_unaligned(offset, &buf, durable).await;
         }
-        if !buf.is_aligned(self.host.memory_align() as usize) {
+        if !buf.is_aligned(self.now().memory_align() as usize) {
             let copy = IoBuf::zeroed(buf.len());
             copy.copy_from_buf(&buf);
             return self.write_all(offset, &copy, durable).await;
@@ -209,7 +214,7 @@ impl File {
 
     async fn pass(&self, offset: u64, len: u64) -> Option<Pass<'_>> {
         // Without direct I/O nothing is ever read to be written back.
-        if self.host.align() == 1 {
+        if self.now().align() == 1 {
             return None;
         }
         Some(self.gate.pass(!self.is_aligned(offset, len)).await)
@@ -230,11 +235,12 @@ fn cannot(error: &io::Error) -> bool {
 
 impl Node for File {
     fn info(&self) -> Info {
-        let options = self.host.options();
+        let host = self.now();
+        let options = host.options();
         Info {
-            size: self.host.size(),
-            align: self.host.align(),
-            sectors: self.host.sectors(),
+            size: self.now().size(),
+            align: self.now().align(),
+            sectors: self.now().sectors(),
             discards: options.discard,
             read_only: options.read_only,
         }
@@ -243,10 +249,10 @@ impl Node for File {
     fn read(&self, offset: u64, buf: IoBuf) -> Op<'_> {
         Box::pin(async move {
             let len = buf.len() as u64;
-            if self.is_aligned(offset, len) && buf.is_aligned(self.host.memory_align() as usize) {
+            if self.is_aligned(offset, len) && buf.is_aligned(self.now().memory_align() as usize) {
                 return self.read_all(offset, &buf).await;
             }
-            let align = u64::from(self.host.align());
+            let align = u64::from(self.now().align());
             let start = offset & !(align - 1);
             let end = add(offset, buf.len())?
                 .checked_next_multiple_of(align)
@@ -287,7 +293,7 @@ impl Node for File {
 
     fn discard(&self, offset: u64, len: u64) -> Op<'_> {
         Box::pin(async move {
-            if len == 0 || !self.host.options().discard || !self.is_aligned(offset, len) {
+            if len == 0 || !self.now().options().discard || !self.is_aligned(offset, len) {
                 return Ok(());
             }
             let _pass = self.pass(offset, len).await;
@@ -297,30 +303,49 @@ impl Node for File {
 
     fn flush(&self) -> Op<'_> {
         Box::pin(async move {
-            if self.host.options().cache.no_flush || self.host.options().read_only {
+            if self.now().options().cache.no_flush || self.now().options().read_only {
                 return Ok(());
             }
-            self.local.fdatasync(self.host.fd()).await
+            self.local.fdatasync(self.now().fd()).await
         })
     }
 
     fn map(&self, offset: u64, len: u64) -> Op<'_, Extent> {
         Box::pin(async move {
-            let host = self.host.clone();
+            let host = self.now();
             self.local.pool(move || extent(&host, offset, len)).await?
         })
     }
 
+    fn reopen(&self, read_only: bool) -> Op<'_> {
+        Box::pin(async move {
+            let host = self.now();
+            if host.options().read_only == read_only {
+                return Ok(());
+            }
+            if read_only {
+                self.flush().await?;
+            }
+            let reopened = self.local.pool(move || host.reopen(read_only)).await?;
+            let host = reopened.map_err(|error| match error {
+                HostError::Open { error, .. } | HostError::Size(error) => error,
+                other => io::Error::new(io::ErrorKind::ResourceBusy, other.to_string()),
+            })?;
+            self.host.replace(host);
+            Ok(())
+        })
+    }
+
     fn driver(&self) -> &'static str {
-        self.host.driver()
+        self.now().driver()
     }
 
     fn filename(&self) -> Option<String> {
-        Some(self.host.name().to_owned())
+        Some(self.now().name().to_owned())
     }
 
     fn host(&self) -> Option<Arc<HostFile>> {
-        Some(self.host.clone())
+        Some(self.now())
     }
 
     fn highest_offset(&self) -> u64 {
@@ -329,7 +354,7 @@ impl Node for File {
 
     fn resize(&self, size: u64) -> Op<'_> {
         Box::pin(async move {
-            if self.host.options().read_only {
+            if self.now().options().read_only {
                 return Err(io::ErrorKind::ReadOnlyFilesystem.into());
             }
             self.set_size(size).await

@@ -6,11 +6,11 @@
 use std::pin::Pin;
 use std::rc::Rc;
 
-use crate::create::CreateOption;
+use crate::create::{CreateOption, NewFile};
 use crate::host::errno_text;
 use crate::node::Node;
 use crate::open::{Layer, OpenError, Opening};
-use crate::options::Options;
+use crate::qcow2;
 use crate::raw::Raw;
 
 /// Opens a format over its file.
@@ -30,11 +30,11 @@ pub struct Format {
     pub create_options: &'static [CreateOption],
 }
 
-/// Makes an image of so many bytes in an empty file.
-pub type CreateFormat = fn(Rc<dyn Node>, u64, Options) -> Creating;
+/// Makes an image in an empty file.
+pub type CreateFormat = for<'a> fn(NewFile<'a>) -> Creating<'a>;
 
 /// An image that is being made.
-pub type Creating = Pin<Box<dyn Future<Output = Result<(), OpenError>>>>;
+pub type Creating<'a> = Pin<Box<dyn Future<Output = Result<(), OpenError>> + 'a>>;
 
 /// A format that is only recognised.
 const fn foreign(name: &'static str, probe: fn(&[u8], &str) -> u8) -> Format {
@@ -46,14 +46,14 @@ pub const RAW: &Format = &Format {
     name: "raw",
     probe: |_, _| 1,
     open: Some(|layer, file| Box::pin(open_raw(layer, file))),
-    create: Some(|file, size, _| Box::pin(create_raw(file, size))),
+    create: Some(|new| Box::pin(create_raw(new))),
     create_options: &[CreateOption { name: "size", help: "Virtual disk size" }],
 };
 
 /// All of them.
 pub static FORMATS: &[&Format] = &[
     RAW,
-    &foreign("qcow2", |head, _| version(head, b"QFI\xfb", 2..)),
+    qcow2::driver::QCOW2,
     &foreign("qcow", |head, _| version(head, b"QFI\xfb", 1..=1)),
     &foreign("cow", |head, _| version(head, b"OOOM", 2..=2)),
     &foreign("qed", |head, _| magic(head, 0, b"QED\0")),
@@ -105,8 +105,8 @@ async fn open_raw(layer: Layer<'_>, file: Rc<dyn Node>) -> Result<Rc<dyn Node>, 
     Ok(Rc::new(raw))
 }
 
-async fn create_raw(file: Rc<dyn Node>, size: u64) -> Result<(), OpenError> {
-    let sized = file.resize(size).await;
+async fn create_raw(new: NewFile<'_>) -> Result<(), OpenError> {
+    let sized = new.file.resize(new.size).await;
     sized.map_err(|e| OpenError(format!("Could not resize file: {}", errno_text(&e))))
 }
 

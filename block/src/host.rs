@@ -4,7 +4,7 @@
 //! users and clients, and go through the process's descriptor sets.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -134,19 +134,37 @@ impl HostFile {
     /// # Errors
     /// See [`HostError`].
     pub fn open(name: &str, options: OpenOptions) -> Result<Arc<HostFile>, HostError> {
-        let refused = |error: io::Error| HostError::Open { name: name.to_owned(), error };
-        let mut flags = if options.read_only { OFlags::RDONLY } else { OFlags::RDWR };
-        if options.cache.direct {
-            flags |= OFlags::DIRECT;
+        let file = open_as(name, name, options)?;
+        HostFile::of(name, file, options)
+    }
+
+    /// The same file, opened again to be written or not to be; its locks go over to the new one.
+    /// On failure everything is as before. May block.
+    ///
+    /// # Errors
+    /// See [`HostError`].
+    pub fn reopen(&self, read_only: bool) -> Result<Arc<HostFile>, HostError> {
+        let name = self.name.as_str();
+        let options = OpenOptions { read_only, ..self.options };
+        let file = if name.starts_with("/dev/fdset/") {
+            open_as(name, name, options)?
+        } else {
+            // The name may mean another file by now, the descriptor cannot.
+            let same = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+            open_as(&same, name, options)?
+        };
+        if options.locking {
+            lock::unlock(self.fd.as_fd());
         }
-        // A FIFO or a terminal must not make us wait; a file does not mind.
-        flags |= OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = fdset::open(name, flags, Mode::empty()).map_err(|error| {
-            match error.raw_os_error() {
-                Some(libc::EROFS) => refused(io::Error::from_raw_os_error(libc::EACCES)),
-                _ => refused(error),
+        HostFile::of(name, file, options).inspect_err(|_| {
+            if options.locking && lock::lock(self.fd.as_fd(), !self.options.read_only).is_err() {
+                tracing::warn!("the lock of '{name}' was lost while it was opened again");
             }
-        })?;
+        })
+    }
+
+    fn of(name: &str, file: fdset::File, options: OpenOptions) -> Result<Arc<HostFile>, HostError> {
+        let refused = |error: io::Error| HostError::Open { name: name.to_owned(), error };
         let stat = fstat(&file).map_err(|error| refused(error.into()))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         let block_device = match kind {
@@ -258,6 +276,23 @@ impl HostFile {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOCTTY;
         fdset::open(name, flags, Mode::from_raw_mode(0o644)).map(drop)
     }
+}
+
+/// Opens `path`, which `name` is told for.
+fn open_as(path: &str, name: &str, options: OpenOptions) -> Result<fdset::File, HostError> {
+    let mut flags = if options.read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    if options.cache.direct {
+        flags |= OFlags::DIRECT;
+    }
+    // A FIFO or a terminal must not make us wait; a file does not mind.
+    flags |= OFlags::NONBLOCK | OFlags::NOCTTY;
+    fdset::open(path, flags, Mode::empty()).map_err(|error| {
+        let error = match error.raw_os_error() {
+            Some(libc::EROFS) => io::Error::from_raw_os_error(libc::EACCES),
+            _ => error,
+        };
+        HostError::Open { name: name.to_owned(), error }
+    })
 }
 
 /// The size of a file or a block device. Descriptors are read and written at offsets only, so

@@ -55,6 +55,16 @@ pub(crate) fn lock(fd: BorrowedFd<'_>, write: bool) -> Result<(), LockError> {
     Ok(())
 }
 
+/// Gives up all locks on an image.
+pub(crate) fn unlock(fd: BorrowedFd<'_>) {
+    for (right, _) in RIGHTS {
+        for byte in [USED + right, DENIED + right] {
+            // What is not locked, or cannot be, need not be unlocked.
+            let _ = set_as(fd, libc::F_UNLCK, byte);
+        }
+    }
+}
+
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -73,7 +83,11 @@ fn flock(kind: i32, byte: i64) -> libc::flock {
 }
 
 fn set(fd: BorrowedFd<'_>, byte: i64) -> io::Result<()> {
-    let lock = flock(libc::F_RDLCK, byte);
+    set_as(fd, libc::F_RDLCK, byte)
+}
+
+fn set_as(fd: BorrowedFd<'_>, kind: i32, byte: i64) -> io::Result<()> {
+    let lock = flock(kind, byte);
     // SAFETY: the descriptor is open, and the call reads `lock` only.
     match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &lock) } {
         0 => Ok(()),

@@ -83,6 +83,24 @@ pub fn of_name(filename: &str) -> Result<&'static Protocol, OpenError> {
     found.ok_or_else(|| OpenError("Unknown protocol".to_owned()))
 }
 
+/// Makes an empty file.
+///
+/// # Errors
+/// When the protocol or the host cannot.
+pub(crate) async fn make(
+    local: &Local,
+    protocol: &Protocol,
+    filename: &str,
+) -> Result<(), OpenError> {
+    let Some(make) = protocol.create else {
+        let name = protocol.name;
+        return Err(OpenError(format!("Driver '{name}' does not support image creation")));
+    };
+    let name = filename.to_owned();
+    let made = local.pool(move || make(&name)).await;
+    made.map_err(|error| OpenError(error.to_string()))?
+}
+
 /// Opens what a file name means, without a format.
 pub(crate) async fn open_named(
     local: &Local,

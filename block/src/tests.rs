@@ -413,3 +413,28 @@ fn raw_images_are_created() {
     let error = wrong(|new| new.filename = "/no/such/x".into());
     assert_eq!(error, "Could not create file: No such file or directory");
 }
+
+#[test]
+fn a_file_is_reopened_with_its_locks() {
+    let image = image(512);
+    let read_only = OpenOptions { read_only: true, ..OpenOptions::default() };
+    let spec = Spec { read_only: true, ..Spec::file(name(&image), Some("raw")) };
+    let path = name(&image).to_owned();
+    run(FileIo::Auto, |local| async move {
+        let node = open(&local, &spec).await.unwrap();
+        let other = HostFile::open(&path, read_only).unwrap();
+        // Somebody else reads it.
+        node.reopen(false).await.unwrap_err();
+        HostFile::open(&path, OpenOptions::default()).unwrap_err();
+        drop(other);
+        node.write(0, IoBuf::copy_of(b"x"), false).await.unwrap_err();
+        node.reopen(false).await.unwrap();
+        node.write(0, IoBuf::copy_of(b"written"), false).await.unwrap();
+        HostFile::open(&path, read_only).unwrap_err();
+        node.reopen(true).await.unwrap();
+        assert!(node.info().read_only);
+        HostFile::open(&path, read_only).unwrap();
+        node.write(0, IoBuf::copy_of(b"x"), false).await.unwrap_err();
+        assert_eq!(bytes(&*node, 0, 7).await, b"written");
+    });
+}

@@ -5,6 +5,7 @@
 //! | the header and its extensions | `header.rs`, names of features in `names.rs` |
 //! | refcounts in their blocks | `refcount.rs` |
 //! | making an image | `create.rs` |
+//! | the row of the format: options as data | `driver.rs` |
 //! | checking and mending | `check/` |
 //! | internal snapshots | `snapshot/` |
 //! | persistent dirty bitmaps | `bitmap/` |
@@ -16,6 +17,7 @@ mod bitmap;
 mod bytes;
 mod check;
 pub mod create;
+pub mod driver;
 pub mod header;
 mod names;
 mod refcount;
