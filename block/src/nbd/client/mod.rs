@@ -464,14 +464,6 @@ impl Client {
 }
 
 impl Node for Client {
-    fn driver(&self) -> &'static str {
-        "nbd"
-    }
-
-    fn filename(&self) -> Option<String> {
-        Some(self.target.to_string())
-    }
-
     fn info(&self) -> Info {
         let facts = self.facts();
         let has = |flag| facts.as_ref().is_some_and(|facts| facts.has(flag));
