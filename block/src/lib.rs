@@ -20,6 +20,7 @@
 //! | names of files | `name.rs` |
 //! | what is told about a graph | `describe.rs` |
 //! | counters | `stats.rs` |
+//! | the command-line tools | `tools/` |
 //!
 //! A graph lives on one I/O loop, in `Rc`s, without locks. What other threads hold is a [`Drive`].
 //! Images come from anybody, so nothing here may panic: the lints below say so.
@@ -51,6 +52,7 @@ pub mod qcow2;
 mod ranges;
 pub mod raw;
 pub mod stats;
+pub mod tools;
 
 #[cfg(test)]
 mod mem;

@@ -1,0 +1,177 @@
+//! Opening images for the tools.
+//!
+//! On the tool's loop, no lock. Names come from whoever starts the tool, or from images.
+
+use std::io;
+use std::rc::Rc;
+
+use resources::iol::Local;
+
+use super::console::Fail;
+use crate::node::Node;
+use crate::{Cache, CreateOption, NewImage, Spec, format, protocol};
+
+/// An image that is wanted.
+#[derive(Debug, Clone)]
+pub struct Wanted<'a> {
+    /// Its name; its options, if `image_opts`.
+    pub name: &'a str,
+    /// Its format; found out if not given.
+    pub format: Option<&'a str>,
+    /// `name` is `driver=..,file.filename=..`.
+    pub image_opts: bool,
+    /// It will be written.
+    pub writable: bool,
+    /// How it is cached.
+    pub cache: Cache,
+    /// What it names as its backing file is not opened.
+    pub no_backing: bool,
+    /// Others may be writing it.
+    pub force_share: bool,
+    /// It is opened to be checked.
+    pub check: bool,
+    /// Its snapshot of this id or name is wanted in its place.
+    pub snapshot: Option<&'a str>,
+}
+
+impl<'a> Wanted<'a> {
+    /// To be read.
+    pub fn read(name: &'a str, format: Option<&'a str>) -> Wanted<'a> {
+        Wanted {
+            name,
+            format,
+            image_opts: false,
+            writable: false,
+            cache: Cache::default(),
+            no_backing: false,
+            force_share: false,
+            check: false,
+            snapshot: None,
+        }
+    }
+}
+
+impl Wanted<'_> {
+    fn spec(&self) -> Spec {
+        let spec = if self.image_opts {
+            Spec::options(split_options(self.name).into_iter().collect())
+        } else {
+            Spec::file(self.name, self.format)
+        };
+        Spec {
+            device: "image".to_owned(),
+            read_only: !self.writable,
+            cache: self.cache,
+            discard: true,
+            no_backing: self.no_backing,
+            no_locking: self.force_share,
+            check: self.check,
+            ..spec
+        }
+    }
+}
+
+/// Opens an image with all that it stands on.
+///
+/// # Errors
+/// `Could not open 'NAME': REASON`.
+pub async fn open(local: &Local, wanted: &Wanted<'_>) -> Result<Rc<dyn Node>, Fail> {
+    if let Some(format) = wanted.format
+        && !is_driver(format)
+    {
+        return Err(Fail::Told(format!("Unknown driver '{format}'")));
+    }
+    let opened = crate::open(local, &wanted.spec()).await;
+    opened.map_err(|error| Fail::Told(format!("Could not open '{}': {error}", wanted.name)))
+}
+
+/// Makes an image.
+///
+/// # Errors
+/// What is wrong with the wish, or what the host reports.
+pub async fn create(local: &Local, new: &NewImage) -> Result<(), String> {
+    crate::create(local, new).await.map_err(|error| error.to_string())
+}
+
+/// Whether there is a format of this name.
+pub fn is_format(name: &str) -> bool {
+    format::named(name).is_some()
+}
+
+/// Whether there is a format or a protocol of this name.
+fn is_driver(name: &str) -> bool {
+    is_format(name) || protocol::named(name).is_some()
+}
+
+/// The options that a format has for new images.
+pub fn create_options(format: &str) -> &'static [CreateOption] {
+    format::named(format).map(|format| format.create_options).unwrap_or_default()
+}
+
+/// Whether what was never written to a new image of this kind reads as zeros.
+pub fn is_zero_when_new(node: &Rc<dyn Node>) -> bool {
+    if let Some(host) = node.host() {
+        return !host.is_block_device();
+    }
+    let children = node.children();
+    let file = children.iter().find(|(role, _)| *role == "file");
+    node.image().is_some() || file.is_none_or(|(_, file)| is_zero_when_new(file))
+}
+
+/// `KEY=VALUE,KEY=VALUE`: two commas are one in a value, a key alone is on.
+pub fn split_options(text: &str) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    let mut pair = String::new();
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c != ',' || chars.next_if_eq(&',').is_some() {
+            pair.push(c);
+        } else {
+            pairs.push(std::mem::take(&mut pair));
+        }
+    }
+    if !pair.is_empty() || pairs.is_empty() {
+        pairs.push(pair);
+    }
+    let halves = |pair: String| match pair.split_once('=') {
+        Some((key, value)) => (key.to_owned(), value.to_owned()),
+        None => (pair, "on".to_owned()),
+    };
+    pairs.into_iter().map(halves).collect()
+}
+
+/// What an error says, in the words of the C library.
+pub fn why(error: &io::Error) -> String {
+    let number = error.raw_os_error().or(match error.kind() {
+        io::ErrorKind::Unsupported => Some(libc::ENOTSUP),
+        io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => Some(libc::EIO),
+        io::ErrorKind::PermissionDenied => Some(libc::EACCES),
+        io::ErrorKind::ReadOnlyFilesystem => Some(libc::EROFS),
+        io::ErrorKind::StorageFull => Some(libc::ENOSPC),
+        io::ErrorKind::NotFound => Some(libc::ENOENT),
+        io::ErrorKind::AlreadyExists => Some(libc::EEXIST),
+        io::ErrorKind::OutOfMemory => Some(libc::ENOMEM),
+        _ => None,
+    });
+    match number {
+        Some(number) => crate::errno_text(&io::Error::from_raw_os_error(number)),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_split() {
+        let pairs = |text| -> Vec<String> {
+            let pairs = split_options(text);
+            pairs.into_iter().map(|(key, value)| format!("{key}:{value}")).collect()
+        };
+        assert_eq!(pairs("a=1,b=x,,y,c"), ["a:1", "b:x,y", "c:on"]);
+        assert_eq!(pairs("a="), ["a:"]);
+        assert_eq!(pairs(""), [":on"]);
+        assert_eq!(pairs("a,"), ["a:on"]);
+    }
+}

@@ -1,0 +1,32 @@
+//! The command-line tools, each a thin program over a library function.
+//!
+//! | piece | file |
+//! |---|---|
+//! | `vmm-img`: its subcommands | `img/` |
+//! | `vmm-io`: its commands | `io/` |
+//! | opening images | `images.rs` |
+//! | options on the command line | `args.rs` |
+//! | where text goes, and how a failure is told | `console.rs` |
+//! | progress, and being interrupted | `progress.rs`, `signals.rs` |
+//! | sizes and JSON as text | `size.rs`, `json.rs` |
+//! | what lies where in a chain of images | `chain.rs` |
+//! | several requests at a time | `work.rs` |
+//!
+//! A tool runs one loop on its main thread and closes every image before it reports success. What
+//! it reads from images comes from anybody, its words from whoever starts it; both are bounded by
+//! the layers below, and every mistake ends in one line on standard error.
+
+pub mod args;
+pub mod chain;
+pub(crate) mod clock;
+pub mod console;
+pub mod images;
+pub mod img;
+pub mod json;
+pub mod progress;
+pub mod signals;
+pub mod size;
+pub mod work;
+
+#[cfg(test)]
+pub(crate) mod testing;
