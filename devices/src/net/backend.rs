@@ -11,6 +11,7 @@ use bitflags::bitflags;
 use resources::iol::{Direction, Local};
 
 use super::frame::Segment;
+use super::kernel::Kernel;
 
 bitflags! {
     /// What a receiver of frames does itself, so that the sender may leave it out; as in the
@@ -89,6 +90,13 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// When the host refuses.
     fn open(&self, queue: u16, on: &Local) -> io::Result<Box<dyn Endpoint>>;
+
+    /// What can move the frames of a queue instead of an endpoint, between rings of virtio and
+    /// here; frames have a header then. Not while the endpoint is open.
+    fn kernel(&self, queue: u16) -> Option<Kernel> {
+        let _ = queue;
+        None
+    }
 
     /// A NIC was plugged in: what came before it was there is not meant for it.
     fn plugged(&self) {}

@@ -2,6 +2,7 @@
 //!
 //! As [`tap`](super::tap) in everything but its making.
 
+use super::kernel::Kernels;
 use super::launch;
 use super::options::{Keys, OpenError};
 use super::tap::{Interface, Tap};
@@ -27,6 +28,7 @@ impl Bridge {
         let helper = self.helper.as_deref().unwrap_or(launch::HELPER);
         let bridge = self.br.as_deref().unwrap_or(BRIDGE);
         let fd = launch::helper(helper, Some(bridge))?;
-        Tap::default().adopt(vec![fd], vec![format!("helper={helper},br={bridge}")])
+        let info = format!("helper={helper},br={bridge}");
+        Tap::default().adopt(vec![fd], vec![info], Kernels::default())
     }
 }

@@ -36,6 +36,7 @@ mod dump;
 mod fdend;
 mod frame;
 mod hub;
+mod kernel;
 mod lane;
 mod launch;
 mod mac;
@@ -56,6 +57,7 @@ pub use bridge::Bridge;
 pub use dump::{Dump, DumpOptions, LateClock};
 pub use frame::{HEADER_LEN, MAX_FRAME, MIN_FRAME, Segment};
 pub use hub::{HubMember, Hubs};
+pub use kernel::Kernel;
 pub use lane::Lane;
 pub use mac::Mac;
 pub use network::{Client, NetError, Netdev, Network, Nic, NicEntry, NicSpec};
@@ -63,7 +65,7 @@ pub use options::{
     LegacyNet, LegacyNic, Means, NETDEVS, OpenError, Options, TakeFd, What, parse_net,
     parse_netdev, port_for_nic,
 };
-pub use port::{Cable, Port, Sent};
+pub use port::{Cable, LinkWatch, Port, Sent};
 pub use socket::Socket;
 pub use tap::Tap;
 pub use user::User;

@@ -17,7 +17,9 @@ use resources::log::RateLimit;
 
 use super::backend::{Caps, Endpoint, Setup};
 use super::frame::{HEADER_LEN, MAX_FRAME, MIN_FRAME, Segment, total};
+use super::kernel::Kernel;
 use super::network::{Netdev, Network, NicEntry};
+use crate::virtio::vhost::Vhost;
 
 /// How many frames are dropped at once before others have their turn.
 const BATCH: usize = 64;
@@ -137,6 +139,27 @@ impl Cable {
         Ok(Port { end: RefCell::new(end), link, nic, waits, header, name, on: on.clone() })
     }
 
+    /// What can move the frames of a queue instead of a [port](Self::open); `None` also while
+    /// frames are not to pass.
+    pub fn kernel(&self, queue: u16) -> Option<Kernel> {
+        let netdev = self.netdev.as_ref()?;
+        let up = is_up(&self.nic, &netdev.link) && self.setup.lock().header;
+        up.then(|| netdev.backend().kernel(queue)).flatten()
+    }
+
+    /// Whether frames can be moved by the kernel at all, and its device for that.
+    pub fn vhost(&self) -> Option<Arc<Vhost>> {
+        Some(self.netdev.as_ref()?.backend().kernel(0)?.vhost)
+    }
+
+    /// To be told when frames begin or cease to pass, from now on.
+    pub fn watch_link(&self) -> LinkWatch {
+        LinkWatch(match &self.netdev {
+            Some(netdev) => netdev.link.join(),
+            None => Arc::default(),
+        })
+    }
+
     /// Whether the guest is to see a link.
     pub fn link_up(&self) -> bool {
         self.nic.link_up()
@@ -160,6 +183,20 @@ impl Drop for Cable {
             netdev.release();
         }
     }
+}
+
+/// See [`Cable::watch_link`].
+pub struct LinkWatch(Arc<Waits>);
+
+impl LinkWatch {
+    /// Completes when one of the link's flags may have changed.
+    pub async fn changed(&self) {
+        self.0.recv.notified().await;
+    }
+}
+
+fn is_up(nic: &NicEntry, link: &Link) -> bool {
+    nic.link_up() && link.up.load(Ordering::Acquire) && !link.gone.load(Ordering::Acquire)
 }
 
 /// One queue of a NIC's connection, on one loop. Two tasks may share it, one for each direction.
@@ -261,8 +298,6 @@ impl Port {
     }
 
     fn is_up(&self) -> bool {
-        self.nic.link_up()
-            && self.link.up.load(Ordering::Acquire)
-            && !self.link.gone.load(Ordering::Acquire)
+        is_up(&self.nic, &self.link)
     }
 }

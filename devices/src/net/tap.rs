@@ -19,6 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use super::backend::{Backend, Caps, Endpoint, Offloads, Setup};
 use super::fdend::{FdEnd, Header};
 use super::frame::HEADER_LEN;
+use super::kernel::{Kernel, Kernels};
 use super::launch;
 use super::options::{Keys, OpenError, TakeFd};
 use super::tun::{self, Flags};
@@ -121,7 +122,8 @@ impl Tap {
         }
     }
 
-    fn wants_vhost(&self) -> bool {
+    /// Whether the kernel is to move the frames.
+    pub(super) fn wants_vhost(&self) -> bool {
         let implied = self.vhostfd.is_some() || self.vhostforce == Some(true);
         self.vhost.unwrap_or(implied)
     }
@@ -132,62 +134,25 @@ impl Tap {
         if let Some(fd) = &self.fd {
             let fd = take_fd(fd)?;
             let info = format!("fd={}", fd.as_raw_fd());
-            self.vhost(1, take_fd)?;
-            return self.adopt(vec![fd], vec![info]);
+            let kernels = Kernels::open(self, 1, take_fd)?;
+            return self.adopt(vec![fd], vec![info], kernels);
         }
         if let Some(names) = &self.fds {
             let names: Vec<&str> = names.split(':').collect();
             if names.len() > MOST_QUEUES {
                 return Err(OpenError::failed(format!("more than {MOST_QUEUES} queues in fds=")));
             }
-            self.vhost(names.len(), take_fd)?;
+            let kernels = Kernels::open(self, names.len(), take_fd)?;
             let fds = names.into_iter().map(take_fd).collect::<Result<Vec<_>, _>>()?;
             let infos = fds.iter().map(|fd| format!("fd={}", fd.as_raw_fd())).collect();
-            return self.adopt(fds, infos);
+            return self.adopt(fds, infos, kernels);
         }
-        self.vhost(1, take_fd)?;
         if let Some(command) = &self.helper {
             let fd = launch::helper(command, Some(super::bridge::BRIDGE))?;
-            return self.adopt(vec![fd], vec![format!("helper={command}")]);
+            let kernels = Kernels::open(self, 1, take_fd)?;
+            return self.adopt(vec![fd], vec![format!("helper={command}")], kernels);
         }
-        self.make()
-    }
-
-    /// Checks that the kernel could move the frames. No NIC hands its queues over yet, so that
-    /// they are moved here, unless nothing else is to do.
-    fn vhost(&self, queues: usize, take_fd: TakeFd<'_>) -> Result<(), OpenError> {
-        if !self.wants_vhost() {
-            return Ok(());
-        }
-        let failed = |why: &str| {
-            let text = format!("vhost-net requested but could not be initialized: {why}");
-            Err(OpenError::Failed(text))
-        };
-        if self.vhostforce == Some(true) {
-            return failed("no network card here can use it");
-        }
-        let names = self.vhostfds.as_ref().or(self.vhostfd.as_ref());
-        match names {
-            Some(names) => {
-                let names: Vec<&str> = names.split(':').collect();
-                if names.len() != queues {
-                    return Err(OpenError::failed(
-                        "The number of fds passed does not match the number of vhostfds passed",
-                    ));
-                }
-                for name in names {
-                    drop(take_fd(name)?);
-                }
-            }
-            None => {
-                let flags = OFlags::RDWR | OFlags::CLOEXEC;
-                if let Err(error) = rustix::fs::open("/dev/vhost-net", flags, Mode::empty()) {
-                    return failed(&format!("/dev/vhost-net: {}", io::Error::from(error)));
-                }
-            }
-        }
-        tracing::warn!("vhost is not used: frames of this tap are moved in user space");
-        Ok(())
+        self.make(take_fd)
     }
 
     /// Uses descriptors of an interface that somebody else made.
@@ -195,6 +160,7 @@ impl Tap {
         &self,
         fds: Vec<OwnedFd>,
         infos: Vec<String>,
+        kernels: Kernels,
     ) -> Result<Interface, OpenError> {
         let mut all: Option<(String, Flags)> = None;
         for fd in &fds {
@@ -212,14 +178,15 @@ impl Tap {
         if !flags.contains(Flags::TAP) {
             return Err(OpenError::failed(format!("{name} is not a tap interface")));
         }
-        Interface::new((name, flags), fds, infos, self)
+        Interface::new((name, flags), fds, infos, kernels, self)
     }
 
-    fn make(&self) -> Result<Interface, OpenError> {
+    fn make(&self, take_fd: TakeFd<'_>) -> Result<Interface, OpenError> {
         let queues = usize::try_from(self.queues.unwrap_or(1)).unwrap_or(usize::MAX).max(1);
         if queues > MOST_QUEUES {
             return Err(OpenError::failed(format!("a tap has no more than {MOST_QUEUES} queues")));
         }
+        let kernels = Kernels::open(self, queues, take_fd)?;
         let mut name = self.ifname.clone().unwrap_or_else(|| "tap%d".to_owned());
         let (mut fds, mut flags) = (Vec::new(), Flags::empty());
         for _ in 0..queues {
@@ -260,7 +227,8 @@ impl Tap {
         let up = self.script.as_deref().unwrap_or(up);
         let down = self.downscript.as_deref().unwrap_or(down);
         let info = format!("ifname={name},script={up},downscript={down}");
-        let mut interface = Interface::new((name, flags), fds, vec![info; queues], self)?;
+        let infos = vec![info; queues];
+        let mut interface = Interface::new((name, flags), fds, infos, kernels, self)?;
         let runs = |path: &&str| !matches!(*path, "no" | "");
         if let Some(path) = Some(up).filter(runs) {
             launch::script(path, &interface.name)?;
@@ -282,6 +250,7 @@ pub(super) struct Interface {
     /// So does the NIC.
     header_used: AtomicBool,
     downscript: Option<String>,
+    kernels: Kernels,
 }
 
 struct Queues {
@@ -295,6 +264,7 @@ impl Interface {
         (name, flags): (String, Flags),
         fds: Vec<OwnedFd>,
         infos: Vec<String>,
+        mut kernels: Kernels,
         options: &Tap,
     ) -> Result<Interface, OpenError> {
         let Some(first) = fds.first() else { return Err(OpenError::failed("no tap descriptor")) };
@@ -311,6 +281,7 @@ impl Interface {
             }
         }
         let has_header = flags.contains(Flags::VNET_HDR);
+        kernels.need_header(has_header)?;
         if has_header {
             for fd in &fds {
                 let len = c_int::try_from(HEADER_LEN).unwrap_or_default();
@@ -344,6 +315,7 @@ impl Interface {
             has_header,
             header_used: AtomicBool::new(false),
             downscript: None,
+            kernels,
         })
     }
 }
@@ -383,6 +355,12 @@ impl Backend for Interface {
         let hidden = self.has_header && !self.header_used.load(Ordering::Acquire);
         let header = if hidden { Header::Hidden } else { Header::Same };
         Ok(Box::new(FdEnd::new(fd, header, on)?))
+    }
+
+    fn kernel(&self, queue: u16) -> Option<Kernel> {
+        let vhost = self.kernels.devices.get(usize::from(queue))?.clone();
+        let tap = self.queues.lock().fds.get(usize::from(queue))?.clone();
+        Some(Kernel { vhost, tap, forced: self.kernels.forced })
     }
 
     fn info(&self, queue: u16) -> String {

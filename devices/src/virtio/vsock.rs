@@ -131,8 +131,7 @@ impl VirtioDevice for Vsock {
 
     fn start(&mut self, run: Activation) -> Result<(), String> {
         let Some(vhost) = self.vhost.clone() else { return Err("it is unplugged".to_owned()) };
-        let serve =
-            Serve { vhost, features: run.features, config: run.config, moved: self.moved.clone() };
+        let serve = Serve { vhost, config: run.config, moved: self.moved.clone() };
         self.running = Some(Running::start(&self.on, run.ports, |workers| serve.run(workers)));
         Ok(())
     }
@@ -168,7 +167,6 @@ impl VirtioDevice for Vsock {
 /// What serving takes.
 struct Serve {
     vhost: Arc<Vhost>,
-    features: u64,
     config: ConfigIrq,
     moved: Arc<AtomicBool>,
 }
@@ -204,7 +202,7 @@ impl Serve {
         if lent.len() < usize::from(KERNELS) {
             return Ok(None);
         }
-        let rings = Rings::lend(&self.vhost, &lent, self.features, &self.config)?;
+        let rings = Rings::lend(&self.vhost, &lent, &self.config)?;
         self.vhost.set_running(true)?;
         Ok(Some(rings))
     }

@@ -15,14 +15,14 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 /// Loads the driver and gives the guest's interface an address.
-fn static_address(vm: &mut TestVm, address: &str) -> Result {
+pub(super) fn static_address(vm: &mut TestVm, address: &str) -> Result {
     vm.load(&["virtio_net", "af_packet"])?;
     vm.wait_for("test -e /sys/class/net/eth0")?;
     vm.sh(&format!("ip address add {address} dev eth0 && ip link set eth0 up")).map(drop)
 }
 
 /// Runs the client in `vm` both ways; something must arrive.
-fn iperf(vm: &mut TestVm, server: &str) -> Result {
+pub(super) fn iperf(vm: &mut TestVm, server: &str) -> Result {
     for way in ["", "--reverse"] {
         let said = vm.tool(&format!("iperf3 --client {server} --time 2 --json {way}"))?;
         let report: serde_json::Value = serde_json::from_str(&said)?;

@@ -22,6 +22,7 @@ mod reset;
 mod rng;
 mod scsi;
 mod storm;
+mod vhost;
 mod virtio;
 mod vsock;
 
@@ -38,6 +39,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(iperf::tests());
     tests.extend(disk::tests());
     tests.extend(vsock::tests());
+    tests.extend(vhost::tests());
     tests.extend(reset::tests());
     tests.extend(pulse::tests());
     tests.extend(nic::tests());

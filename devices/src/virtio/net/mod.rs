@@ -5,6 +5,7 @@
 //! | properties and what is offered | `settings.rs`, `features.rs` |
 //! | what device, queues and commands share | `card.rs` |
 //! | the task that serves it, and its control queue | `serve.rs`, `control.rs` |
+//! | pairs of queues that the kernel serves, for a tap with vhost | `lent.rs` |
 //! | frames from the guest | `transmit.rs`, `outgoing.rs` |
 //! | frames to the guest, and which it wants | `receive.rs`, `filter.rs` |
 //! | the header of a frame | `header.rs` |
@@ -25,6 +26,7 @@ pub mod control;
 pub mod features;
 pub mod filter;
 pub mod header;
+mod lent;
 pub mod offload;
 pub mod outgoing;
 mod receive;
@@ -44,6 +46,7 @@ use resources::state::{Blob, StateError, invalid};
 
 use crate::class::Ctx;
 use crate::net::{Cable, MAX_FRAME, Mac, NicSpec};
+use crate::virtio::vhost;
 use crate::virtio::{self, Activation, Port, Running, Spec, VirtioDevice};
 use card::{ANNOUNCEMENTS, Card, State};
 use features::Features;
@@ -77,6 +80,8 @@ pub struct VirtioNet {
     settings: Settings,
     offered: Features,
     pairs: u16,
+    /// What the rings can have: less, where the kernel is to serve them.
+    ring_features: u64,
     io: Handle,
     running: Option<Running>,
     /// What the driver accepted, of effect.
@@ -124,6 +129,7 @@ impl VirtioNet {
         let queues = cable.queues().unwrap_or(1).clamp(1, MAX_PAIRS);
         let pairs = if offered.contains(Features::MQ) { queues } else { 1 };
         offered.set(Features::MQ, pairs > 1);
+        let vhost = cable.vhost().and_then(|vhost| vhost::ring_features(&vhost).ok());
         card.with(|state| *state = State::new(mac));
         VirtioNet {
             card,
@@ -132,6 +138,7 @@ impl VirtioNet {
             settings,
             offered,
             pairs,
+            ring_features: vhost.unwrap_or(u64::MAX),
             io,
             running: None,
             accepted: Features::empty(),
@@ -168,6 +175,16 @@ impl VirtioDevice for VirtioNet {
         }
     }
 
+    fn ring_features(&self) -> u64 {
+        self.ring_features
+    }
+
+    fn pinned(&self) -> Option<String> {
+        let vhost = self.cable.as_ref().and_then(|cable| cable.vhost());
+        let why = "virtio-net: the kernel's writes to guest RAM are not recorded; use vhost=off";
+        vhost.map(|_| why.to_owned())
+    }
+
     fn read_config(&mut self, offset: u32, data: &mut [u8]) {
         let config = self.config();
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
@@ -194,8 +211,9 @@ impl VirtioDevice for VirtioNet {
                 state.announcements = ANNOUNCEMENTS;
             }
         });
-        self.card.set_driver(Some((features, run.config)));
-        let serve = Serve { card: self.card.clone(), cable, features, pairs: self.pairs };
+        self.card.set_driver(Some((features, run.config.clone())));
+        let (card, config) = (self.card.clone(), run.config);
+        let serve = Serve { card, cable, features, pairs: self.pairs, config };
         self.running = Some(Running::start(&self.io, run.ports, |workers| serve.run(workers)));
         Ok(())
     }

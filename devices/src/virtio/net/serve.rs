@@ -13,17 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use resources::guest_error;
-use resources::iol::{Notify, Task};
+use resources::iol::{Either, Notify, Task, race};
 
 use super::card::{ANNOUNCEMENTS, Card, Waiting};
 use super::control::{Command, ERROR, MAX_COMMAND, OK};
 use super::features::Features;
 use super::filter::Mode;
+use super::lent::Lent;
 use super::outgoing::{Outgoing, Takes};
 use super::receive::Receive;
 use super::transmit::Transmit;
-use crate::net::{Cable, Caps, Mac, Offloads, Setup};
-use crate::virtio::{Broken, Chain, Worker};
+use crate::net::{Cable, Caps, LinkWatch, Mac, Offloads, Setup};
+use crate::virtio::{Broken, Chain, ConfigIrq, Worker};
 
 /// What serving takes.
 pub(super) struct Serve {
@@ -33,6 +34,8 @@ pub(super) struct Serve {
     pub(super) features: Features,
     /// How many pairs of queues there can be.
     pub(super) pairs: u16,
+    /// To tell the driver that it cannot be served as the user wants.
+    pub(super) config: ConfigIrq,
 }
 
 /// The queues of a pair, as far as the driver enabled them.
@@ -49,13 +52,28 @@ struct Serving<T> {
 }
 
 /// The queues of a pair while they are served.
-type Served = (Option<Serving<Receive>>, Option<Serving<Transmit>>);
+enum Served {
+    /// Here.
+    Tasks(Option<Serving<Receive>>, Option<Serving<Transmit>>),
+    /// By the kernel.
+    Lent(Box<Pair>, Lent),
+}
 
 impl<T> Serving<T> {
     async fn end(self) -> T {
         self.halt.notify();
         self.task.await
     }
+}
+
+/// Why queues are halted.
+enum Halt {
+    /// The device stops.
+    Stop,
+    /// The link has changed: another may have to serve them.
+    Link,
+    /// For a command that changes how the back end is used.
+    Change(Chain, Change),
 }
 
 /// What is to be done after a command.
@@ -83,23 +101,22 @@ impl Serve {
         let mut pairs = self.pairs_of(&workers, waiting);
         let control = workers.iter().find(|worker| worker.index() == self.control_index()).cloned();
         self.card.announce(self.card.with(|state| state.announcements));
+        let link = self.cable.watch_link();
+        let control = control.filter(|_| self.features.contains(Features::CTRL_VQ));
         loop {
             let idle = pairs.split_off(pairs.len().min(self.wanted().pairs.into()));
             let serving = self.start(&first, pairs);
-            let change = match &control {
-                Some(control) if self.features.contains(Features::CTRL_VQ) => {
-                    self.obey(control).await
-                }
-                _ => {
-                    first.stopped().await;
-                    None
-                }
-            };
+            let why = self.until(&first, control.as_deref(), &link).await;
             pairs = halt(serving).await;
             pairs.extend(idle);
-            let (Some((chain, change)), Some(control)) = (change, &control) else { break };
-            let answer = self.change(change);
-            finish(control, chain, answer);
+            match (why, &control) {
+                (Halt::Change(chain, change), Some(control)) => {
+                    let answer = self.change(change);
+                    finish(control, chain, answer);
+                }
+                (Halt::Link, _) => {}
+                _ => break,
+            }
         }
         let waiting = pairs.into_iter().map(|pair| Waiting {
             received: pair.receive.map(Receive::finish).unwrap_or_default(),
@@ -107,6 +124,31 @@ impl Serve {
         });
         let waiting = waiting.collect();
         self.card.with(|state| state.waiting = waiting);
+    }
+
+    /// Obeys commands until queues have to be halted.
+    async fn until(&self, first: &Worker, control: Option<&Worker>, link: &LinkWatch) -> Halt {
+        let stop = async {
+            match control {
+                Some(control) => self.obey(control).await,
+                None => {
+                    first.stopped().await;
+                    None
+                }
+            }
+        };
+        let changed = async {
+            // Ports see to the link themselves.
+            match self.cable.vhost() {
+                Some(_) => link.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        match race(stop, changed).await {
+            Either::Left(Some((chain, change))) => Halt::Change(chain, change),
+            Either::Left(None) => Halt::Stop,
+            Either::Right(()) => Halt::Link,
+        }
     }
 
     /// The number of the control queue.
@@ -199,7 +241,12 @@ impl Serve {
         let local = worker.local();
         let features = self.in_force(self.wanted());
         let mut served = Vec::new();
-        for (number, Pair { receive, transmit }) in (0u16..).zip(pairs) {
+        for (number, pair) in (0u16..).zip(pairs) {
+            if let Some(lent) = self.lend(number, &pair) {
+                served.push(Served::Lent(Box::new(pair), lent));
+                continue;
+            }
+            let Pair { receive, transmit } = pair;
             let port = match self.cable.open(number, local) {
                 Ok(port) => Some(Rc::new(port)),
                 Err(error) => {
@@ -227,9 +274,32 @@ impl Serve {
                 });
                 Serving { halt, task }
             });
-            served.push((receive, transmit));
+            served.push(Served::Tasks(receive, transmit));
         }
         served
+    }
+
+    /// Has the kernel serve a pair, if it can and is to. What is in hand has to go first: then the
+    /// pair is served here, until something halts it.
+    fn lend(&self, number: u16, pair: &Pair) -> Option<Lent> {
+        let kernel = self.cable.kernel(number)?;
+        let Pair { receive: Some(receive), transmit: Some(transmit) } = pair else { return None };
+        if receive.length != 0 || transmit.outgoing.is_some() {
+            return None;
+        }
+        let forced = kernel.forced;
+        match Lent::new(kernel, &receive.worker, &transmit.worker, &self.config) {
+            Ok(lent) => Some(lent),
+            Err(error) if forced => {
+                self.config.needs_reset(&format_args!("vhost-net: {error}"));
+                None
+            }
+            Err(error) => {
+                let name = self.cable.nic().name();
+                tracing::warn!("{name}: vhost-net: {error}; frames are moved in user space");
+                None
+            }
+        }
     }
 
     /// Obeys commands until the device stops, or one needs the queues to be halted.
@@ -335,7 +405,15 @@ impl Serve {
 /// Ends the tasks; the back end is not used any more.
 async fn halt(served: Vec<Served>) -> Vec<Pair> {
     let mut pairs = Vec::new();
-    for (receive, transmit) in served {
+    for served in served {
+        let (receive, transmit) = match served {
+            Served::Lent(pair, lent) => {
+                drop(lent);
+                pairs.push(*pair);
+                continue;
+            }
+            Served::Tasks(receive, transmit) => (receive, transmit),
+        };
         let mut pair = Pair::default();
         if let Some(receive) = receive {
             pair.receive = Some(Receive { port: None, ..receive.end().await });

@@ -73,18 +73,17 @@ pub struct Rings {
 
 impl Rings {
     /// Lends queues, each with its number at the kernel, which still has to be told to serve them.
-    /// `features` are those that the driver has accepted.
     ///
     /// # Errors
     /// When the kernel refuses, or a queue has something under way; nothing is lent then.
     pub fn lend(
         vhost: &Arc<Vhost>,
         workers: &[(u32, Rc<Worker>)],
-        features: u64,
         config: &ConfigIrq,
     ) -> io::Result<Rings> {
         let known = vhost.features()? & !(LOG_ALL | feature::ACCESS_PLATFORM);
-        vhost.set_features(features & known)?;
+        let first = workers.first().and_then(|(_, worker)| worker.queue(|queue| queue.features()));
+        vhost.set_features(first.unwrap_or(0) & known)?;
         let mut rings = Rings { vhost: vhost.clone(), lent: Vec::new() };
         for (ring, worker) in workers {
             // If one cannot be lent, those before are taken back as `rings` is dropped.
