@@ -6,6 +6,9 @@
 use std::io;
 use std::rc::Rc;
 
+use resources::iol::Local;
+
+use crate::name;
 use crate::node::{Node, State};
 
 /// Layers of a chain at most.
@@ -30,6 +33,46 @@ pub fn layers(top: &Rc<dyn Node>) -> Vec<Rc<dyn Node>> {
 /// Whether both are the same node.
 pub fn same(one: &Rc<dyn Node>, other: &Rc<dyn Node>) -> bool {
     std::ptr::addr_eq(Rc::as_ptr(one), Rc::as_ptr(other))
+}
+
+/// Whether two names mean the same: files of the host by where they are, others by the letter.
+pub async fn same_file(local: &Local, one: &str, other: &str) -> bool {
+    if one.is_empty() || other.is_empty() {
+        return false;
+    }
+    if name::protocol(one).is_some() || name::protocol(other).is_some() {
+        return one == other;
+    }
+    let (one, other) = (one.to_owned(), other.to_owned());
+    let real = |name: &str| std::fs::canonicalize(name).ok();
+    let compare = move || real(&one).is_some_and(|found| Some(found) == real(&other));
+    local.pool(compare).await.unwrap_or(false)
+}
+
+/// The layer below `top` that a client calls `wanted`: by the name that the layer above it knows
+/// it by. Relative names are relative to that layer.
+pub async fn find(local: &Local, top: &Rc<dyn Node>, wanted: &str) -> Option<Rc<dyn Node>> {
+    for node in layers(top) {
+        let below = backing(&node)?;
+        let opened = name::of(&*below);
+        let recorded = if opened.is_empty() {
+            node.image().and_then(|image| image.backing_file()).map(|file| file.name)?
+        } else {
+            opened
+        };
+        let full = |name: &str| match name::protocol(name) {
+            Some(_) => name.to_owned(),
+            None => name::combine(&name::of(&*node), name),
+        };
+        // A name that was opened is relative to the process, as a client may have it too.
+        if recorded == wanted
+            || same_file(local, &full(wanted), &recorded).await
+            || same_file(local, &full(wanted), &full(&recorded)).await
+        {
+            return Some(below);
+        }
+    }
+    None
 }
 
 /// What the layers above `base` have at `offset`: all of them when there is no `base`. `Absent`

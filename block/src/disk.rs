@@ -253,6 +253,14 @@ impl Disk {
         done
     }
 
+    /// As [`drain`](Self::drain), for as long as the result lives, which others may keep.
+    pub(crate) async fn hold(self: &Rc<Self>) -> Hold {
+        self.held.set(self.held.get() + 1);
+        let hold = Hold(self.clone());
+        self.until(|| self.busy.get() == 0).await;
+        hold
+    }
+
     /// Lets no new request begin and waits for those under way; they go on when the result is
     /// dropped.
     pub async fn drain(&self) -> Held<'_> {
@@ -260,6 +268,11 @@ impl Disk {
         let held = Held(self);
         self.until(|| self.busy.get() == 0).await;
         held
+    }
+
+    /// The topmost node has changed its size by itself.
+    pub(crate) fn size_changed(&self) {
+        self.tell_size();
     }
 
     fn tell_size(&self) {
@@ -385,5 +398,14 @@ impl Drop for Held<'_> {
         if self.0.held.get() == 0 {
             self.0.wake();
         }
+    }
+}
+
+/// As [`Held`], with the disk.
+pub struct Hold(Rc<Disk>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        drop(Held(&self.0));
     }
 }

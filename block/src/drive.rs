@@ -6,6 +6,8 @@
 //! Any thread; a leaf mutex around who has it and what is in it, never held while a loop is waited
 //! for or a device is told. Opening, moving and closing a medium wait for a loop: main thread only.
 
+mod job;
+
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use resources::iol::{Handle, Local, Remote};
+
+pub use job::Held;
 
 use crate::describe::Description;
 use crate::disk::Disk;
@@ -170,8 +174,9 @@ struct Inner {
     /// Once a device has asked for it.
     io_status: Option<IoStatus>,
     serial: Option<String>,
-    /// A job, or the like, has it.
+    /// Somebody else than a job has it for himself.
     in_use: bool,
+    job: Option<job::Running>,
 }
 
 #[derive(Clone)]
@@ -202,6 +207,7 @@ impl Drive {
             io_status: None,
             serial: None,
             in_use: false,
+            job: None,
         };
         Arc::new(Drive {
             id: id.to_owned(),
@@ -249,9 +255,10 @@ impl Drive {
         Ok(())
     }
 
-    /// Takes the medium out, when what is under way has ended and is durable; the device is not
-    /// told.
+    /// Takes the medium out, when what is under way has ended and is durable, its job too; the
+    /// device is not told.
     pub fn remove(&self) {
+        self.end_job();
         let old = self.state.lock().medium.take();
         close(old);
         self.shared.set_size(0);
@@ -293,7 +300,7 @@ impl Drive {
     ) -> Result<Attachment, AttachError> {
         let (old, moves) = {
             let mut state = self.state.lock();
-            if state.model.is_some() || state.in_use {
+            if state.model.is_some() || state.in_use || state.job.is_some() {
                 return Err(AttachError::Busy(Busy(self.id.clone())));
             }
             state.model = Some(model);
@@ -458,10 +465,11 @@ impl Drive {
 
     /// Whether a job or the like has it.
     pub fn in_use(&self) -> bool {
-        self.state.lock().in_use
+        let state = self.state.lock();
+        state.in_use || state.job.is_some()
     }
 
-    /// Gives it to a job or the like, or takes it back.
+    /// Gives it to somebody who is not a job, or takes it back.
     pub fn set_in_use(&self, in_use: bool) {
         self.state.lock().in_use = in_use;
     }

@@ -19,6 +19,7 @@
 //! | new images | `create.rs` |
 //! | names of files | `name.rs` |
 //! | what is told about a graph | `describe.rs` |
+//! | snapshots of a drive | `snapshot.rs` |
 //! | counters | `stats.rs` |
 //! | the command-line tools | `tools/` |
 //!
@@ -51,6 +52,7 @@ pub mod protocol;
 pub mod qcow2;
 mod ranges;
 pub mod raw;
+pub mod snapshot;
 pub mod stats;
 pub mod tools;
 

@@ -3,6 +3,7 @@
 //! | piece | file |
 //! |---|---|
 //! | what clients see and steer | this one |
+//! | jobs as clients ask for them, with images by name | `start.rs` |
 //! | what a job does between its steps: pace, pauses, errors | `run.rs` |
 //! | copy of a disk that stays in step with it | `mirror.rs` |
 //! | copy of a disk as it is at one moment | `backup.rs` |
@@ -17,6 +18,7 @@ mod backup;
 mod commit;
 mod mirror;
 mod run;
+mod start;
 mod stream;
 
 #[cfg(test)]
@@ -33,6 +35,11 @@ use crate::drive::{Action, IoStatus, OnError};
 pub use backup::BackupOptions;
 pub use commit::CommitOptions;
 pub use mirror::{AttachBacking, Mirror, MirrorOptions, granularity_for};
+pub(crate) use start::make;
+pub use start::{
+    MirrorRequest, NewFile, Request, Started, start_backup, start_commit, start_mirror,
+    start_stream,
+};
 pub use stream::StreamOptions;
 
 /// What a job does.
@@ -215,6 +222,30 @@ impl Shared {
         })
     }
 
+    /// Says how the job ended. Nothing is said a second time.
+    fn end(&self, done: std::io::Result<run::Done>) {
+        {
+            let mut state = self.state.lock();
+            if state.ended {
+                return;
+            }
+            state.info.busy = false;
+            let ended = Event::Ended {
+                info: state.info.clone(),
+                cancelled: match done {
+                    Ok(done) => done == run::Done::Cancelled,
+                    Err(_) => state.cancelled,
+                },
+                pivoted: matches!(done, Ok(run::Done::Pivoted)),
+                error: done.err().map(|error| run::text(&error)),
+            };
+            state.events.push_back(ended);
+            state.ended = true;
+        }
+        self.ended.notify_all();
+        (self.tell)();
+    }
+
     fn raise(&self, event: Event) {
         {
             let mut state = self.state.lock();
@@ -236,6 +267,14 @@ impl Shared {
 }
 
 impl Job {
+    /// One that has nothing to do and has ended.
+    pub fn nothing(kind: Kind, start: Start) -> Job {
+        let device = start.device.clone();
+        let shared = Shared::new(kind, 0, start);
+        shared.end(Ok(run::Done::All));
+        Job { device, kind, shared, mirror: None }
+    }
+
     /// The name of its drive.
     pub fn device(&self) -> &str {
         &self.device

@@ -25,7 +25,6 @@ pub(super) struct Run {
     shared: Arc<Shared>,
     /// When the slice ends, and the bytes it has had.
     slice: Cell<Option<(Instant, u64)>>,
-    ended: Cell<bool>,
 }
 
 /// How a job ended that was not stopped by an error.
@@ -52,12 +51,7 @@ pub(super) enum After {
 
 impl Run {
     pub(super) fn new(local: &Local, shared: &Arc<Shared>) -> Rc<Run> {
-        Rc::new(Run {
-            local: local.clone(),
-            shared: shared.clone(),
-            slice: Cell::new(None),
-            ended: Cell::new(false),
-        })
+        Rc::new(Run { local: local.clone(), shared: shared.clone(), slice: Cell::new(None) })
     }
 
     fn with<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
@@ -196,26 +190,7 @@ impl Run {
 
     /// The job has ended; called once its graph and its target are what they stay.
     pub(super) fn end(&self, done: io::Result<Done>) {
-        if self.ended.replace(true) {
-            return;
-        }
-        {
-            let mut state = self.shared.state.lock();
-            state.info.busy = false;
-            let ended = Event::Ended {
-                info: state.info.clone(),
-                cancelled: match done {
-                    Ok(done) => done == Done::Cancelled,
-                    Err(_) => state.cancelled,
-                },
-                pivoted: matches!(done, Ok(Done::Pivoted)),
-                error: done.err().map(|error| text(&error)),
-            };
-            state.events.push_back(ended);
-            state.ended = true;
-        }
-        self.shared.ended.notify_all();
-        (self.shared.tell)();
+        self.shared.end(done);
     }
 }
 
@@ -227,7 +202,7 @@ impl Drop for Run {
 }
 
 /// What the C library calls an error: of our own, those that guests see as an I/O error.
-fn text(error: &io::Error) -> String {
+pub(super) fn text(error: &io::Error) -> String {
     use io::ErrorKind::{InvalidInput, StorageFull, UnexpectedEof, Unsupported};
     let number = match (error.raw_os_error(), error.kind()) {
         (Some(number), _) => number,

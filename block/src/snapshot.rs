@@ -1,0 +1,184 @@
+//! Snapshots of a drive: new images on top of it, and such inside its image.
+//!
+//! On the loop of the drive's graph; what may block goes through its pool. Names are a client's.
+
+use std::io;
+use std::rc::Rc;
+
+use resources::iol::Local;
+
+use crate::disk::Disk;
+use crate::host::errno_text;
+use crate::image::{Image, Snapshot};
+use crate::job::{NewFile, make};
+use crate::node::Node;
+use crate::open::{OpenError, Spec};
+
+fn refuse<T>(text: impl Into<String>) -> Result<T, OpenError> {
+    Err(OpenError(text.into()))
+}
+
+/// A new image that is to be put on top of a drive.
+pub struct Overlay {
+    node: Rc<dyn Node>,
+    spec: Spec,
+}
+
+impl Overlay {
+    /// Makes what was written durable and opens the new image, which is created if it is to be.
+    /// The drive is as before.
+    ///
+    /// # Errors
+    /// What cannot be flushed, created or opened. A file that was created stays.
+    pub async fn prepare(
+        local: &Local,
+        disk: &Disk,
+        spec: &Spec,
+        file: &NewFile,
+    ) -> Result<Overlay, OpenError> {
+        let old = disk.node();
+        if !disk.read_only() && old.flush().await.is_err() {
+            return refuse("An IO error has occurred");
+        }
+        let made = make(local, disk, spec, file, Some(&old)).await?;
+        let mut new = made.spec;
+        if made.node.image().is_none() {
+            let _ = made.node.close().await;
+            return refuse(format!(
+                "Backing file not supported for file format '{}'",
+                made.node.driver()
+            ));
+        }
+        // Opened anew, it stands on what it stands on now, whatever stands in it.
+        if let Some(filename) = spec.filename.as_deref().filter(|name| !name.starts_with("json:")) {
+            new.options.set("backing.file", filename);
+        }
+        for (key, value) in spec.options.iter() {
+            new.options.set(&format!("backing.{key}"), value);
+        }
+        Ok(Overlay { node: made.node, spec: new })
+    }
+
+    /// Puts it on top, and what was there below it, where it is not written to any more. Returns
+    /// what the drive is opened from then.
+    pub async fn commit(&self, disk: &Disk) -> Spec {
+        let _held = disk.drain().await;
+        let old = disk.node();
+        if let Some(image) = self.node.image() {
+            image.set_backing(Some(old.clone()));
+        }
+        disk.replace(self.node.clone());
+        if let Err(error) = old.reopen(true).await {
+            tracing::warn!("the image below a snapshot stays open for writing: {error}");
+        }
+        self.spec.clone()
+    }
+
+    /// Lets go of it.
+    pub async fn abort(&self) {
+        if let Err(error) = self.node.close().await {
+            tracing::warn!("an image was not closed well: {error}");
+        }
+    }
+}
+
+/// A drive whose image is to be looked at or changed.
+fn snapshots_of<'a>(
+    node: &'a Rc<dyn Node>,
+    device: &str,
+) -> Result<(&'a dyn Image, Vec<Snapshot>), OpenError> {
+    let image = node.image();
+    match image.and_then(|image| Some((image, image.snapshots()?))) {
+        Some(found) => Ok(found),
+        None => refuse(format!(
+            "Block format '{}' used by device '{device}' does not support feature 'internal snapshot'",
+            node.driver()
+        )),
+    }
+}
+
+/// Takes a snapshot inside the image of a drive; what it is to be called and when it is taken
+/// stands in `wanted`.
+///
+/// # Errors
+/// The format has none, the name is empty or taken, or the image cannot be written to.
+pub async fn create_internal(
+    disk: &Disk,
+    device: &str,
+    wanted: Snapshot,
+) -> Result<Snapshot, OpenError> {
+    let _held = disk.drain().await;
+    let node = disk.node();
+    let (image, all) = snapshots_of(&node, device)?;
+    let name = wanted.name.clone();
+    if name.is_empty() {
+        return refuse("Name is empty");
+    }
+    if all.iter().any(|snapshot| snapshot.name == name) {
+        return refuse(format!("Snapshot with name '{name}' already exists on device '{device}'"));
+    }
+    let wanted = Snapshot { disk_size: node.info().size, ..wanted };
+    image.create_snapshot(wanted).await.map_err(|error| {
+        let why = errno_text(&error);
+        OpenError(format!("Failed to create snapshot '{name}' on device '{device}': {why}"))
+    })
+}
+
+/// Deletes the first snapshot inside the image of a drive that has this identity and this name, as
+/// far as they are given, and tells what it was.
+///
+/// # Errors
+/// There is none, or the image cannot be written to.
+pub async fn delete_internal(
+    disk: &Disk,
+    device: &str,
+    id: Option<&str>,
+    name: Option<&str>,
+) -> Result<Snapshot, OpenError> {
+    let _held = disk.drain().await;
+    let node = disk.node();
+    let Some((image, all)) = node.image().and_then(|image| Some((image, image.snapshots()?)))
+    else {
+        let why = errno_text(&io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        return refuse(format!("Failed to get a snapshot list: {why}"));
+    };
+    let found = all.into_iter().find(|snapshot| {
+        id.is_none_or(|id| snapshot.id == id) && name.is_none_or(|name| snapshot.name == name)
+    });
+    let Some(found) = found else {
+        let (id, name) = (id.unwrap_or("null"), name.unwrap_or("null"));
+        return refuse(format!(
+            "Snapshot with id '{id}' and name '{name}' does not exist on device '{device}'"
+        ));
+    };
+    match image.delete_snapshot(&found.id).await {
+        Ok(()) => Ok(found),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => refuse(format!(
+            "Block format '{}' used by device '{device}' does not support feature \
+             'internal snapshot deletion'",
+            node.driver()
+        )),
+        Err(error) => refuse(errno_text(&error)),
+    }
+}
+
+/// Makes a drive what it was at the snapshot of this identity or name.
+///
+/// # Errors
+/// There is none, or the image cannot be written to.
+pub async fn apply_internal(disk: &Disk, wanted: &str) -> io::Result<Snapshot> {
+    let _held = disk.drain().await;
+    let node = disk.node();
+    let image = node.image().ok_or(io::ErrorKind::Unsupported)?;
+    let all = image.snapshots().ok_or(io::ErrorKind::Unsupported)?;
+    let found = find(&all, wanted).cloned().ok_or(io::Error::from_raw_os_error(libc::ENOENT))?;
+    image.apply_snapshot(&found.id).await?;
+    disk.size_changed();
+    Ok(found)
+}
+
+/// The snapshot of this identity or, if there is none, of this name.
+pub fn find<'a>(all: &'a [Snapshot], wanted: &str) -> Option<&'a Snapshot> {
+    let by_id = all.iter().find(|snapshot| snapshot.id == wanted);
+    by_id.or_else(|| all.iter().find(|snapshot| snapshot.name == wanted))
+}
