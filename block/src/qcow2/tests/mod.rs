@@ -1,0 +1,44 @@
+//! Images as a whole.
+
+mod model;
+
+use std::rc::Rc;
+
+use resources::iol::{IoBuf, Local, Loop};
+
+use super::{CreateOptions, Options, Qcow2, check_file, create, open};
+use crate::image::Repair;
+use crate::memory::Memory;
+use crate::node::Node;
+
+const LIMIT: u64 = 256 << 20;
+
+fn run<F: Future>(task: impl FnOnce(Local) -> F) -> F::Output {
+    let mut the_loop = Loop::new("test").unwrap();
+    let local = the_loop.local().clone();
+    the_loop.run(task(local))
+}
+
+async fn made(options: &CreateOptions) -> Rc<Memory> {
+    let file = Memory::new(Vec::new(), LIMIT);
+    create(&*file, options).await.unwrap();
+    file
+}
+
+async fn opened(local: &Local, file: &Rc<Memory>, options: Options) -> Rc<Qcow2> {
+    open(local, file.clone(), options).await.unwrap()
+}
+
+async fn bytes(node: &dyn Node, offset: u64, len: usize) -> Vec<u8> {
+    let buf = IoBuf::zeroed(len);
+    buf.fill(0xee);
+    node.read(offset, buf.clone()).await.unwrap();
+    buf.to_vec()
+}
+
+/// Neither damage nor, after a clean end, lost room.
+async fn assert_clean(file: &dyn Node, leaks: bool) {
+    let check = check_file(file, Repair::No).await.unwrap();
+    assert_eq!((check.corruptions, check.check_errors), (0, 0), "{:?}", check.lines);
+    assert!(leaks || check.leaks == 0, "{:?}", check.lines);
+}
