@@ -77,8 +77,15 @@ impl Disk {
 
     /// A graph without a drive: of a tool.
     pub fn alone(node: Rc<dyn Node>) -> Rc<Disk> {
+        Disk::of_tool(node, true, true)
+    }
+
+    /// As [`alone`](Self::alone); without a write cache every write is durable, and discards may
+    /// go no further.
+    pub(crate) fn of_tool(node: Rc<dyn Node>, write_cache: bool, discards: bool) -> Rc<Disk> {
         let shared = Shared::default();
         shared.set_read_only(node.info().read_only);
+        shared.set_caching(write_cache, discards);
         Disk::new(node, Arc::new(shared))
     }
 

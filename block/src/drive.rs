@@ -148,6 +148,11 @@ impl Shared {
         self.read_only.store(read_only, Relaxed);
     }
 
+    pub(crate) fn set_caching(&self, write_cache: bool, discards: bool) {
+        self.write_cache.store(write_cache, Relaxed);
+        self.discards.store(discards, Relaxed);
+    }
+
     pub(crate) fn set_size(&self, size: u64) {
         self.size.store(size, Relaxed);
     }

@@ -22,6 +22,7 @@ pub(crate) mod clock;
 pub mod console;
 pub mod images;
 pub mod img;
+pub mod io;
 pub mod json;
 pub mod progress;
 pub mod signals;

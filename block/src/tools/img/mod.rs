@@ -21,6 +21,8 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::tools) use info::specific;
+
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
