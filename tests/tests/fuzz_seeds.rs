@@ -48,6 +48,7 @@ targets! {
     cpu_state: vmm::cpu::state::fuzz, cpu_seeds;
     human_monitor: vmm::hmp::fuzz, Vec::new;
     machine_state: vmm::vm::fuzz, machine_seeds;
+    qcow2_image: block::qcow2::fuzz::fuzz, block::qcow2::fuzz::seeds;
 }
 
 /// An input that takes this long hangs.

@@ -18,6 +18,7 @@
 //! | what it tells about itself | `image.rs` |
 //! | making an image | `create.rs` |
 //! | the row of the format: options as data | `driver.rs` |
+//! | how large an image would become | `measure.rs` |
 //! | checking and mending | `check/` |
 //! | internal snapshots | `snapshot/` |
 //! | persistent dirty bitmaps | `bitmap/` |
@@ -40,10 +41,12 @@ pub mod create;
 mod crypt;
 pub mod driver;
 mod flush;
+pub mod fuzz;
 mod geometry;
 pub mod header;
 mod image;
 mod l1;
+pub mod measure;
 mod names;
 mod open;
 pub mod options;
@@ -67,6 +70,7 @@ use resources::iol::{IoBuf, Local};
 pub use check::check_file;
 pub use create::{CreateError, CreateOptions, Preallocation, create};
 pub use header::{Header, HeaderError};
+pub use measure::{Measure, Touched, measure};
 pub use open::{open, read_header};
 pub use options::{Corruption, OpenError, Options, OverlapCheck, PassDiscard};
 

@@ -150,9 +150,7 @@ fn missing(walk: &mut Walk<'_>, table: &mut Table, mut from: u64, end: u64) {
 fn differs(walk: &mut Walk<'_>, cluster: u64, found: u64, in_place: bool) -> Option<u64> {
     let count = u64::from(walk.counts.get(cluster));
     if found == count {
-        if count > 1 {
-            overlap(walk, cluster, count);
-        }
+        overlap(walk, cluster, count);
         return None;
     }
     let report = &mut *walk.report;
@@ -169,11 +167,19 @@ fn differs(walk: &mut Walk<'_>, cluster: u64, found: u64, in_place: bool) -> Opt
     let (counter, word) = if mends { (fixed, "Repairing") } else { (counter, word) };
     *counter += 1;
     report.line(|| format!("{word} cluster {cluster} refcount={found} reference={count}"));
-    mends.then_some(count)
+    if !mends {
+        return None;
+    }
+    // The count is right then, and what it counts may still be wrong.
+    overlap(walk, cluster, count);
+    Some(count)
 }
 
 /// A cluster that is used more than once, and says so: wrong if it is one of metadata.
-fn overlap(walk: &mut Walk<'_>, cluster: u64, count: u64) {
+pub(super) fn overlap(walk: &mut Walk<'_>, cluster: u64, count: u64) {
+    if count < 2 {
+        return;
+    }
     let kinds = Kind(walk.kinds.get(cluster));
     let tables = u64::from(walk.active.get(cluster)) + u64::from(walk.inactive.get(cluster));
     let right = match kinds {

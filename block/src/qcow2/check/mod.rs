@@ -64,6 +64,13 @@ pub(super) async fn run(file: &dyn Node, header: &mut Header, repair: Repair) ->
         check.corruptions_fixed += mended;
         check.leaks_fixed += check.leaks - leaks;
         check.leaks = leaks;
+        // Now that they are counted, what is used for two things is still wrong.
+        let mut from = 0;
+        while let Some(cluster) = walk.kinds.next(from) {
+            from = cluster + 1;
+            let count = u64::from(walk.counts.get(cluster));
+            compare::overlap(&mut walk, cluster, count);
+        }
         walk.report.line(|| "Rebuilt the refcounts".into());
     }
     let mut refcounts = Refcounts::new(file, header, blocks);

@@ -11,7 +11,7 @@ use super::super::bytes::{errno, put};
 use super::super::header::{Header, MAX_REFCOUNT_TABLE_BYTES};
 use super::super::refcount;
 use super::compare::Table;
-use super::walk::Walk;
+use super::walk::{Kind, Walk};
 
 /// The new table, and whether every count could be written.
 pub(super) struct Rebuilt {
@@ -30,6 +30,8 @@ pub(super) async fn rebuild(
     for (first, count) in &old.places {
         let inside = walk.clusters.saturating_sub(*first).min(*count);
         walk.counts.change(*first, inside, |count| *count = count.saturating_sub(1))?;
+        let old = Kind::REFCOUNT_TABLE.0 | Kind::REFCOUNT_BLOCK.0;
+        walk.kinds.change(*first, inside, |kinds| *kinds &= !old)?;
     }
     let (bits, size) = (header.cluster_bits, header.cluster_size());
     let per_block_bits = header.refcounts_per_block_bits();
