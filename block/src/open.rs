@@ -20,7 +20,7 @@ use crate::image::BackingFile;
 use crate::node::Node;
 use crate::options::{OptionError, Options};
 use crate::protocol::{self, Protocol};
-use crate::{name, overlay};
+use crate::{name, overlay, qcow2};
 
 /// Images in one chain.
 pub const MAX_DEPTH: usize = 200;
@@ -77,6 +77,8 @@ pub struct Spec {
     pub no_locking: bool,
     /// It is opened to be checked: what is wrong with it is no reason to refuse it, nor mended.
     pub check: bool,
+    /// Who is told when an image of the graph contradicts itself.
+    pub on_corruption: Option<qcow2::options::OnCorruption>,
     /// A node that somebody else makes, in place of everything: of tests.
     pub made: Option<Arc<MakeNode>>,
     /// Files that are open already, and are used by their names.

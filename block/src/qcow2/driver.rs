@@ -1,23 +1,27 @@
-//! The format's row: options as data, for new images.
+//! The format's row: options as data, for images that are opened and for new ones.
 //!
 //! On the loop of the graph, no lock. Options are a user's or a client's, those of backing files
 //! an image's.
 
+use std::rc::Rc;
+
 use super::create::{self, CreateError, CreateOptions, Preallocation, version_named};
 use super::header::Compression;
+use super::options::{DEFAULT_REFCOUNT_CACHE, Options, OverlapCheck, PassDiscard};
 use crate::create::{CreateOption, NewFile};
 use crate::errno_text;
 use crate::format::Format;
 use crate::image::BackingFile;
 use crate::name;
-use crate::open::{OpenError, Spec};
+use crate::node::Node;
+use crate::open::{self, Layer, OpenError, Spec};
 use crate::protocol;
 
 /// The format.
 pub const QCOW2: &Format = &Format {
     name: "qcow2",
     probe,
-    open: None,
+    open: Some(|layer, file| Box::pin(open_layer(layer, file))),
     create: Some(|new| Box::pin(make(new))),
     create_options: CREATE_OPTIONS,
 };
@@ -55,6 +59,117 @@ fn probe(head: &[u8], _: &str) -> u8 {
     } else {
         0
     }
+}
+
+async fn open_layer(mut layer: Layer<'_>, file: Rc<dyn Node>) -> Result<Rc<dyn Node>, OpenError> {
+    let spec = layer.spec;
+    let header = super::read_header(&*file, &spec.device).await.map_err(refused)?;
+    let data_file = match header.external_data() {
+        true => open_data_file(&mut layer, &file, header.data_file.as_deref()).await?,
+        false => None,
+    };
+    let options = &mut *layer.options;
+    let (l2_cache_size, refcount_cache_size) = cache_sizes(options)?;
+    let pass = PassDiscard::default();
+    let wanted = Options {
+        read_only: spec.read_only,
+        device: spec.device.clone(),
+        backing: None,
+        data_file,
+        lazy_refcounts: options.take_switch("lazy-refcounts")?,
+        discard: spec.discard,
+        pass_discard: PassDiscard {
+            request: options.take_switch("pass-discard-request")?.unwrap_or(spec.discard),
+            snapshot: options.take_switch("pass-discard-snapshot")?.unwrap_or(pass.snapshot),
+            other: options.take_switch("pass-discard-other")?.unwrap_or(pass.other),
+        },
+        overlap_check: overlap_check(options)?,
+        l2_cache_size,
+        refcount_cache_size,
+        check: spec.check,
+        keeps_bitmaps: false,
+        on_corruption: spec.on_corruption.clone(),
+    };
+    // Known, and of no effect: slices have one size, and are given back when they are not used.
+    options.take_size("l2-cache-entry-size")?;
+    options.take_number("cache-clean-interval")?;
+    let image = super::open(layer.local, file, wanted).await.map_err(refused)?;
+    Ok(image)
+}
+
+fn refused(error: super::OpenError) -> OpenError {
+    OpenError(error.to_string())
+}
+
+/// The file with the guest's data: what the options say, or what the image names. Its bytes are the
+/// guest's and are never taken for a format.
+async fn open_data_file(
+    layer: &mut Layer<'_>,
+    file: &Rc<dyn Node>,
+    named: Option<&str>,
+) -> Result<Option<Rc<dyn Node>>, OpenError> {
+    let mut options = layer.options.take_under("data-file");
+    let given = layer.options.take("data-file").or_else(|| options.take("filename"));
+    let named = named.filter(|_| options.is_empty());
+    let filename = given.or_else(|| named.map(|named| name::combine(&name::of(&**file), named)));
+    if filename.is_none() && options.is_empty() {
+        return Ok(None);
+    }
+    if options.get("driver").is_none() {
+        options.set("driver", "raw");
+    }
+    let spec = Spec { no_backing: true, ..layer.spec.below(filename, options) };
+    let opened = open::open(layer.local, &spec).await;
+    opened.map(Some).map_err(|error| OpenError(format!("Could not open data file: {error}")))
+}
+
+/// Bytes for L2 tables and for refcount blocks.
+fn cache_sizes(
+    options: &mut crate::options::Options,
+) -> Result<(Option<u64>, Option<u64>), OpenError> {
+    let all = options.take_size("cache-size")?;
+    let l2 = options.take_size("l2-cache-size")?;
+    let refcounts = options.take_size("refcount-cache-size")?;
+    let Some(all) = all else { return Ok((l2, refcounts)) };
+    let text = match (l2, refcounts) {
+        (Some(_), Some(_)) => {
+            "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time"
+        }
+        (Some(l2), None) if l2 > all => "l2-cache-size may not exceed cache-size",
+        (None, Some(refcounts)) if refcounts > all => {
+            "refcount-cache-size may not exceed cache-size"
+        }
+        (Some(l2), None) => return Ok((Some(l2), Some(all - l2))),
+        (None, Some(refcounts)) => return Ok((Some(all - refcounts), Some(refcounts))),
+        (None, None) => {
+            let refcounts = DEFAULT_REFCOUNT_CACHE.min(all / 4);
+            return Ok((Some(all - refcounts), Some(refcounts)));
+        }
+    };
+    Err(OpenError(text.to_owned()))
+}
+
+fn overlap_check(options: &mut crate::options::Options) -> Result<OverlapCheck, OpenError> {
+    let template = options.take("overlap-check.template");
+    let mut check = match options.take("overlap-check").or(template) {
+        None => OverlapCheck::default(),
+        Some(name) => OverlapCheck::named(&name).map_err(OpenError)?,
+    };
+    for (key, place) in [
+        ("overlap-check.main-header", &mut check.main_header),
+        ("overlap-check.active-l1", &mut check.active_l1),
+        ("overlap-check.active-l2", &mut check.active_l2),
+        ("overlap-check.refcount-table", &mut check.refcount_table),
+        ("overlap-check.refcount-block", &mut check.refcount_block),
+        ("overlap-check.snapshot-table", &mut check.snapshot_table),
+        ("overlap-check.inactive-l1", &mut check.inactive_l1),
+        ("overlap-check.inactive-l2", &mut check.inactive_l2),
+    ] {
+        if let Some(on) = options.take_switch(key)? {
+            *place = on;
+        }
+    }
+    Ok(check)
 }
 
 async fn make(new: NewFile<'_>) -> Result<(), OpenError> {

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::HeaderError;
 use crate::node::Node;
@@ -145,7 +146,7 @@ pub struct Corruption {
 }
 
 /// Who is told of corruption.
-pub type OnCorruption = Rc<dyn Fn(&Corruption)>;
+pub type OnCorruption = Arc<dyn Fn(&Corruption) + Send + Sync>;
 
 /// How an image is to be used.
 #[derive(Clone, Default)]
