@@ -21,6 +21,7 @@ use crate::drive::Shared;
 use crate::node::{Extent, Info, Node, Op, State, Zero};
 use crate::null::Null;
 use crate::ranges::{Range, Ranges};
+use crate::throttle::{Direction, Throttle};
 
 /// Copy-on-read copies in pieces of at most so many bytes, and of at least so many where the image
 /// has no clusters.
@@ -56,6 +57,7 @@ pub struct Disk {
     copying: Cell<usize>,
     /// What is copied or written meanwhile.
     copied: Ranges,
+    throttle: Throttle,
 }
 
 impl Disk {
@@ -70,8 +72,10 @@ impl Disk {
             copy_on_read: Cell::new(0),
             copying: Cell::new(0),
             copied: Ranges::default(),
+            throttle: Throttle::default(),
         };
         disk.tell_size();
+        disk.set_limits();
         Rc::new(disk)
     }
 
@@ -121,6 +125,7 @@ impl Disk {
     /// `InvalidInput` beyond the end; what the host reports.
     pub async fn read(&self, offset: u64, buf: IoBuf) -> io::Result<()> {
         let len = buf.len() as u64;
+        self.throttle.pass(Direction::Read, len).await;
         let request = self.begin(offset, len).await?;
         if self.copy_on_read.get() == 0 || self.shared.read_only() {
             return request.node.read(offset, buf).await;
@@ -195,6 +200,7 @@ impl Disk {
     /// reports, such as `StorageFull`.
     pub async fn write(&self, offset: u64, buf: IoBuf, durable: bool) -> io::Result<()> {
         let len = buf.len() as u64;
+        self.throttle.pass(Direction::Write, len).await;
         let request = self.begin_write(offset, len).await?;
         self.shared.stats.wrote_to(offset.saturating_add(len));
         request.node.write(offset, buf, durable || !self.shared.write_cache()).await
@@ -205,6 +211,7 @@ impl Disk {
     /// # Errors
     /// As [`write`](Self::write).
     pub async fn zero(&self, offset: u64, len: u64, how: Zero) -> io::Result<()> {
+        self.throttle.pass(Direction::Write, len).await;
         let request = self.begin_write(offset, len).await?;
         self.shared.stats.wrote_to(offset.saturating_add(len));
         let how = if self.shared.discards() { how } else { Zero::Keep };
@@ -217,6 +224,7 @@ impl Disk {
     /// # Errors
     /// As [`write`](Self::write); `Unsupported` when it is not quicker.
     pub async fn zero_fast(&self, offset: u64, len: u64, how: Zero) -> io::Result<()> {
+        self.throttle.pass(Direction::Write, len).await;
         let request = self.begin_write(offset, len).await?;
         request.node.zero_fast(offset, len, how).await?;
         self.shared.stats.wrote_to(offset.saturating_add(len));
@@ -272,6 +280,7 @@ impl Disk {
     /// dropped.
     pub async fn drain(&self) -> Held<'_> {
         self.held.set(self.held.get() + 1);
+        self.throttle.open();
         let held = Held(self);
         self.until(|| self.busy.get() == 0).await;
         held
@@ -280,6 +289,10 @@ impl Disk {
     /// The topmost node has changed its size by itself.
     pub(crate) fn size_changed(&self) {
         self.tell_size();
+    /// Takes over the limits that the drive has now.
+    pub(crate) fn set_limits(&self) {
+        let (limits, clock) = self.shared.limits();
+        self.throttle.set(limits, clock);
     }
 
     fn tell_size(&self) {
@@ -401,6 +414,7 @@ pub struct Held<'a>(&'a Disk);
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
+        self.0.throttle.close();
         self.0.held.set(self.0.held.get() - 1);
         if self.0.held.get() == 0 {
             self.0.wake();

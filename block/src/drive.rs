@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+use resources::clock::Clock;
 use resources::iol::{Handle, Local, Remote};
 
 pub use job::Held;
@@ -24,6 +25,7 @@ use crate::host::HostFile;
 use crate::node::Node;
 use crate::open::{OpenError, Spec, open, parts};
 use crate::stats::Stats;
+use crate::throttle::Limits;
 
 /// What is done about a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +129,8 @@ pub(crate) struct Shared {
     read_only: AtomicBool,
     write_cache: AtomicBool,
     discards: AtomicBool,
+    /// And the clock that they go by.
+    limits: Mutex<(Limits, Option<Arc<Clock>>)>,
     sectors: Mutex<Option<(u32, u32)>>,
 }
 
@@ -138,6 +142,7 @@ impl Default for Shared {
             read_only: AtomicBool::new(false),
             write_cache: AtomicBool::new(true),
             discards: AtomicBool::new(true),
+            limits: Mutex::default(),
             sectors: Mutex::new(None),
         }
     }
@@ -163,6 +168,10 @@ impl Shared {
 
     pub(crate) fn write_cache(&self) -> bool {
         self.write_cache.load(Relaxed)
+    }
+
+    pub(crate) fn limits(&self) -> (Limits, Option<Arc<Clock>>) {
+        self.limits.lock().clone()
     }
 
     pub(crate) fn discards(&self) -> bool {
@@ -265,6 +274,9 @@ impl Drive {
     pub fn remove(&self) {
         self.end_job();
         let old = self.state.lock().medium.take();
+        if old.is_some() {
+            self.shared.limits.lock().0 = Limits::default();
+        }
         close(old);
         self.shared.set_size(0);
     }
@@ -390,6 +402,23 @@ impl Drive {
     /// Logical and physical sector size of the host's disk, where it is one.
     pub fn sectors(&self) -> Option<(u32, u32)> {
         *self.shared.sectors.lock()
+    }
+
+    /// Gives it the clock that limits go by.
+    pub fn set_clock(&self, clock: Arc<Clock>) {
+        self.shared.limits.lock().1 = Some(clock);
+    }
+
+    /// The limits of what is done.
+    pub fn limits(&self) -> Limits {
+        self.shared.limits.lock().0
+    }
+
+    /// Limits what is done, in place of all limits before. Without a clock there are none.
+    pub fn set_limits(&self, limits: Limits) {
+        self.shared.limits.lock().0 = limits;
+        // Without a medium there is nobody to be told.
+        let _ = self.on_disk(|disk| async move { disk.set_limits() });
     }
 
     /// Its counters, which a device keeps.

@@ -22,6 +22,7 @@
 //! | snapshots of a drive | `snapshot.rs` |
 //! | counters | `stats.rs` |
 //! | the command-line tools | `tools/` |
+//! | limits of what is done | `throttle.rs` |
 //!
 //! A graph lives on one I/O loop, in `Rc`s, without locks. What other threads hold is a [`Drive`].
 //! Images come from anybody, so nothing here may panic: the lints below say so.
@@ -55,6 +56,7 @@ pub mod raw;
 pub mod snapshot;
 pub mod stats;
 pub mod tools;
+pub mod throttle;
 
 #[cfg(test)]
 mod mem;
@@ -73,3 +75,4 @@ pub use node::{Extent, Info, Node, Op, State, Zero};
 pub use open::{OpenError, Spec, open};
 pub use options::Options;
 pub use stats::{Kind, Stats};
+pub use throttle::Limits;
