@@ -61,6 +61,12 @@ impl Description {
             as u64
     }
 
+    /// The image that lacks a key: the one right below this one, or this one.
+    pub fn keyless(&self) -> Option<&Description> {
+        let backing = self.backing.as_deref().filter(|backing| backing.needs_key);
+        backing.or(Some(self).filter(|image| image.needs_key))
+    }
+
     /// Its contents are encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.facts.as_ref().is_some_and(|facts| facts.encrypted)

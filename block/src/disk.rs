@@ -289,6 +289,8 @@ impl Disk {
     /// The topmost node has changed its size by itself.
     pub(crate) fn size_changed(&self) {
         self.tell_size();
+    }
+
     /// Takes over the limits that the drive has now.
     pub(crate) fn set_limits(&self) {
         let (limits, clock) = self.shared.limits();

@@ -22,8 +22,10 @@ pub use job::Held;
 use crate::describe::Description;
 use crate::disk::Disk;
 use crate::host::HostFile;
+use crate::name;
 use crate::node::Node;
 use crate::open::{OpenError, Spec, open, parts};
+use crate::qcow2::options::OnCorruption;
 use crate::stats::Stats;
 use crate::throttle::Limits;
 
@@ -188,6 +190,8 @@ struct Inner {
     /// Once a device has asked for it.
     io_status: Option<IoStatus>,
     serial: Option<String>,
+    /// Who is told of damage in its images.
+    on_corruption: Option<OnCorruption>,
     /// Somebody else than a job has it for himself.
     in_use: bool,
     job: Option<job::Running>,
@@ -220,6 +224,7 @@ impl Drive {
             policy,
             io_status: None,
             serial: None,
+            on_corruption: None,
             in_use: false,
             job: None,
         };
@@ -289,7 +294,8 @@ impl Drive {
         open_files: Vec<Arc<HostFile>>,
     ) -> Result<Medium, OpenError> {
         let shared = self.shared.clone();
-        let with_files = Spec { open_files, ..(*spec).clone() };
+        let on_corruption = self.state.lock().on_corruption.clone();
+        let with_files = Spec { open_files, on_corruption, ..(*spec).clone() };
         let built = home.call_async(move |local| async move {
             let spec = with_files;
             let node = open(&local, &spec).await?;
@@ -298,12 +304,16 @@ impl Drive {
             shared.write_cache.store(spec.cache.writeback, Relaxed);
             shared.discards.store(spec.discard && info.discards, Relaxed);
             *shared.sectors.lock() = info.sectors;
-            let driver = node.driver();
-            Ok((driver, Arc::new(local.keep(Disk::new(node, shared)))))
+            let (driver, filename) = (node.driver(), name::of(&*node));
+            let disk = Disk::new(node, shared);
+            if spec.copy_on_read {
+                disk.set_copy_on_read(true).await;
+            }
+            Ok((driver, filename, Arc::new(local.keep(disk))))
         });
         let ended = || Err(OpenError("the I/O loop has ended".to_owned()));
-        let (driver, disk) = built.unwrap_or_else(ended)?;
-        Ok(Medium { spec: settled(spec, driver), disk })
+        let (driver, name, disk) = built.unwrap_or_else(ended)?;
+        Ok(Medium { spec: settled(spec, driver, &name), disk })
     }
 
     /// Gives the drive to a device, whose requests come on the loop `on`; the graph is moved there.
@@ -407,6 +417,7 @@ impl Drive {
     /// Gives it the clock that limits go by.
     pub fn set_clock(&self, clock: Arc<Clock>) {
         self.shared.limits.lock().1 = Some(clock);
+        self.set_limits(self.limits());
     }
 
     /// The limits of what is done.
@@ -419,6 +430,12 @@ impl Drive {
         self.shared.limits.lock().0 = limits;
         // Without a medium there is nobody to be told.
         let _ = self.on_disk(|disk| async move { disk.set_limits() });
+    }
+
+    /// Who is told of damage that is found in its images, on any thread, and must not wait; those
+    /// that are opened from now on.
+    pub fn tell_corruption(&self, tell: OnCorruption) {
+        self.state.lock().on_corruption = Some(tell);
     }
 
     /// Its counters, which a device keeps.
@@ -569,10 +586,12 @@ fn close(medium: Option<Medium>) {
 
 /// The spec of a graph whose format was found out: it stays that one, whatever the guest writes
 /// to the first bytes of its disk.
-fn settled(spec: Arc<Spec>, driver: &str) -> Arc<Spec> {
+fn settled(spec: Arc<Spec>, driver: &str, name: &str) -> Arc<Spec> {
     let Ok((filename, mut options)) = parts(&spec) else { return spec };
-    if spec.made.is_some() || spec.snapshot || driver.is_empty() || options.get("driver").is_some()
-    {
+    if spec.snapshot {
+        return Arc::new(Spec { overlay: Some(name.to_owned()), ..(*spec).clone() });
+    }
+    if spec.made.is_some() || driver.is_empty() || options.get("driver").is_some() {
         return spec;
     }
     options.set("driver", driver);

@@ -70,6 +70,11 @@ pub fn named(name: &str) -> Option<&'static Format> {
     FORMATS.iter().copied().find(|format| format.name == name)
 }
 
+/// The format of this name, if images of it can be opened.
+pub fn usable(name: &str) -> Option<&'static Format> {
+    named(name).filter(|format| format.open.is_some())
+}
+
 /// The format whose image begins like this.
 pub fn probe(head: &[u8], filename: &str) -> &'static Format {
     let surest = FORMATS.iter().copied().rev().max_by_key(|format| (format.probe)(head, filename));

@@ -55,8 +55,8 @@ mod ranges;
 pub mod raw;
 pub mod snapshot;
 pub mod stats;
-pub mod tools;
 pub mod throttle;
+pub mod tools;
 
 #[cfg(test)]
 mod mem;

@@ -73,8 +73,12 @@ pub struct Spec {
     pub no_backing: bool,
     /// What is written goes to a temporary image that nobody can see.
     pub snapshot: bool,
+    /// What is read is kept in the topmost image (copy-on-read).
+    pub copy_on_read: bool,
     /// Files are not locked against other programs.
     pub no_locking: bool,
+    /// The temporary image, once there is one.
+    pub overlay: Option<String>,
     /// It is opened to be checked: what is wrong with it is no reason to refuse it, nor mended.
     pub check: bool,
     /// Who is told when an image of the graph contradicts itself.
@@ -114,7 +118,7 @@ impl Spec {
     /// What is to be opened below this, with the same flags.
     pub fn below(&self, filename: Option<String>, options: Options) -> Spec {
         let below = Spec { filename, options, device: String::new(), ..self.clone() };
-        Spec { snapshot: false, made: None, ..below }
+        Spec { snapshot: false, copy_on_read: false, made: None, ..below }
     }
 }
 
@@ -176,7 +180,7 @@ fn open_at<'a>(local: &'a Local, spec: &'a Spec, depth: usize) -> Opening<'a> {
                 if let Some(protocol) = protocol::named(&driver) {
                     return open_protocol(local, spec, protocol, filename, options, depth).await;
                 }
-                let format = format::named(&driver);
+                let format = format::usable(&driver);
                 Some(format.ok_or_else(|| OpenError(format!("Invalid driver: '{driver}'")))?)
             }
         };

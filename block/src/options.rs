@@ -80,6 +80,13 @@ impl Options {
         self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
+    /// Whether there is this key, or one under it.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(name, _)| {
+            name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
+
     /// The value of a key, which is used up.
     pub fn take(&mut self, key: &str) -> Option<String> {
         let at = self.0.iter().position(|(name, _)| name == key)?;

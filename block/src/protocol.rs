@@ -4,14 +4,12 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use resources::iol::Local;
 
 use crate::file::File;
 use crate::host::{HostFile, OpenOptions, errno_text};
 use crate::name;
-use crate::nbd;
 use crate::node::Node;
 use crate::null::Null;
 use crate::open::{Layer, OpenError, Opening, Spec};
@@ -51,13 +49,6 @@ pub static PROTOCOLS: &[&Protocol] = &[
         prefixes: &["host_device"],
         from_filename: host_name,
         open: |layer| Box::pin(open_host(layer, true)),
-        create: None,
-    },
-    &Protocol {
-        name: "nbd",
-        prefixes: &["nbd", "nbd+tcp", "nbd+unix", "nbds", "nbds+tcp", "nbds+unix"],
-        from_filename: nbd_name,
-        open: |layer| Box::pin(open_nbd(layer)),
         create: None,
     },
     &Protocol {
@@ -128,39 +119,6 @@ fn host_name(filename: &str, options: &mut Options) -> Result<(), OpenError> {
     };
     options.set("filename", path);
     Ok(())
-}
-
-fn nbd_name(filename: &str, options: &mut Options) -> Result<(), OpenError> {
-    let target = nbd::Target::parse(filename).map_err(|error| OpenError(error.to_string()))?;
-    for (key, value) in target.options() {
-        options.set(key, &value);
-    }
-    Ok(())
-}
-
-async fn open_nbd(layer: Layer<'_>) -> Result<Rc<dyn Node>, OpenError> {
-    let Layer { local, spec, options, .. } = layer;
-    options.take("filename");
-    // The form of newer clients: an address with members.
-    let server = options.take_under("server");
-    for (key, value) in server.iter().filter(|(key, _)| *key != "type") {
-        options.set(key, value);
-    }
-    let found = nbd::Target::from_options(|key| options.get(key));
-    let target = found.map_err(|error| OpenError(error.to_string()))?;
-    for key in ["host", "port", "path", "export"] {
-        options.take(key);
-    }
-    let mut seconds = |key: &str| -> Result<Duration, OpenError> {
-        Ok(Duration::from_secs(options.take_number(key)?.unwrap_or(0)))
-    };
-    let given = nbd::Options {
-        read_only: spec.read_only,
-        reconnect_delay: seconds("reconnect-delay")?,
-        open_timeout: seconds("open-timeout")?,
-    };
-    let client = nbd::open(local, target, given).await;
-    Ok(client.map_err(|error| OpenError(errno_text(&error)))?)
 }
 
 fn no_name(_: &str, _: &mut Options) -> Result<(), OpenError> {

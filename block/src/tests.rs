@@ -438,3 +438,91 @@ fn a_file_is_reopened_with_its_locks() {
         assert_eq!(bytes(&*node, 0, 7).await, b"written");
     });
 }
+
+/// An image that is made, over what shows through it.
+fn make(filename: &str, size: Option<u64>, backing: Option<(&str, &str)>) {
+    make_with(filename, size, backing.map(|(name, format)| (name, Some(format))));
+}
+
+fn make_with(filename: &str, size: Option<u64>, backing: Option<(&str, Option<&str>)>) {
+    let new = crate::NewImage {
+        filename: filename.to_owned(),
+        format: "qcow2".to_owned(),
+        size,
+        backing: backing.map(|(name, _)| name.to_owned()),
+        backing_format: backing.and_then(|(_, format)| format.map(str::to_owned)),
+        ..Default::default()
+    };
+    run(FileIo::Auto, |local| async move { crate::create(&local, &new).await.unwrap() });
+}
+
+/// A file name without its directory.
+fn last(name: &str) -> &str {
+    name.rsplit('/').next().unwrap()
+}
+
+#[test]
+fn chains_are_opened_by_what_images_name() {
+    let (base, middle, top) = (image(1 << 20), image(0), image(0));
+    let names = [name(&base), name(&middle), name(&top)];
+    make(names[1], None, Some((names[0], "raw")));
+    // By a relative name, of a format that is to be found out.
+    make_with(names[2], None, Some((last(names[1]), None)));
+    let told = describe(Spec::file(names[2], None)).unwrap();
+    assert_eq!((told.driver, told.size, told.depth()), ("qcow2", 1 << 20, 2));
+    let below = told.backing.unwrap();
+    assert_eq!((told.backing_file.unwrap().name, below.driver), (names[1].to_owned(), "qcow2"));
+    assert_eq!(below.backing.unwrap().driver, "raw");
+    let alone = describe(Spec { no_backing: true, ..Spec::file(names[2], None) }).unwrap();
+    assert_eq!((alone.depth(), alone.backing_file.unwrap().name.as_str()), (0, last(names[1])));
+    let with = |pairs: &[(&str, &str)]| {
+        let mut spec = Spec::file(names[2], None);
+        pairs.iter().for_each(|(key, value)| spec.options.set(key, value));
+        describe(spec)
+    };
+    let other = with(&[("backing.driver", "null-co"), ("backing.size", "512")]);
+    assert_eq!(other.unwrap().backing.unwrap().driver, "null-co");
+    let other = with(&[("backing.file.filename", names[0]), ("backing.driver", "raw")]).unwrap();
+    assert_eq!((other.depth(), other.backing.unwrap().filename.as_str()), (1, names[0]));
+    assert_eq!(with(&[("backing", "")]).unwrap().depth(), 0);
+    let error = with(&[("backing.x", "1")]).unwrap_err();
+    assert_eq!(
+        error,
+        "Could not open backing file: Block format 'qcow2' used by device '' doesn't support the \
+         option 'x'"
+    );
+    with(&[("lazy-refcounts", "on"), ("overlap-check", "all"), ("cache-size", "1M")]).unwrap();
+    assert!(with(&[("overlap-check", "some")]).unwrap_err().contains("overlap-check"));
+    // One that shows itself through itself.
+    make_with(names[1], Some(512), Some((names[2], None)));
+    let error = describe(Spec { read_only: true, ..Spec::file(names[2], None) }).unwrap_err();
+    assert!(error.contains("more than"), "{error}");
+}
+
+#[test]
+fn a_snapshot_drive_keeps_its_writes_to_itself() {
+    let image = image(1 << 20);
+    let (_one, first) = Thread::spawn("one").unwrap();
+    let (_two, second) = Thread::spawn("two").unwrap();
+    let spec = Spec { snapshot: true, discard: true, ..Spec::file(name(&image), None) };
+    let drive = Drive::with("d", first, spec).unwrap();
+    let write = |text: &'static [u8]| {
+        let done =
+            drive.on_disk(move |d| async move { d.write(100, IoBuf::copy_of(text), false).await });
+        done.unwrap().unwrap();
+    };
+    let told = drive.describe().unwrap();
+    assert!(told.filename.contains("/vl."), "{}", told.filename);
+    assert!(!std::path::Path::new(&told.filename).exists());
+    assert_eq!((told.driver, told.size, told.depth()), ("qcow2", 1 << 20, 1));
+    assert_eq!(told.backing.unwrap().filename, name(&image));
+    write(b"kept");
+    // What was written moves along.
+    let _attachment = drive.attach(&second, Arc::new(Quiet)).unwrap();
+    assert_eq!(drive.describe().unwrap().filename, told.filename);
+    let read = drive.on_disk(|disk| async move { bytes(&*disk.node(), 98, 8).await }).unwrap();
+    assert_eq!(read, b"\0\0kept\0\0");
+    write(b"more");
+    drive.remove();
+    assert!(std::fs::read(name(&image)).unwrap().iter().all(|byte| *byte == 0));
+}

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use block::Failure;
+use block::qcow2::Corruption;
 use parking_lot::Mutex;
 use qmp::ShutdownCause;
 use resources::iol::Notify;
@@ -62,6 +63,8 @@ pub struct Mail {
     pub balloon_change: Option<u64>,
     /// Requests of disks that failed, oldest first.
     pub disk_failures: Vec<Failure>,
+    /// Damage that was found in images: the drive, and what it is.
+    pub corruptions: Vec<(String, Corruption)>,
     /// A dump that was written beside the main thread has ended.
     pub dump_ended: bool,
 }
@@ -71,6 +74,13 @@ pub struct Mail {
 const MAX_FAILURES: usize = 256;
 
 impl Mail {
+    /// An image was found to be damaged. An image tells it once; of too many the last are not told.
+    pub fn image_corrupted(&mut self, drive: &str, damage: &Corruption) {
+        if self.corruptions.len() < MAX_FAILURES {
+            self.corruptions.push((drive.to_owned(), damage.clone()));
+        }
+    }
+
     /// A request of a disk has failed. Of too many the last ones are not told, but that the machine
     /// has to stop.
     pub fn disk_failed(&mut self, failure: Failure) {

@@ -391,6 +391,7 @@ impl Vm {
             return;
         };
         let gone = self.board.devices.remove(index);
+        let drives = self.drives.attached();
         self.board.buses.retain(|bus| bus.owner.as_deref() != Some(path));
         // From here on no access reaches it, so that it can be stopped while the guest runs.
         gone.mark_dead();
@@ -403,6 +404,7 @@ impl Vm {
             gone.lock().stop();
         }
         gone.lock().unplug();
+        self.drives.device_gone(&drives);
         let device = gone.id().map(str::to_owned);
         self.context.raise(Event::DeviceDeleted { device, path: path.to_owned() });
     }

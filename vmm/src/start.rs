@@ -310,11 +310,21 @@ fn build(
     let mut devices = networks(config, &mut nets)?;
     let home = Home { io: io.clone(), mailbox };
     let mut drives = Drives::default();
+    for pairs in &config.blockdevs {
+        drives
+            .add_node(pairs, &home)
+            .map_err(|error| StartError(format!("-blockdev {}: {error}", shown(pairs))))?;
+    }
     for pairs in &config.drives {
-        let device = drives
+        let mut pairs = pairs.clone();
+        if config.snapshot && pairs.get("snapshot").is_none() {
+            pairs.push("snapshot", "on");
+        }
+        let pairs = &pairs;
+        let wanted = drives
             .add_option(pairs, &home)
             .map_err(|error| StartError(format!("-drive {}: {error}", shown(pairs))))?;
-        devices.extend(device);
+        devices.extend(wanted);
     }
     let mut serials = Vec::new();
     for (index, text) in consoles.serials.iter().enumerate() {
@@ -380,6 +390,7 @@ fn build(
     board.cpu_model = cpu.split(',').next().unwrap_or_default().to_owned();
     let host = plug::host(requests, chardevs, &objects, &nets, &drives).map_err(plain)?;
     nets.set_clock(&board.clock);
+    drives.set_clock(&board.clock);
     plug::plug_all(&mut board, &devices, &means, &host)
         .map_err(|error| StartError(format!("-device {error}")))?;
     let processors = match (&accel, model) {

@@ -400,6 +400,15 @@ impl Vm {
         if mail.internal_error {
             self.stop(RunState::InternalError);
         }
+        for (drive, damage) in &mail.corruptions {
+            let number = |value: Option<u64>| value.map_or(0, |value| value as i64);
+            self.context.raise(Event::BlockImageCorrupted {
+                device: drive.clone(),
+                msg: damage.message.clone(),
+                offset: number(damage.offset),
+                size: number(damage.size),
+            });
+        }
         self.disks_failed(&mail.disk_failures);
     }
 

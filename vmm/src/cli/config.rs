@@ -52,6 +52,10 @@ pub struct Config {
     pub chardevs: Vec<Pairs>,
     /// `-drive`, in order.
     pub drives: Vec<Pairs>,
+    /// `-blockdev`, in order.
+    pub blockdevs: Vec<Pairs>,
+    /// What drives write goes to temporary files where they do not say otherwise.
+    pub snapshot: bool,
     /// `-netdev`, in order.
     pub netdevs: Vec<Pairs>,
     /// `-net`, in order.

@@ -365,6 +365,13 @@ fn apply(
             config.mons.push(pairs);
         }
         Id::Drive => config.drives.push(value.pairs()),
+        Id::Hda => config.drives.push(short_drive("0", "disk", &value.text())),
+        Id::Hdb => config.drives.push(short_drive("1", "disk", &value.text())),
+        Id::Hdc => config.drives.push(short_drive("2", "disk", &value.text())),
+        Id::Hdd => config.drives.push(short_drive("3", "disk", &value.text())),
+        Id::Cdrom => config.drives.push(short_drive("2", "cdrom", &value.text())),
+        Id::Snapshot => config.snapshot = true,
+        Id::Blockdev => config.blockdevs.push(blockdev(&value.text())?),
         Id::Netdev => {
             let pairs = value.pairs();
             if is_help(pairs.get("type").unwrap_or_default()) {
@@ -440,6 +447,20 @@ fn apply(
         Id::LogFile => config.log.file = Some(value.path()),
     }
     Ok(None)
+}
+
+/// A drive that `-hda` and the like stand for.
+fn short_drive(index: &str, media: &str, file: &str) -> Pairs {
+    [("index", index), ("media", media), ("file", file)].into_iter().collect()
+}
+
+/// The options of `-blockdev`: a JSON object, or parameters.
+fn blockdev(text: &str) -> Result<Pairs, String> {
+    if text.starts_with('{') {
+        let options = block::Options::from_json(text).map_err(|error| error.to_string())?;
+        return Ok(options.iter().collect());
+    }
+    keyval::parse(text, &table::BLOCKDEV).map_err(|error| error.to_string())
 }
 
 /// The value of this name.

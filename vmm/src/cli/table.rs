@@ -41,6 +41,13 @@ pub enum Id {
     Name,
     Net,
     Drive,
+    Hda,
+    Hdb,
+    Hdc,
+    Hdd,
+    Cdrom,
+    Snapshot,
+    Blockdev,
     Netdev,
     Nic,
     NoReboot,
@@ -442,6 +449,10 @@ pub static OBJECT: Keys =
 pub static DRIVE: Keys =
     Keys { group: "drive", implied: None, keys: &[], open: true, merge: false };
 
+/// Parameters of `-blockdev`, all of which are its driver's.
+pub static BLOCKDEV: Keys =
+    Keys { group: "blockdev", implied: Some("driver"), keys: &[], open: true, merge: false };
+
 /// Parameters of `-netdev`; the rest is its back end's.
 pub static NETDEV: Keys =
     Keys { group: "netdev", implied: Some("type"), keys: &[], open: true, merge: false };
@@ -553,6 +564,27 @@ pub static OPTIONS: &[Opt] = &[
         Arg::Keys("file=FILE", &DRIVE),
         Device,
         "a disk image, with if=virtio as a disk of the guest",
+    ),
+    opt(Id::Hda, "hda", &[], Arg::Text("FILE"), Device, "the first disk, of a SCSI controller"),
+    opt(Id::Hdb, "hdb", &[], Arg::Text("FILE"), Device, "the second disk"),
+    opt(Id::Hdc, "hdc", &[], Arg::Text("FILE"), Device, "the third disk"),
+    opt(Id::Hdd, "hdd", &[], Arg::Text("FILE"), Device, "the fourth disk"),
+    opt(Id::Cdrom, "cdrom", &[], Arg::Text("FILE"), Device, "a CD-ROM, in place of the third disk"),
+    opt(
+        Id::Snapshot,
+        "snapshot",
+        &[],
+        Arg::None,
+        Device,
+        "what drives write goes to temporary files",
+    ),
+    opt(
+        Id::Blockdev,
+        "blockdev",
+        &[],
+        Arg::Text("OPTIONS"),
+        Device,
+        "a disk image for a -device; needs node-name=, file.filename=",
     ),
     opt(
         Id::Netdev,

@@ -1,16 +1,16 @@
-//! Drives: listing, counters, making them and changing their size.
+//! Drives: listing, counters and changing their size.
 //!
 //! Main thread; changing a size waits for the loop that serves the disk. Names and values are a
 //! client's.
 
-use block::{Description, Drive, IoStatus, Kind};
+use block::throttle::Limit;
+use block::{Description, Drive, Fact, Facts, IoStatus, Kind, Limits, Snapshot};
 use qmp::{
     BlockDeviceInfo, BlockDeviceIoStatus, BlockDeviceStats, BlockInfo, BlockResize, BlockStats,
-    BlockdevAdd, BlockdevAioOptions, BlockdevDiscardOptions, BlockdevOnError, BlockdevOptions,
-    BlockdevOptionsDriver, BlockdevRef, Handle, ImageInfo, QmpError, QueryBlock, QueryBlockstats,
+    Handle, ImageInfo, ImageInfoSpecific, ImageInfoSpecificQCow2, QmpError, QueryBlock,
+    QueryBlockstats, SnapshotInfo,
 };
 
-use crate::drives::{DriveError, Home};
 use crate::vm::Vm;
 
 impl Handle<QueryBlock> for Vm {
@@ -54,76 +54,6 @@ impl Handle<BlockResize> for Vm {
     }
 }
 
-impl Handle<BlockdevAdd> for Vm {
-    fn handle(&mut self, BlockdevAdd { options }: BlockdevAdd) -> Result<(), QmpError> {
-        let refuse = |text: String| Err(QmpError::generic(text));
-        let Some(id) = options.id.clone() else {
-            return refuse("Block device needs an ID".to_owned());
-        };
-        let direct = options.cache.as_ref().and_then(|cache| cache.direct);
-        if options.aio == Some(BlockdevAioOptions::Native) && direct.is_none() {
-            return refuse("aio=native requires cache.direct=true".to_owned());
-        }
-        if options.rerror == Some(BlockdevOnError::Enospc) {
-            return refuse("'enospc' invalid read error action".to_owned());
-        }
-        let mut given = common(&options);
-        let cannot =
-            |why: &str| QmpError::generic(format!("could not open disk image {id}: {why}"));
-        match options.driver {
-            BlockdevOptionsDriver::Raw(raw) => match *raw.file {
-                BlockdevRef::Reference(name) => given.push(("file".to_owned(), name)),
-                BlockdevRef::Definition(file) => match file.driver {
-                    BlockdevOptionsDriver::File(file) => {
-                        given.push(("file.filename".to_owned(), file.filename));
-                    }
-                    _ => return Err(cannot("the driver below 'raw' is not supported")),
-                },
-            },
-            BlockdevOptionsDriver::File(_) => {
-                return Err(cannot("Must specify either driver or file"));
-            }
-            _ => return Err(cannot("the driver is not supported")),
-        }
-        given.push(("driver".to_owned(), "raw".to_owned()));
-        self.add_drive(&id, given)
-    }
-}
-
-impl Vm {
-    /// Makes a drive from options as `-drive` has them.
-    ///
-    /// # Errors
-    /// An option is wrong, the id is taken, or the image cannot be opened.
-    pub fn add_drive(&mut self, id: &str, given: Vec<(String, String)>) -> Result<(), QmpError> {
-        let io = self.chardevs.io().map_err(|error| QmpError::generic(error.to_string()))?;
-        let mailbox = self.mailbox().clone();
-        Ok(self.drives.add(id, given, &Home { io, mailbox: &mailbox })?)
-    }
-}
-
-impl From<DriveError> for QmpError {
-    fn from(error: DriveError) -> QmpError {
-        QmpError::generic(error.to_string())
-    }
-}
-
-/// What all drivers take, as options.
-fn common(options: &BlockdevOptions) -> Vec<(String, String)> {
-    let switch = |on: bool| if on { "on" } else { "off" };
-    let cache = options.cache.as_ref();
-    let all = [
-        ("read-only", options.read_only.map(switch)),
-        ("cache.writeback", cache.and_then(|cache| cache.writeback).map(switch)),
-        ("cache.direct", cache.and_then(|cache| cache.direct).map(switch)),
-        ("cache.no-flush", cache.and_then(|cache| cache.no_flush).map(switch)),
-        ("discard", options.discard.map(BlockdevDiscardOptions::as_str)),
-        ("rerror", options.rerror.map(BlockdevOnError::as_str)),
-        ("werror", options.werror.map(BlockdevOnError::as_str)),
-    ];
-    all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))).collect()
-}
-
 /// The figure as JSON has it.
 fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -141,53 +71,96 @@ pub fn info(drive: &Drive) -> BlockInfo {
         device: drive.id().to_owned(),
         locked: tray.is_some_and(|tray| tray.locked),
         removable: tray.is_some(),
-        inserted: drive.describe().map(|medium| inserted(drive, medium)),
+        inserted: drive.describe().map(|medium| inserted(drive, &medium)),
         tray_open: tray.map(|tray| tray.open),
         dirty_bitmaps: None,
         r#type: "unknown".to_owned(),
     }
 }
 
-fn inserted(drive: &Drive, medium: Description) -> BlockDeviceInfo {
-    let (file, format) = (medium.filename.clone(), medium.driver.to_owned());
-    let image = ImageInfo {
-        backing_image: None,
-        compressed: None,
-        backing_filename_format: None,
-        snapshots: None,
-        virtual_size: int(drive.size()),
-        filename: file.clone(),
-        cluster_size: None,
-        format: format.clone(),
-        actual_size: medium.allocated.map(int),
-        format_specific: None,
-        full_backing_filename: None,
-        encrypted: None,
-        backing_filename: None,
-        dirty_flag: medium.has_file.then_some(false),
+fn inserted(drive: &Drive, medium: &Description) -> BlockDeviceInfo {
+    let limits = drive.limits();
+    let average = |limit: fn(Limits) -> Limit| limit(limits).average as i64;
+    let burst = |limit: fn(Limits) -> Limit| {
+        let burst = limit(limits).burst;
+        (limits.any() && burst != 0.0).then_some(burst as i64)
     };
+    let size = limits.operation_size;
     BlockDeviceInfo {
-        iops_rd: 0,
-        image,
-        iops_wr: 0,
+        iops_rd: average(|all| all.operations.read),
+        image: image_info(medium),
+        iops_wr: average(|all| all.operations.write),
         ro: drive.read_only(),
-        iops_size: None,
-        backing_file_depth: 0,
-        bps_wr_max: None,
-        drv: format,
-        iops_rd_max: None,
-        bps_max: None,
-        iops: 0,
-        bps_wr: 0,
-        bps_rd_max: None,
-        backing_file: None,
-        encrypted: false,
-        bps: 0,
-        bps_rd: 0,
-        iops_max: None,
-        file,
-        encryption_key_missing: false,
-        iops_wr_max: None,
+        iops_size: (limits.any() && size != 0).then(|| int(size)),
+        backing_file_depth: int(medium.depth()),
+        bps_wr_max: burst(|all| all.bytes.write),
+        drv: medium.driver.to_owned(),
+        iops_rd_max: burst(|all| all.operations.read),
+        bps_max: burst(|all| all.bytes.total),
+        iops: average(|all| all.operations.total),
+        bps_wr: average(|all| all.bytes.write),
+        bps_rd_max: burst(|all| all.bytes.read),
+        backing_file: medium.backing_file.as_ref().map(|backing| backing.name.clone()),
+        encrypted: medium.is_encrypted(),
+        bps: average(|all| all.bytes.total),
+        bps_rd: average(|all| all.bytes.read),
+        iops_max: burst(|all| all.operations.total),
+        file: medium.filename.clone(),
+        encryption_key_missing: medium.keyless().is_some(),
+        iops_wr_max: burst(|all| all.operations.write),
+    }
+}
+
+/// What is told about an image and those that show through it.
+pub fn image_info(image: &Description) -> ImageInfo {
+    let backing = image.backing_file.as_ref();
+    let full = backing.map(|named| block::name::combine(&image.filename, &named.name));
+    let below = image.backing.as_deref();
+    let encrypted = image.is_encrypted() || below.is_some_and(Description::is_encrypted);
+    let facts = image.facts.as_ref();
+    let snapshots: Vec<_> = image.snapshots.iter().map(snapshot_info).collect();
+    ImageInfo {
+        backing_image: below.map(|below| Box::new(image_info(below))),
+        compressed: None,
+        backing_filename_format: backing.and_then(|named| named.format.clone()),
+        snapshots: (!snapshots.is_empty()).then_some(snapshots),
+        virtual_size: int(image.size),
+        filename: image.filename.clone(),
+        cluster_size: facts.and_then(|facts| facts.cluster_size).map(int),
+        format: image.driver.to_owned(),
+        actual_size: image.allocated.map(int),
+        format_specific: facts.filter(|_| image.driver == "qcow2").map(specific),
+        full_backing_filename: full.filter(|full| backing.is_some_and(|it| it.name != *full)),
+        encrypted: encrypted.then_some(true),
+        backing_filename: backing.map(|named| named.name.clone()),
+        // Never true, even of an image that is: clients know it so.
+        dirty_flag: image.has_file.then_some(false),
+    }
+}
+
+fn specific(facts: &Facts) -> ImageInfoSpecific {
+    let fact = |key: &str| facts.specific.iter().find(|(name, _)| *name == key).map(|(_, it)| it);
+    let compat = match fact("compat") {
+        Some(Fact::Text(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let lazy_refcounts = match fact("lazy-refcounts") {
+        Some(Fact::Flag(lazy)) => Some(*lazy),
+        _ => None,
+    };
+    ImageInfoSpecific::Qcow2(ImageInfoSpecificQCow2 { compat, lazy_refcounts })
+}
+
+fn snapshot_info(snapshot: &Snapshot) -> SnapshotInfo {
+    const SECOND: u64 = 1_000_000_000;
+    SnapshotInfo {
+        vm_clock_nsec: int(snapshot.vm_clock % SECOND),
+        name: snapshot.name.clone(),
+        date_sec: i64::from(snapshot.date.0),
+        date_nsec: i64::from(snapshot.date.1),
+        vm_clock_sec: int(snapshot.vm_clock / SECOND),
+        id: snapshot.id.clone(),
+        vm_state_size: int(snapshot.vm_state_size),
     }
 }
 

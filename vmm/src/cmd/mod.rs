@@ -8,6 +8,7 @@ mod absent;
 pub mod action;
 mod balloon;
 pub mod block;
+mod blockdev;
 mod chardev;
 mod command_line;
 mod cpu;

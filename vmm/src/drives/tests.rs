@@ -31,7 +31,7 @@ impl Rig {
     }
 
     /// `FILE` in the option stands for the image.
-    fn add(&mut self, option: &str) -> Result<Option<Pairs>, String> {
+    fn add(&mut self, option: &str) -> Result<Vec<Pairs>, String> {
         let pairs = keyval::parse(&option.replace("FILE", self.file()), &DRIVE).unwrap();
         let home = Home { io: self.io.clone(), mailbox: &self.mailbox };
         self.drives.add_option(&pairs, &home).map_err(|error| error.to_string())
@@ -43,9 +43,8 @@ fn a_drive_is_what_its_options_say() {
     let mut rig = Rig::new();
     let device = rig
         .add("file=FILE,if=virtio,format=raw,cache=none,discard=unmap,serial=s,addr=5,werror=stop")
-        .unwrap()
         .unwrap();
-    let given: Vec<_> = device.iter().collect();
+    let given: Vec<_> = device[0].iter().collect();
     assert_eq!(given, [("driver", "virtio-blk-pci"), ("drive", "virtio0"), ("addr", "5")]);
     rig.add("if=none,id=empty").unwrap();
     let drive = rig.drives.find("virtio0").unwrap();
@@ -70,6 +69,57 @@ fn a_drive_is_what_its_options_say() {
     assert!(drive.read_only() && !drive.write_cache());
     rig.drives.close();
     assert_eq!(rig.drives.iter().count(), 0);
+}
+
+#[test]
+fn drives_have_places() {
+    let mut rig = Rig::new();
+    let shown = |devices: Vec<Pairs>| {
+        let one = |device: &Pairs| {
+            let pairs: Vec<_> =
+                device.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            pairs.join(",")
+        };
+        devices.iter().map(one).collect::<Vec<_>>().join(" ")
+    };
+    let mut add = |option: &str| rig.add(option).map(shown);
+    let disk = "driver=virtio-scsi-pci,id=drives-ide \
+                driver=scsi-hd,drive=ide0-hd0,bus=drives-ide.0,scsi-id=0";
+    assert_eq!(add("file=FILE").unwrap(), disk);
+    assert_eq!(
+        add("index=2,media=cdrom").unwrap(),
+        "driver=scsi-cd,drive=ide1-cd0,bus=drives-ide.0,scsi-id=2"
+    );
+    assert!(add("unit=1").unwrap().contains("drive=ide0-hd1,"));
+    assert!(add("media=disk").unwrap().contains("drive=ide1-hd1,"));
+    assert_eq!(add("index=0").unwrap_err(), "drive with bus=0, unit=0 (index=0) exists");
+    assert_eq!(add("").unwrap_err(), "bus 2 too big (max is 1)");
+    assert!(add("if=scsi,unit=3").unwrap().contains("drive=scsi0-hd3,bus=drives-scsi.0,scsi-id=3"));
+    assert_eq!(add("if=virtio").unwrap(), "driver=virtio-blk-pci,drive=virtio0");
+    assert_eq!(add("if=none").unwrap(), "");
+    let ids: Vec<_> = rig.drives.iter().map(|drive| drive.id()).collect();
+    let all = ["ide0-hd0", "ide1-cd0", "ide0-hd1", "ide1-hd1", "scsi0-hd3", "virtio0", "none0"];
+    assert_eq!(ids, all);
+    rig.drives.remove("ide0-hd1").unwrap();
+    assert!(rig.add("").is_ok());
+}
+
+#[test]
+fn limits_and_overlays_are_told() {
+    let mut rig = Rig::new();
+    rig.add("if=none,id=d,file=FILE,snapshot=on,throttling.iops-total=5,bps_rd=100,bps_rd_max=9")
+        .unwrap();
+    let told = info(rig.drives.find("d").unwrap()).inserted.unwrap();
+    assert_eq!(
+        (told.iops, told.iops_max, told.bps_rd, told.bps_rd_max),
+        (5, Some(0), 100, Some(9))
+    );
+    assert_eq!((told.bps, told.bps_max, told.iops_size), (0, None, None));
+    assert_eq!((told.drv.as_str(), told.backing_file.as_deref()), ("qcow2", Some(rig.file())));
+    assert_eq!(told.backing_file_depth, 1);
+    let image = told.image;
+    assert_eq!((image.cluster_size, image.dirty_flag), (Some(65536), Some(false)));
+    assert_eq!((image.backing_image.unwrap().filename.as_str(), told.ro), (rig.file(), false));
 }
 
 #[test]
@@ -104,14 +154,22 @@ fn mistakes_are_named() {
             "if=none,file=FILE,file.filename=x",
             ": Can't specify 'file' and 'filename' options at the same time",
         ),
-        ("file=FILE", "if=ide: the machine has no such disks"),
+        ("if=floppy", "if=floppy: the machine has no such disks"),
         (
             "if=none,file=FILE,id=x,nonsense=1",
             "by device 'x' doesn't support the option 'nonsense'",
         ),
         ("if=none,file=FILE,file.nonsense=1", "'file' doesn't support the option 'nonsense'"),
-        ("if=none,file=FILE,snapshot=on", "is not supported"),
-        ("if=none,file=FILE,iops=100", "limits are not supported"),
+        ("if=none,iops=100,iops_rd=1", "cannot be used at the same time"),
+        ("if=none,bps_max=-1", "values must be 0 or greater"),
+        ("index=1,unit=1", "index cannot be used with bus and unit"),
+        ("unit=2", "unit 2 too big (max is 1)"),
+        ("if=scsi,unit=7", "unit 7 too big (max is 6)"),
+        ("index=4", "bus 2 too big (max is 1)"),
+        ("cyls=0,heads=1,secs=1", "invalid physical cyls number"),
+        ("cyls=1,heads=1,secs=1,media=cdrom", "CHS can't be set with media=cdrom"),
+        ("trans=lba", "'lba' trans must be used with cyls, heads and secs"),
+        ("cyls=1,heads=1,secs=1,trans=x", "'x' invalid translation type"),
         ("if=none,file=FILE,format=host_device", "neither a regular file nor a block device"),
     ] {
         let error = rig.add(option).unwrap_err();

@@ -1,0 +1,81 @@
+//! Drives of `-blockdev`: they have a node's name, and may stand on one another.
+//!
+//! A node is a drive without a device, whose name a `-device` gives. One that another names as its
+//! `file` or `backing` becomes a part of that: it is closed, opened with the other, and has no
+//! name of its own any more. Main thread; options are the user's.
+
+use block::Options;
+use resources::value::check_identifier;
+
+use super::{DriveError, Drives, Home, wrong};
+use crate::cli::keyval::Pairs;
+
+impl Drives {
+    /// Makes what `-blockdev` asks for. It stays when the device that has it goes.
+    ///
+    /// # Errors
+    /// An option is wrong, or the image cannot be opened.
+    pub fn add_node(&mut self, pairs: &Pairs, home: &Home<'_>) -> Result<(), DriveError> {
+        let mut options: Options = pairs.iter().collect();
+        let Some(name) = options.take("node-name") else {
+            return wrong("Parameter 'node-name' is missing");
+        };
+        check_identifier("node-name", &name).map_err(|error| DriveError(error.to_string()))?;
+        if self.find(&name).is_some() {
+            return wrong(format!("Duplicate nodes with node-name='{name}'"));
+        }
+        if options.get("driver").is_none() {
+            return wrong("Parameter 'driver' is missing");
+        }
+        let named: Vec<String> = options.iter().map(|(key, _)| key.to_owned()).collect();
+        for key in named {
+            let last = key.rsplit('.').next().unwrap_or_default();
+            match last {
+                // Parts of a node have no names here; what is opened read-only stays so.
+                "node-name" | "auto-read-only" => drop(options.take(&key)),
+                "detect-zeroes" => {
+                    if let Some("on" | "unmap") = options.take(&key).as_deref() {
+                        return wrong(format!("'{key}' is not supported"));
+                    }
+                }
+                "force-share" => {
+                    let shared = options.take_switch(&key)?.filter(|on| *on);
+                    shared.iter().for_each(|_| options.set("file.locking", "off"));
+                }
+                "file" | "backing" | "data-file" => self.absorb(&key, &mut options)?,
+                _ => {}
+            }
+        }
+        self.open(&name, options, home, false)
+    }
+
+    /// Puts the options of another node in place of its name.
+    fn absorb(&mut self, key: &str, options: &mut Options) -> Result<(), DriveError> {
+        let Some(name) = options.get(key).filter(|name| !name.is_empty()) else { return Ok(()) };
+        let name = name.to_owned();
+        let Some(spec) = self.find(&name).and_then(|drive| drive.spec()) else {
+            return wrong(format!("Cannot find device='' nor node-name='{name}'"));
+        };
+        if self.attached().contains(&name) {
+            return wrong(format!("Node '{name}' is busy: node is used by a device"));
+        }
+        self.remove(&name)?;
+        options.take(key);
+        if let Some(filename) = &spec.filename {
+            options.set(&format!("{key}.filename"), filename);
+        }
+        options.put_under(key, spec.options.clone());
+        if key == "file" {
+            for (flag, on) in [
+                ("read-only", spec.read_only),
+                ("cache.direct", spec.cache.direct),
+                ("cache.no-flush", spec.cache.no_flush),
+            ] {
+                if on && options.get(flag).is_none() {
+                    options.set(flag, "on");
+                }
+            }
+        }
+        Ok(())
+    }
+}
