@@ -1,5 +1,6 @@
 //! Images as a whole.
 
+mod crash;
 mod model;
 
 use std::rc::Rc;
@@ -41,4 +42,12 @@ async fn assert_clean(file: &dyn Node, leaks: bool) {
     let check = check_file(file, Repair::No).await.unwrap();
     assert_eq!((check.corruptions, check.check_errors), (0, 0), "{:?}", check.lines);
     assert!(leaks || check.leaks == 0, "{:?}", check.lines);
+}
+
+/// So many cases, unless the environment asks for a number.
+fn config(cases: u32) -> proptest::prelude::ProptestConfig {
+    let default = proptest::prelude::ProptestConfig::default();
+    let asked = std::env::var_os("PROPTEST_CASES").is_some();
+    let cases = if asked { default.cases } else { cases };
+    proptest::prelude::ProptestConfig { cases, failure_persistence: None, ..default }
 }

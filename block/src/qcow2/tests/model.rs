@@ -249,7 +249,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config(64))]
     #[test]
     fn an_image_is_a_disk(kind in kinds(), steps in steps()) {
         run(|local| async move { Run::start(local, kind).await.all(steps).await });
