@@ -320,7 +320,7 @@ async fn together(image: &Rc<Qcow2>, guest: &Rc<RefCell<Guest>>, acts: &[Act], k
             continue;
         }
         taken.push((at, len));
-        let mut since = |data: Option<Vec<u8>>| {
+        let since = |data: Option<Vec<u8>>| {
             guest.borrow_mut().since.push((at as usize, len as usize, data));
         };
         match act {
