@@ -195,6 +195,8 @@ struct Inner {
     /// Somebody else than a job has it for himself.
     in_use: bool,
     job: Option<job::Running>,
+    /// Told before the medium is taken out.
+    emptied: Option<Box<dyn FnOnce() + Send>>,
 }
 
 #[derive(Clone)]
@@ -227,6 +229,7 @@ impl Drive {
             on_corruption: None,
             in_use: false,
             job: None,
+            emptied: None,
         };
         Arc::new(Drive {
             id: id.to_owned(),
@@ -278,12 +281,22 @@ impl Drive {
     /// device is not told.
     pub fn remove(&self) {
         self.end_job();
+        let emptied = self.state.lock().emptied.take();
+        if let Some(tell) = emptied {
+            tell();
+        }
         let old = self.state.lock().medium.take();
         if old.is_some() {
             self.shared.limits.lock().0 = Limits::default();
         }
         close(old);
         self.shared.set_size(0);
+    }
+
+    /// Has somebody told, once, before the medium is taken out. There is one who is told: the last
+    /// who asked.
+    pub fn when_emptied(&self, tell: impl FnOnce() + Send + 'static) {
+        self.state.lock().emptied = Some(Box::new(tell));
     }
 
     /// Opens a graph on a loop, with what is open already of its files.

@@ -143,6 +143,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     // Devices leave what they have not sent yet to their chardevs.
     vm.board.devices.iter().rev().for_each(|device| device.lock().unplug());
     let chardevs = std::mem::take(&mut vm.chardevs);
+    vm.nbd = None;
     vm.drives.close();
     vm.nets.close();
     drop(vm);

@@ -31,6 +31,7 @@ use crate::chardevs::Chardevs;
 use crate::cli::log::tell;
 use crate::cmd::dump::Latest as LatestDump;
 use crate::cmd::fd::NamedFds;
+use crate::cmd::nbd::NbdServer;
 use crate::cpu::processors::Processors;
 use crate::cpu::setup::{self, Entry};
 use crate::cpu::thread::{Gone, Vcpu, VcpuHandle};
@@ -98,6 +99,8 @@ pub struct Vm {
     pub chardevs: Chardevs,
     /// The drives.
     pub drives: Drives,
+    /// The NBD server, while there is one.
+    pub nbd: Option<NbdServer>,
     /// The network: what NICs are plugged into.
     pub nets: Nets,
     /// Descriptors that are opened by a file name.
@@ -159,6 +162,7 @@ impl Vm {
             named_fds: NamedFds::default(),
             chardevs: Chardevs::default(),
             drives: Drives::default(),
+            nbd: None,
             nets: Nets::default(),
             latest_dump: LatestDump::default(),
             fdsets: FdSets::global().clone(),

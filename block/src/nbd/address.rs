@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use resources::iol::Local;
+use rustix::fs::FileType;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
     sockopt,
@@ -320,8 +321,8 @@ pub struct Listener {
 const BACKLOG: i32 = 32;
 
 impl Address {
-    /// Listens there; `to` is the last port that is tried. A path that is there already is
-    /// unlinked. May block on the look-up of a name.
+    /// Listens there; `to` is the last port that is tried. A socket that is at the
+    /// path already is unlinked. May block on the look-up of a name.
     ///
     /// # Errors
     /// With the text for users.
@@ -347,7 +348,12 @@ impl Address {
             Address::Unix(path) => {
                 let fd = create(AddressFamily::UNIX)?;
                 let place = SocketAddrUnix::new(path).map_err(|e| because("bind socket", e))?;
-                let _ = rustix::fs::unlink(path);
+                // What a server left behind; anything else is somebody's file.
+                let left =
+                    rustix::fs::lstat(path).map(|stat| FileType::from_raw_mode(stat.st_mode));
+                if left == Ok(FileType::Socket) {
+                    let _ = rustix::fs::unlink(path);
+                }
                 bind(&fd, &place).map_err(|error| because("bind socket", error))?;
                 return Ok(Listener { fd: begin(fd)?, address: self.clone() });
             }

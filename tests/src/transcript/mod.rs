@@ -26,6 +26,7 @@ const FILES: &[(&str, &str)] = &[
     ("descriptors", include_str!("../../transcripts/descriptors.qmp")),
     ("balloon", include_str!("../../transcripts/balloon.qmp")),
     ("block", include_str!("../../transcripts/block.qmp")),
+    ("nbd", include_str!("../../transcripts/nbd.qmp")),
     ("chardev", include_str!("../../transcripts/chardev.qmp")),
     ("memory", include_str!("../../transcripts/memory.qmp")),
     ("absent", include_str!("../../transcripts/absent.qmp")),

@@ -9,7 +9,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use super::*;
 
 /// Sends `text` with descriptors, in one message.
-fn send(client: &Client<UnixStream>, text: &str, fds: &[BorrowedFd<'_>]) {
+pub(super) fn send(client: &Client<UnixStream>, text: &str, fds: &[BorrowedFd<'_>]) {
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(fds)));

@@ -4,6 +4,7 @@
 mod bad;
 mod clients;
 mod descriptors;
+mod nbd;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

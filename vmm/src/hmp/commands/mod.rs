@@ -13,6 +13,7 @@ mod help;
 mod identity;
 mod log;
 mod memory;
+mod nbd;
 mod net;
 mod nic;
 mod objects;
@@ -34,6 +35,7 @@ pub(super) const COMMANDS: Rows = &[
     help::ROWS,
     log::ROWS,
     memory::ROWS,
+    nbd::ROWS,
     net::ROWS,
     nic::ROWS,
     objects::ROWS,
