@@ -116,7 +116,8 @@ async fn open_data_file(
         return Ok(None);
     }
     if options.get("driver").is_none() {
-        options.set("driver", "raw");
+        let protocol = filename.as_deref().map_or(Ok(protocol::FILE), protocol::of_name)?;
+        options.set("driver", protocol.name);
     }
     let spec = Spec { no_backing: true, ..layer.spec.below(filename, options) };
     let opened = open::open(layer.local, &spec).await;

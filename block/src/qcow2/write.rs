@@ -199,7 +199,10 @@ impl Qcow2 {
         let covered = at & !(head_unit - 1)..(end + tail_unit - 1) & !(tail_unit - 1);
         let part = buf.slice(0..(end - at) as usize);
         let written = async {
-            let (from, data) = self.with_edges(at, part, covered.clone(), fresh).await?;
+            // A data file does not reach behind the disk.
+            let last = if geometry.external { self.size.get().max(end) } else { u64::MAX };
+            let edges = covered.start..covered.end.min(last);
+            let (from, data) = self.with_edges(at, part, edges, fresh).await?;
             self.put_data(from, host + (from - start), data).await
         };
         if let Err(error) = written.await {
