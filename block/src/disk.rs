@@ -271,6 +271,7 @@ impl Disk {
     /// As [`drain`](Self::drain), for as long as the result lives, which others may keep.
     pub(crate) async fn hold(self: &Rc<Self>) -> Hold {
         self.held.set(self.held.get() + 1);
+        self.throttle.open();
         let hold = Hold(self.clone());
         self.until(|| self.busy.get() == 0).await;
         hold

@@ -502,10 +502,13 @@ impl Drive {
         }
     }
 
-    /// The machine goes on.
+    /// The machine goes on: its job's errors are forgotten too.
     pub fn reset_io_status(&self) {
         if let Some(now) = &mut self.state.lock().io_status {
             *now = IoStatus::Ok;
+        }
+        if let Some(job) = self.job() {
+            job.reset_io_status();
         }
     }
 

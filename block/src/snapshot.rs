@@ -13,6 +13,7 @@ use crate::image::{Image, Snapshot};
 use crate::job::{NewFile, make};
 use crate::node::Node;
 use crate::open::{OpenError, Spec};
+use crate::tools::{clock, size};
 
 fn refuse<T>(text: impl Into<String>) -> Result<T, OpenError> {
     Err(OpenError(text.into()))
@@ -75,7 +76,7 @@ impl Overlay {
     }
 
     /// Lets go of it.
-    pub async fn abort(&self) {
+    pub async fn release(&self) {
         if let Err(error) = self.node.close().await {
             tracing::warn!("an image was not closed well: {error}");
         }
@@ -181,4 +182,22 @@ pub async fn apply_internal(disk: &Disk, wanted: &str) -> io::Result<Snapshot> {
 pub fn find<'a>(all: &'a [Snapshot], wanted: &str) -> Option<&'a Snapshot> {
     let by_id = all.iter().find(|snapshot| snapshot.id == wanted);
     by_id.or_else(|| all.iter().find(|snapshot| snapshot.name == wanted))
+}
+
+/// A table of snapshots, line by line.
+pub fn listing(snapshots: &[Snapshot]) -> Vec<String> {
+    let row = |id: &str, tag: &str, size: &str, date: &str, clock: &str| {
+        format!("{id:<10}{tag:<20}{size:>7}{date:>20}{clock:>15}")
+    };
+    let mut lines = vec![row("ID", "TAG", "VM SIZE", "DATE", "VM CLOCK")];
+    for snapshot in snapshots {
+        let seconds = snapshot.vm_clock / 1_000_000_000;
+        let millis = snapshot.vm_clock / 1_000_000 % 1000;
+        let (minutes, hours) = (seconds / 60 % 60, seconds / 3600);
+        let clock = format!("{hours:02}:{minutes:02}:{:02}.{millis:03}", seconds % 60);
+        let date = clock::local_time(snapshot.date.0);
+        let size = size::short(snapshot.vm_state_size);
+        lines.push(row(&snapshot.id, &snapshot.name, &size, &date, &clock));
+    }
+    lines
 }

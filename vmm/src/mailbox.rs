@@ -65,6 +65,8 @@ pub struct Mail {
     pub disk_failures: Vec<Failure>,
     /// Damage that was found in images: the drive, and what it is.
     pub corruptions: Vec<(String, Corruption)>,
+    /// Jobs of drives have news.
+    pub jobs: bool,
     /// A dump that was written beside the main thread has ended.
     pub dump_ended: bool,
 }

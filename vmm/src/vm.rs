@@ -342,6 +342,9 @@ impl Vm {
         if mail.eject {
             self.take_ejected();
         }
+        if mail.jobs {
+            self.tell_jobs();
+        }
         if mail.dump_ended {
             self.dump_ended();
         }
@@ -499,6 +502,7 @@ impl Vm {
 
     fn end(&mut self, status: u8) {
         self.deactivate();
+        self.end_jobs();
         self.exit.get_or_insert(status);
     }
 

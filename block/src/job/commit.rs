@@ -71,34 +71,15 @@ impl Commit {
             if !self.run.breathe().await {
                 return Ok(Done::Cancelled);
             }
-            let len = self.step(at, STEP.min(size - at)).await?;
+            let want = STEP.min(size - at);
+            self.run.pace(want).await;
+            let len = copy(&self.options.top, base, at, want).await?;
             self.run.advance(len);
             at += len;
         }
         base.flush().await?;
         self.cut().await?;
         Ok(Done::All)
-    }
-
-    /// Copies what lies at `at`, if it lies above the base; returns how far that goes.
-    async fn step(&self, at: u64, want: u64) -> io::Result<u64> {
-        let CommitOptions { top, base, .. } = &self.options;
-        let (state, len) = chain::state_above(top, Some(base), at, want).await?;
-        match state {
-            State::Absent => {}
-            State::Zero => {
-                self.run.pace(len).await;
-                base.zero(at, len, Zero::MayUnmap).await?;
-            }
-            State::Data => {
-                self.run.pace(len).await;
-                let room = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
-                let buf = IoBuf::zeroed(room);
-                top.read(at, buf.clone()).await?;
-                base.write(at, buf, false).await?;
-            }
-        }
-        Ok(len)
     }
 
     /// The overlay stands on the base now.
@@ -120,4 +101,60 @@ impl Commit {
             }
         }
     }
+}
+
+/// Draws the topmost image of a disk into the one below it and empties it, at once. Nothing else
+/// is done on the disk meanwhile.
+///
+/// # Errors
+/// There is none below it, or they cannot be written to; what the host reports.
+pub async fn commit_top(disk: &Disk) -> io::Result<()> {
+    let _held = disk.drain().await;
+    let top = disk.node();
+    let base = chain::backing(&top).ok_or(io::ErrorKind::Unsupported)?;
+    if disk.read_only() {
+        return Err(io::Error::from_raw_os_error(libc::EACCES));
+    }
+    let read_only = base.info().read_only;
+    base.reopen(false).await?;
+    let done = draw_down(&top, &base).await;
+    if read_only {
+        base.reopen(true).await?;
+    }
+    done?;
+    match top.image() {
+        Some(image) => match image.make_empty().await {
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
+            _ => top.flush().await,
+        },
+        None => Ok(()),
+    }
+}
+
+async fn draw_down(top: &Rc<dyn Node>, base: &Rc<dyn Node>) -> io::Result<()> {
+    let size = top.info().size;
+    if base.info().size < size {
+        base.resize(size).await?;
+    }
+    let mut at = 0;
+    while at < size {
+        at += copy(top, base, at, STEP.min(size - at)).await?;
+    }
+    base.flush().await
+}
+
+/// Copies what lies at `at` above `base` into that; returns how far that goes.
+async fn copy(top: &Rc<dyn Node>, base: &Rc<dyn Node>, at: u64, want: u64) -> io::Result<u64> {
+    let (state, len) = chain::state_above(top, Some(base), at, want).await?;
+    match state {
+        State::Absent => {}
+        State::Zero => base.zero(at, len, Zero::MayUnmap).await?,
+        State::Data => {
+            let room = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let buf = IoBuf::zeroed(room);
+            top.read(at, buf.clone()).await?;
+            base.write(at, buf, false).await?;
+        }
+    }
+    Ok(len)
 }

@@ -33,7 +33,7 @@ use resources::iol::{Notify, Remote};
 use crate::drive::{Action, IoStatus, OnError};
 
 pub use backup::BackupOptions;
-pub use commit::CommitOptions;
+pub use commit::{CommitOptions, commit_top};
 pub use mirror::{AttachBacking, Mirror, MirrorOptions, granularity_for};
 pub(crate) use start::make;
 pub use start::{

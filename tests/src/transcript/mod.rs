@@ -27,6 +27,7 @@ const FILES: &[(&str, &str)] = &[
     ("balloon", include_str!("../../transcripts/balloon.qmp")),
     ("block", include_str!("../../transcripts/block.qmp")),
     ("nbd", include_str!("../../transcripts/nbd.qmp")),
+    ("jobs", include_str!("../../transcripts/jobs.qmp")),
     ("chardev", include_str!("../../transcripts/chardev.qmp")),
     ("memory", include_str!("../../transcripts/memory.qmp")),
     ("absent", include_str!("../../transcripts/absent.qmp")),

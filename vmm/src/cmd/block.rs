@@ -6,8 +6,8 @@
 use block::throttle::Limit;
 use block::{Description, Drive, Fact, Facts, IoStatus, Kind, Limits, Snapshot};
 use qmp::{
-    BlockDeviceInfo, BlockDeviceIoStatus, BlockDeviceStats, BlockInfo, BlockResize, BlockStats,
-    Handle, ImageInfo, ImageInfoSpecific, ImageInfoSpecificQCow2, QmpError, QueryBlock,
+    BlockDeviceInfo, BlockDeviceIoStatus, BlockDeviceStats, BlockDirtyInfo, BlockInfo, BlockResize,
+    BlockStats, Handle, ImageInfo, ImageInfoSpecific, ImageInfoSpecificQCow2, QmpError, QueryBlock,
     QueryBlockstats, SnapshotInfo,
 };
 
@@ -54,8 +54,15 @@ impl Handle<BlockResize> for Vm {
     }
 }
 
+/// The dirty bitmap of its job, if that has one.
+fn bitmaps(drive: &Drive) -> Option<Vec<BlockDirtyInfo>> {
+    let (granularity, count) = drive.job()?.bitmap()?;
+    let count = int(count.saturating_mul(granularity) / 512);
+    Some(vec![BlockDirtyInfo { granularity: int(granularity), count }])
+}
+
 /// The figure as JSON has it.
-fn int(value: u64) -> i64 {
+pub fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -73,7 +80,7 @@ pub fn info(drive: &Drive) -> BlockInfo {
         removable: tray.is_some(),
         inserted: drive.describe().map(|medium| inserted(drive, &medium)),
         tray_open: tray.map(|tray| tray.open),
-        dirty_bitmaps: None,
+        dirty_bitmaps: bitmaps(drive),
         r#type: "unknown".to_owned(),
     }
 }

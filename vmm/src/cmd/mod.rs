@@ -17,6 +17,7 @@ pub mod dump;
 pub mod fd;
 pub mod fuzz;
 mod hmp;
+mod job;
 mod memory;
 pub mod nbd;
 mod net;
@@ -26,6 +27,7 @@ mod pci;
 mod qom;
 mod query;
 mod run;
+pub mod snapshot;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

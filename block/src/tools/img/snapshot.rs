@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::{Call, Command, Fail, Running};
 use crate::image::{Image, Snapshot};
 use crate::node::Node;
+use crate::snapshot::listing;
 use crate::tools::args::{Name, flag, long_flag, long_value, value};
 use crate::tools::console::Console;
 use crate::tools::images::{Wanted, why};
-use crate::tools::{clock, size};
 
 pub(super) const COMMAND: Command = Command {
     name: "snapshot",
@@ -101,20 +101,7 @@ fn new(image: &Rc<dyn Node>, name: &str) -> Snapshot {
 /// The table of snapshots.
 pub(super) fn rows(console: &Console, snapshots: &[Snapshot]) {
     console.line("Snapshot list:");
-    console.line(row("ID", "TAG", "VM SIZE", "DATE", "VM CLOCK"));
-    for snapshot in snapshots {
-        let seconds = snapshot.vm_clock / 1_000_000_000;
-        let millis = snapshot.vm_clock / 1_000_000 % 1000;
-        let (minutes, hours) = (seconds / 60 % 60, seconds / 3600);
-        let clock = format!("{hours:02}:{minutes:02}:{:02}.{millis:03}", seconds % 60);
-        let date = clock::local_time(snapshot.date.0);
-        let size = size::short(snapshot.vm_state_size);
-        console.line(row(&snapshot.id, &snapshot.name, &size, &date, &clock));
-    }
-}
-
-fn row(id: &str, tag: &str, size: &str, date: &str, clock: &str) -> String {
-    format!("{id:<10}{tag:<20}{size:>7}{date:>20}{clock:>15}")
+    listing(snapshots).iter().for_each(|line| console.line(line));
 }
 
 /// One snapshot for programs.

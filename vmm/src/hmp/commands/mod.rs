@@ -11,6 +11,7 @@ mod examine;
 mod fd;
 mod help;
 mod identity;
+mod job;
 mod log;
 mod memory;
 mod nbd;
@@ -33,6 +34,7 @@ pub(super) const COMMANDS: Rows = &[
     examine::ROWS,
     fd::ROWS,
     help::ROWS,
+    job::ROWS,
     log::ROWS,
     memory::ROWS,
     nbd::ROWS,
@@ -51,6 +53,7 @@ pub(super) const INFO: Rows = &[
     examine::INFO,
     help::INFO,
     identity::INFO,
+    job::INFO,
     net::INFO,
     objects::INFO,
     pci::INFO,
