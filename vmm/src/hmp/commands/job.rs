@@ -70,7 +70,7 @@ pub(super) const ROWS: &[Row] = &[
         &["drive_mirror"],
         &[REUSE, FULL, DEVICE, arg("target", Kind::File), opt("format", Kind::Word)],
         "[-n] [-f] device target [format]",
-        "copy a drive and keep it in step (-n: image exists, -f: all)",
+        "copy a drive and stay in step (-n: it exists)",
         |call, args| {
             call.vm.handle(DriveMirror {
                 device: device(args),
@@ -90,7 +90,7 @@ pub(super) const ROWS: &[Row] = &[
         &["drive_backup"],
         &[REUSE, FULL, DEVICE, arg("target", Kind::File), opt("format", Kind::Word)],
         "[-n] [-f] device target [format]",
-        "copy a drive as it is now (-n: image exists, -f: all)",
+        "copy a drive as it is now (-n: it exists)",
         |call, args| {
             call.vm.handle(DriveBackupCommand(DriveBackup {
                 device: device(args),
@@ -108,7 +108,7 @@ pub(super) const ROWS: &[Row] = &[
         &["snapshot_blkdev"],
         &[REUSE, DEVICE, opt("snapshot-file", Kind::File), opt("format", Kind::Word)],
         "[-n] device [new-image-file] [format]",
-        "put a new image on top of a drive (-n: an existing one)",
+        "put a new image on top (-n: it exists)",
         |call, args| {
             let Some(file) = args.opt_text("snapshot-file") else {
                 return Err(QmpError::missing("snapshot-file"));
