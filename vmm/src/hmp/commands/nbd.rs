@@ -14,7 +14,7 @@ pub(super) const ROWS: &[Row] = &[
         &["nbd_server_start"],
         &[flag("all", b'a'), flag("writable", b'w'), arg("uri", Kind::Options)],
         "[-a] [-w] host:port",
-        "serve drives by NBD at an address; with -a all of them, with -w writable",
+        "serve drives by NBD (-a: all of them, -w: writable)",
         start,
     ),
     row(
