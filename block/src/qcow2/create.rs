@@ -271,8 +271,7 @@ impl CreateOptions {
         }
         header.l1_entries = u32::try_from(entries).map_err(|_| CreateError::TooLarge)?;
         let cluster = header.cluster_size();
-        // An L1 table without entries has a place, too.
-        let l1 = (entries * 8).div_ceil(cluster).max(1);
+        let l1 = (entries * 8).div_ceil(cluster);
         let data = size.div_ceil(cluster);
         Ok(Layout { header, table: 0, blocks: 0, l1, l2: entries, data })
     }
@@ -332,7 +331,8 @@ pub async fn create(file: &dyn Node, options: &CreateOptions) -> Result<(), Crea
     header.refcount_table_offset = cluster;
     header.refcount_table_clusters =
         u32::try_from(layout.table).map_err(|_| CreateError::TooLarge)?;
-    header.l1_offset = (1 + layout.table + layout.blocks) * cluster;
+    // A table without entries has no place.
+    header.l1_offset = if layout.l1 > 0 { (1 + layout.table + layout.blocks) * cluster } else { 0 };
     // Before anything is written, so that what cannot be is refused with the file as it was.
     let mut first = header.serialise()?;
     first.resize(cluster as usize, 0);

@@ -7,10 +7,12 @@ use std::rc::Rc;
 
 use super::Qcow2;
 use super::bytes::errno;
+use super::check;
 use super::crypt::{self, Key};
-use super::header::{CORRUPT, Compression, Crypt, LAZY_REFCOUNTS, RAW_DATA};
-use crate::image::{BackingFile, Fact, Facts, Image};
-use crate::node::Node;
+use super::header::{CORRUPT, Compression, Crypt, LAZY_REFCOUNTS, MAX_BACKING_FORMAT, RAW_DATA};
+use super::snapshot::Record;
+use crate::image::{BackingFile, Check, Fact, Facts, Image, Repair, Snapshot};
+use crate::node::{Node, Op};
 
 impl Qcow2 {
     /// Its contents are encrypted.
@@ -31,6 +33,52 @@ impl Qcow2 {
         let geometry = self.geometry();
         let entries = self.header.borrow().l1_entries_for(self.size.get());
         entries << (geometry.cluster_bits + geometry.l2_bits)
+    }
+
+    /// Looks at all metadata as they are in the file, and mends some.
+    async fn check_open(&self, repair: Repair) -> io::Result<Check> {
+        self.alive()?;
+        if !self.read_only.get() {
+            self.flush_metadata().await?;
+            self.release().await?;
+            self.write_refcounts().await?;
+            self.file.flush().await?;
+        } else if repair != Repair::No {
+            return Err(errno(libc::EACCES));
+        }
+        let mut header = self.header.borrow().clone();
+        let check = check::run(&*self.file, &mut header, repair).await;
+        if repair != Repair::No {
+            self.reload().await.map_err(io::Error::other)?;
+        }
+        check
+    }
+
+    /// Names another backing file in the header.
+    async fn name_backing(&self, backing: Option<BackingFile>) -> io::Result<()> {
+        self.alive()?;
+        if self.read_only.get() {
+            return Err(errno(libc::EACCES));
+        }
+        let (name, format) = match backing {
+            Some(backing) => (Some(backing.name), backing.format),
+            None => (None, None),
+        };
+        if format.as_ref().is_some_and(|format| format.len() > MAX_BACKING_FORMAT) {
+            return Err(errno(libc::EINVAL));
+        }
+        let old = {
+            let header = &mut *self.header.borrow_mut();
+            let old = (header.backing.clone(), header.backing_format.clone());
+            (header.backing, header.backing_format) = (name, format);
+            old
+        };
+        let written = self.write_header().await;
+        if written.is_err() {
+            let header = &mut *self.header.borrow_mut();
+            (header.backing, header.backing_format) = old;
+        }
+        written
     }
 
     fn told(&self) -> Facts {
@@ -87,6 +135,36 @@ impl Image for Qcow2 {
         let header = self.header.borrow();
         let name = header.backing.clone()?;
         Some(BackingFile { name, format: header.backing_format.clone() })
+    }
+
+    fn change_backing_file(&self, backing: Option<BackingFile>) -> Op<'_> {
+        Box::pin(self.name_backing(backing))
+    }
+
+    fn check(&self, repair: Repair) -> Op<'_, Check> {
+        Box::pin(self.check_open(repair))
+    }
+
+    fn snapshots(&self) -> Option<Vec<Snapshot>> {
+        Some(self.snapshots.borrow().iter().map(Record::snapshot).collect())
+    }
+
+    fn create_snapshot(&self, snapshot: Snapshot) -> Op<'_, Snapshot> {
+        Box::pin(self.take_snapshot(snapshot))
+    }
+
+    fn delete_snapshot(&self, id: &str) -> Op<'_> {
+        let id = id.to_owned();
+        Box::pin(async move { self.remove_snapshot(&id).await })
+    }
+
+    fn apply_snapshot(&self, id: &str) -> Op<'_> {
+        let id = id.to_owned();
+        Box::pin(async move { self.go_to_snapshot(&id).await })
+    }
+
+    fn make_empty(&self) -> Op<'_> {
+        Box::pin(self.forget_contents())
     }
 
     fn set_key(&self, password: &str) -> io::Result<()> {

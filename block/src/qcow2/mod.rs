@@ -18,6 +18,7 @@
 //! | what it tells about itself | `image.rs` |
 //! | making an image | `create.rs` |
 //! | the row of the format: options as data | `driver.rs` |
+//! | another version, other options | `amend.rs` |
 //! | how large an image would become | `measure.rs` |
 //! | checking and mending | `check/` |
 //! | internal snapshots | `snapshot/` |
@@ -32,7 +33,8 @@
 
 mod access;
 pub mod alloc;
-mod bitmap;
+pub mod amend;
+pub mod bitmap;
 mod bytes;
 mod cache;
 mod check;

@@ -109,11 +109,6 @@ impl Entry {
         out.resize(out.len().next_multiple_of(8), 0);
     }
 
-    /// Bytes of the disk that one cluster of its bits stands for.
-    pub(in super::super) fn reach(&self, header: &Header) -> u64 {
-        header.cluster_size().saturating_mul(8) << self.granularity_bits
-    }
-
     /// Reads its table.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ use self::compare::Refcounts;
 use self::report::Report;
 use self::walk::Walk;
 use super::access::{load, store};
+use super::bytes::errno;
 use super::header::{BITMAPS, CORRUPT, DIRTY, Header};
 use crate::image::{Check, Repair};
 use crate::node::Node;
@@ -56,7 +57,7 @@ pub(super) async fn run(file: &dyn Node, header: &mut Header, repair: Repair) ->
     file.flush().await?;
     let mut blocks = table.blocks.clone();
     if table.rebuild && walk.report.repair_damage && !walk.report.blind {
-        let rebuilt = rebuild::rebuild(&mut walk, &table, header).await?;
+        let rebuilt = rebuild::rebuild(&mut walk, &table, header, false).await?;
         blocks = rebuilt.blocks;
         let check = &mut walk.report.check;
         let mended = (check.corruptions - damage).saturating_sub(rebuilt.beyond);
@@ -96,6 +97,25 @@ pub async fn check_file(file: &dyn Node, repair: Repair) -> io::Result<Check> {
     let first = load(file, 0, size.min(Header::wanted(&start) as u64)).await?;
     let mut header = Header::parse(&first)?;
     run(file, &mut header, repair).await
+}
+
+/// Gives the image refcounts of another width, `1 << order` bits. As [`run`].
+///
+/// # Errors
+/// Those of the file; when the image is damaged, or one of its refcounts would not fit. The image
+/// is as before then.
+pub(super) async fn widen(file: &dyn Node, header: &mut Header, order: u32) -> io::Result<()> {
+    let seen = header.clone();
+    let mut report = Report::new(Repair::No);
+    let mut walk = Walk::new(file, &seen, &mut report);
+    walk.run().await?;
+    let mut table = compare::structure(&mut walk).await?;
+    compare::compare(&mut walk, &mut table).await?;
+    if walk.report.check.corruptions + walk.report.check.check_errors > 0 || walk.report.blind {
+        return Err(errno(libc::EIO));
+    }
+    header.refcount_order = order;
+    rebuild::rebuild(&mut walk, &table, header, true).await.map(drop)
 }
 
 /// Takes off the marks of damage, and of refcounts that are behind.

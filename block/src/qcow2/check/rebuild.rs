@@ -21,11 +21,13 @@ pub(super) struct Rebuilt {
     pub(super) beyond: u64,
 }
 
-/// Writes new refcounts and switches the image, and `header`, to them.
+/// Writes new refcounts, of the width that `header` says, and switches the image, and `header`, to
+/// them. `strict`: only if each of them can tell.
 pub(super) async fn rebuild(
     walk: &mut Walk<'_>,
     old: &Table,
     header: &mut Header,
+    strict: bool,
 ) -> io::Result<Rebuilt> {
     for (first, count) in &old.places {
         let inside = walk.clusters.saturating_sub(*first).min(*count);
@@ -78,15 +80,18 @@ pub(super) async fn rebuild(
             *slot = place << bits;
         }
     }
+    if strict && beyond > 0 {
+        return Err(errno(libc::EINVAL));
+    }
     store(walk.file, start << bits, &table).await?;
     walk.file.flush().await?;
     header.refcount_table_offset = start << bits;
     header.refcount_table_clusters =
         u32::try_from(table_clusters).map_err(|_| errno(libc::EFBIG))?;
-    // Offset and length lie in one sector: either both are new or none.
-    let mut fields = header.refcount_table_offset.to_be_bytes().to_vec();
-    fields.extend_from_slice(&header.refcount_table_clusters.to_be_bytes());
-    store(walk.file, 48, &fields).await?;
+    // Place, length and width lie in one sector: either all are new or none.
+    let first = header.serialise()?;
+    let fields = first.get(48..first.len().min(104)).unwrap_or_default();
+    store(walk.file, 48, fields).await?;
     walk.file.flush().await?;
     walk.report.check.image_end_offset = end << bits;
     Ok(Rebuilt { blocks, beyond })

@@ -123,7 +123,7 @@ fn a_data_file_gets_its_size() {
 
 #[test]
 fn a_full_disk_leaves_no_image() {
-    let file = Memory::new(Vec::new(), 200_000);
+    let file = Memory::new(Vec::new(), 190_000);
     assert!(now(create(&*file, &CreateOptions::default())).is_err());
     assert!(Header::parse(&file.bytes()).is_err());
 }
