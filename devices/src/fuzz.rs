@@ -1,7 +1,10 @@
 //! Every device, built alone on stand-ins, for fuzzing and for the conformance tests.
 //!
 //! A new device adds one line to [`SPECIMENS`] and with that gets: reset is idempotent, saved
-//! state round-trips, hostile saved state and random register accesses never panic.
+//! state round-trips, hostile saved state and random register accesses never panic. Its first
+//! saved state goes into a file, which must load forever: see `fuzz/golden.rs`. Devices on PCI are
+//! made by their classes, without RAM; with RAM and a driver those of virtio are fuzzed by
+//! [`crate::virtio::fuzz`].
 //!
 //! Used by fuzz targets and tests only, on one thread.
 
@@ -15,6 +18,7 @@ use resources::state::Blob;
 
 use crate::acpi::cpu::{self, CpuHotplug};
 use crate::acpi::gpe::Gpe;
+use crate::acpi::pci_hotplug::{self, PciHotplug};
 use crate::acpi::pm::{Pm, Sleeps};
 use crate::acpi::tables::Processor;
 use crate::acpi::vmgenid::GenerationId;
@@ -27,6 +31,14 @@ use crate::isa::pvpanic::PvPanic;
 use crate::isa::reset_control::ResetControl;
 use crate::isa::rtc::{self, Rtc};
 use crate::isa::serial::{self, Serial};
+use crate::pci::CONFIG;
+use crate::pci::i440fx::I440fx;
+use crate::pci::piix::Piix3;
+use resources::ram::RamBlock;
+
+pub(crate) mod board;
+#[cfg(test)]
+mod golden;
 
 /// A device without a machine around it.
 pub struct Specimen {
@@ -36,6 +48,34 @@ pub struct Specimen {
     pub clock: Arc<Clock>,
     /// Its regions and their sizes in bytes.
     pub regions: &'static [(u16, u64)],
+}
+
+/// The regions of functions: their configuration, and what else they have.
+const FUNCTION: &[(u16, u64)] = &[(CONFIG, 0x100)];
+const WATCHDOG: &[(u16, u64)] = &[(0, 0x10), (CONFIG, 0x100)];
+const VIRTIO: &[(u16, u64)] = &[(4, 0x4000), (CONFIG, 0x100), (1, 0x1000)];
+
+/// A device of a class, or if that cannot be made, none.
+fn named(
+    given: (&str, &[(&str, &str)]),
+    clock: &Arc<Clock>,
+    requests: Requests,
+    regions: &'static [(u16, u64)],
+) -> (DeviceRef, &'static [(u16, u64)]) {
+    or_none(board::by_name(given, clock, requests), regions)
+}
+
+fn or_none(
+    made: Result<DeviceRef, String>,
+    regions: &'static [(u16, u64)],
+) -> (DeviceRef, &'static [(u16, u64)]) {
+    match made {
+        Ok(device) => (device, regions),
+        Err(error) => {
+            tracing::error!("a specimen cannot be made: {error}");
+            (PostCode::new("none"), &[])
+        }
+    }
 }
 
 type Make = fn(&Arc<Clock>, Requests) -> (DeviceRef, &'static [(u16, u64)]);
@@ -78,7 +118,44 @@ pub const SPECIMENS: &[(&str, Make)] = &[
     ("post-code", |_, _| (PostCode::new("post-code"), &[(0, 1)])),
     ("debugcon", |_, _| (DebugCon::new("debugcon", Box::new(NullBackend)), &[(0, 1)])),
     ("debug-exit", |_, requests| (DebugExit::new("debug-exit", requests), &[(0, DebugExit::SIZE)])),
+    ("pci-hotplug", |_, requests| {
+        let registers = PciHotplug::new("hotplug", requests);
+        registers.lock().add_bus();
+        (registers, &[(0, pci_hotplug::SIZE)])
+    }),
+    ("i440fx", |clock, requests| {
+        let made = board::part(clock, requests, |board| {
+            let ram = RamBlock::anonymous(1 << 20);
+            let ram =
+                ram.map_err(|error| resources::class::CreateError::Other(error.to_string()))?;
+            I440fx::add(board.site(), &ram, false)
+        });
+        or_none(made, FUNCTION)
+    }),
+    ("piix3", |clock, requests| {
+        let add = |board: &board::Board| Piix3::add(board.site(), &board.links, None);
+        or_none(board::part(clock, requests, add), FUNCTION)
+    }),
+    ("pci-bridge", |clock, requests| {
+        named(("pci-bridge", &[("chassis_nr", "1")]), clock, requests, FUNCTION)
+    }),
+    ("i6300esb", |clock, requests| named(("i6300esb", &[]), clock, requests, WATCHDOG)),
+    ("virtio-rng", |clock, requests| named(("virtio-rng-pci", &[]), clock, requests, VIRTIO)),
+    ("virtio-balloon", |clock, requests| {
+        named(("virtio-balloon-pci", &[]), clock, requests, VIRTIO)
+    }),
+    ("virtio-serial", |clock, requests| named(("virtio-serial-pci", &[]), clock, requests, VIRTIO)),
+    ("virtio-scsi", |clock, requests| named(("virtio-scsi-pci", &[]), clock, requests, VIRTIO)),
+    ("virtio-net", |clock, requests| named(("virtio-net-pci", &[]), clock, requests, VIRTIO)),
 ];
+
+impl Drop for Specimen {
+    fn drop(&mut self) {
+        let mut device = self.device.lock();
+        device.stop();
+        device.unplug();
+    }
+}
 
 impl Specimen {
     /// The device chosen by `index`, modulo their number, started.
@@ -102,9 +179,13 @@ impl Specimen {
         let mut rest = data;
         while let [op, region, offset, a, b, c, d, tail @ ..] = rest {
             rest = tail;
-            let region = usize::from(*region).checked_rem(self.regions.len()).unwrap_or(0);
+            let count = self.regions.len();
+            let page = usize::from(*region).checked_div(count).unwrap_or(0);
+            let region = usize::from(*region).checked_rem(count).unwrap_or(0);
             let Some((region, size)) = self.regions.get(region) else { return };
-            let offset = u64::from(*offset).checked_rem(*size).unwrap_or(0);
+            let page = if *size > 0x100 { u64::try_from(page).unwrap_or(0) << 8 } else { 0 };
+            let offset = u64::from(*offset) | page;
+            let offset = offset.checked_rem(*size).unwrap_or(0);
             let at = At { region: *region, offset };
             let mut bytes = [*a, *b, *c, *d, !*a, !*b, !*c, !*d];
             // An access never leaves its region.
@@ -229,6 +310,14 @@ mod tests {
         fn arbitrary_input_never_panics(data in prop::collection::vec(any::<u8>(), 0..300)) {
             fuzz_registers(&data);
             fuzz_state(&data);
+        }
+    }
+
+    #[test]
+    fn every_specimen_can_be_made() {
+        for (name, specimen) in all() {
+            let is_none = specimen.regions.is_empty() && name != "vmgenid";
+            assert!(!is_none, "{name}");
         }
     }
 

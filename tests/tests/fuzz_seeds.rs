@@ -45,6 +45,7 @@ targets! {
     qtest_input: vmm::qtest::fuzz, Vec::new;
     device_registers: devices::fuzz::fuzz_registers, register_seeds;
     saved_state: devices::fuzz::fuzz_state, state_seeds;
+    virtio_drivers: devices::virtio::fuzz::fuzz, driver_seeds;
     cpu_state: vmm::cpu::state::fuzz, cpu_seeds;
     human_monitor: vmm::hmp::fuzz, Vec::new;
     machine_state: vmm::vm::fuzz, machine_seeds;
@@ -109,6 +110,17 @@ fn state_seeds() -> Vec<Seed> {
         seed.extend(device.save().unwrap().to_bytes().unwrap());
         seed
     })
+}
+
+/// Drivers of each virtio device, with split rings and with packed ones.
+fn driver_seeds() -> Vec<Seed> {
+    let mut random = Random(4);
+    let count = devices::virtio::fuzz::usable().len() as u8;
+    let mut seed = |first: u8| {
+        let acts = (0..300).map(|_| random.next() as u8);
+        (first.to_string(), std::iter::once(first).chain(acts).collect())
+    };
+    (0..2 * count).map(&mut seed).collect()
 }
 
 /// Choices for some commands each, so that every one has its turn.

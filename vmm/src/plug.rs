@@ -253,6 +253,9 @@ pub fn plug<'a>(
             let number = board.buses.iter().filter(|bus| bus.kind == new.kind).count();
             new.name = format!("{}.{number}", new.kind.to_ascii_lowercase());
         }
+        if !hot && new.hotplug.is_none() {
+            new.hotplug = board.hotplug_behind(&new.seat);
+        }
         board.buses.push(Bus::of_device(new, device.name()));
     }
     board.devices.push(Plugged { device, class, props, bus, hotplugged: hot });

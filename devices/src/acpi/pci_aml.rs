@@ -8,21 +8,26 @@
 //!   ISA                    the PIIX3's registers PRQ0 to PRQ3
 //!   S02 ...                a slot: _SUN, _EJ0
 //!   PCNT()                 tells of each slot that something came to or is to leave
-//! \_GPE._E01               some slot has news
+//!   S03.S00 ...            the same behind a bridge in a slot
+//!   S03.PCNT()
+//! \_GPE._E01               some slot of some bus has news
 //! ```
 //!
 //! Pure; runs on the main thread.
+
+use std::ops::Range;
 
 use acpi_tables::aml::{
     Acquire, AddressSpace, AddressSpaceCacheable, And, Arg, CreateDWordField, Device, EISAName,
     Field, FieldAccessType, FieldEntry, FieldLockRule, FieldUpdateRule, IO, If, Interrupt, Local,
     Method, MethodCall, Mutex, Name, Notify, ONE, OpRegion, OpRegionSpace, Or, Path, Release,
-    ResourceTemplate, Return, ShiftLeft, Store, ZERO,
+    ResourceTemplate, Return, Scope, ShiftLeft, Store, ZERO,
 };
 use acpi_tables::{Aml, AmlSink};
 
 use super::pci_hotplug as hotplug;
 use super::pm::SCI;
+use crate::pci::Address;
 use crate::pci::piix::ROUTES;
 use crate::pci::setup::Apertures;
 
@@ -35,8 +40,9 @@ const OFF: u8 = 0x80;
 /// Notifications: look whether the device is there; the device is to go.
 const DEVICE_CHECK: u8 = 1;
 const EJECT_REQUEST: u8 = 3;
-/// The slots whose devices come and go.
-const SLOTS: std::ops::Range<u8> = hotplug::FIRST_SLOT..32;
+/// The slots of the root bus whose devices come and go, and those of other buses.
+const SLOTS: Range<u8> = hotplug::FIRST_SLOT..32;
+const SLOTS_BEHIND: Range<u8> = 0..32;
 
 /// AML that was made already.
 struct Raw(Vec<u8>);
@@ -69,15 +75,63 @@ pub fn bus(apertures: &Apertures) -> Vec<u8> {
     Name::new("_PRT".into(), &Raw(routing())).to_aml_bytes(&mut body);
     isa(&mut body);
     registers(&mut body);
-    slots(&mut body);
+    ejection(&mut body);
+    slots(&mut body, 0, SLOTS);
     Device::new("PCI0".into(), vec![&Raw(body)]).to_aml_bytes(&mut out);
     out
 }
 
+/// A bridge from behind which devices come and go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// Its address, after those of the bridges before it on the way from the root bus.
+    pub path: Vec<Address>,
+    /// The number of the bus behind it in the registers of [`hotplug`].
+    pub number: u8,
+}
+
+impl Bridge {
+    fn scope(&self, member: &str) -> Path {
+        let mut name = "\\_SB_.PCI0".to_owned();
+        for address in &self.path {
+            name.push('.');
+            name.push_str(&device_name(*address));
+        }
+        name.push_str(member);
+        Path::new(&name)
+    }
+}
+
+/// The buses behind bridges, for scope `\_SB` after [`bus`]; a bridge comes after that which it is
+/// behind.
+pub fn behind(bridges: &[Bridge]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for bridge in bridges {
+        let mut body = Vec::new();
+        slots(&mut body, bridge.number, SLOTS_BEHIND);
+        if let Some((last, above)) = bridge.path.split_last()
+            && last.function() != 0
+        {
+            // Only the first function of a slot is there already.
+            let above = Bridge { path: above.to_vec(), number: 0 };
+            let address = u32::from(last.slot()) << 16 | u32::from(last.function());
+            let address = Name::new("_ADR".into(), &address);
+            let function = Device::new(Path::new(&device_name(*last)), vec![&address]);
+            out.extend(Scope::raw(above.scope(""), bytes_of(&[&function])));
+        }
+        out.extend(Scope::raw(bridge.scope(""), body));
+    }
+    out
+}
+
 /// The method of the event, for scope `\_GPE`.
-pub fn event() -> Vec<u8> {
-    let scan = MethodCall::new("\\_SB_.PCI0.PCNT".into(), Vec::new());
-    bytes_of(&[&Method::new("_E01".into(), 0, false, vec![&scan])])
+pub fn event(bridges: &[Bridge]) -> Vec<u8> {
+    let root = Bridge { path: Vec::new(), number: 0 };
+    let all = [&root].into_iter().chain(bridges);
+    let scans: Vec<_> =
+        all.map(|bridge| MethodCall::new(bridge.scope(".PCNT"), Vec::new())).collect();
+    let scans = scans.iter().map(|scan| scan as &dyn Aml).collect();
+    bytes_of(&[&Method::new("_E01".into(), 0, false, scans)])
 }
 
 /// An interrupt descriptor with a choice of inputs.
@@ -246,32 +300,46 @@ fn registers(body: &mut Vec<u8>) {
     Device::new("PHPR".into(), vec![&hid, &uid, &status, &ports]).to_aml_bytes(body);
 }
 
-fn slot_name(slot: u8) -> Path {
-    Path::new(&format!("S{slot:02X}_"))
+/// The name of a slot's first function, or of another one, among the devices of a bus.
+fn device_name(address: Address) -> String {
+    match address.function() {
+        0 => format!("S{:02X}_", address.slot()),
+        function => format!("S{:02X}{function}", address.slot()),
+    }
 }
 
-/// The slots, and what looks for news of them.
-fn slots(body: &mut Vec<u8>) {
-    let lock = || (Acquire::new("BLCK".into(), 0xffff), Release::new("BLCK".into()));
+fn slot_name(slot: u8) -> Path {
+    Path::new(&device_name(Address::new(slot, 0)))
+}
+
+fn lock() -> (Acquire, Release) {
+    (Acquire::new("BLCK".into(), 0xffff), Release::new("BLCK".into()))
+}
+
+/// What lets a slot's device go. Arg0: the number of the bus; Arg1: the slot.
+fn ejection(body: &mut Vec<u8>) {
     let select: Path = "BNUM".into();
-    let select = Store::new(&select, &ZERO);
+    let select = Store::new(&select, &Arg(0));
     let (acquire, release) = lock();
-    // Arg0: the slot.
-    let bit = ShiftLeft::new(&Local(0), &ONE, &Arg(0));
+    let bit = ShiftLeft::new(&Local(0), &ONE, &Arg(1));
     let eject: Path = "B0EJ".into();
     let eject = Store::new(&eject, &Local(0));
     let steps: Vec<&dyn Aml> = vec![&acquire, &select, &bit, &eject, &release];
-    Method::new("PCEJ".into(), 1, true, steps).to_aml_bytes(body);
-    for slot in SLOTS {
+    Method::new("PCEJ".into(), 2, true, steps).to_aml_bytes(body);
+}
+
+/// The slots of a bus, and what looks for news of them.
+fn slots(body: &mut Vec<u8>, number: u8, slots: Range<u8>) {
+    for slot in slots.clone() {
         let address = Name::new("_ADR".into(), &(u32::from(slot) << 16));
-        let number = Name::new("_SUN".into(), &slot);
-        let eject = MethodCall::new("PCEJ".into(), vec![&slot]);
+        let shown = Name::new("_SUN".into(), &slot);
+        let eject = MethodCall::new("PCEJ".into(), vec![&number, &slot]);
         let eject = Method::new("_EJ0".into(), 1, false, vec![&eject]);
-        Device::new(slot_name(slot), vec![&address, &number, &eject]).to_aml_bytes(body);
+        Device::new(slot_name(slot), vec![&address, &shown, &eject]).to_aml_bytes(body);
     }
     // Arg0: a bit for each slot; Arg1: what is told.
     let mut cases = Vec::new();
-    for slot in SLOTS {
+    for slot in slots {
         let bit = 1u32.checked_shl(slot.into()).unwrap_or(0);
         let name = slot_name(slot);
         let tell = Notify::new(&name, &Arg(1));
@@ -279,6 +347,8 @@ fn slots(body: &mut Vec<u8>) {
         If::new(&is, vec![&tell]).to_aml_bytes(&mut cases);
     }
     Method::new("DVNT".into(), 2, false, vec![&Raw(cases)]).to_aml_bytes(body);
+    let select: Path = "BNUM".into();
+    let select = Store::new(&select, &number);
     let (up, down): (Path, Path) = ("PCIU".into(), "PCID".into());
     let (to_0, to_1) = (Store::new(&Local(0), &up), Store::new(&Local(1), &down));
     let came = MethodCall::new("DVNT".into(), vec![&Local(0), &DEVICE_CHECK]);
@@ -330,6 +400,23 @@ mod tests {
         );
         assert!(has(&aml, &0x8_ffff_ffffu64.to_le_bytes()));
         assert!(has(&aml, &0xfebf_ffffu32.to_le_bytes()));
-        assert!(has(&event(), b"_E01"));
+        assert!(has(&event(&[]), b"_E01"));
+    }
+
+    #[test]
+    fn buses_behind_bridges_have_slots_too() {
+        let first = Bridge { path: vec![Address::new(3, 0)], number: 1 };
+        let second = Bridge { path: vec![Address::new(3, 0), Address::new(0x1e, 2)], number: 2 };
+        let bridges = [first, second];
+        let aml = behind(&bridges);
+        // The scopes; a function besides the first is made a device before.
+        assert!(has(&aml, b"\\\x2f\x03_SB_PCI0S03_"));
+        assert!(has(&aml, b"\\\x2f\x04_SB_PCI0S03_S1E2"));
+        assert!(has(&aml, b"S1E2\x08_ADR\x0c\x02\x00\x1e\x00"));
+        assert_eq!(aml.windows(4).filter(|name| name == b"PCNT").count(), 2);
+        let event = event(&bridges);
+        assert!(has(&event, b"PCI0S03_PCNT") && has(&event, b"S03_S1E2PCNT"));
+        // So many fit into the space for tables, with all else.
+        assert!(aml.len() < 2 * 3000, "{}", aml.len());
     }
 }

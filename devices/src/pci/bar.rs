@@ -190,6 +190,16 @@ impl Decoder {
         Ok(())
     }
 
+    /// Takes the mappings away: the function is gone. Without this they and the function would keep
+    /// each other.
+    pub(super) fn unmap(&self) {
+        for region in self.regions.lock().drain(..) {
+            if let Err(error) = self.space(region.kind).unmap(region.map) {
+                tracing::error!("cannot unmap a region: {error}");
+            }
+        }
+    }
+
     fn space(&self, kind: BarKind) -> &Space {
         if kind == BarKind::Io { &self.ports } else { &self.memory }
     }

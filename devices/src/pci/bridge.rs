@@ -1,7 +1,8 @@
 //! `pci-bridge`: a bridge to another PCI bus (PCI-to-PCI Bridge Architecture Specification 1.2).
 //!
 //! What its windows do not let through is not mapped; accesses from behind to memory are not
-//! held back. Devices behind it are there from the start.
+//! held back. Devices come to the bus behind it and leave it by ACPI, if the bridge was there from
+//! the start: see [`crate::acpi::pci_hotplug`].
 //!
 //! Configuration writes on vCPU threads, under the function's mutex; they map what is behind anew
 //! without the mutexes of the functions there. A hostile guest can hide its own devices.

@@ -127,6 +127,14 @@ impl Bus {
         &self.name
     }
 
+    /// The bridges on the way to it from the root bus.
+    pub fn path(&self) -> Vec<Address> {
+        let Some((parent, address)) = &self.parent else { return Vec::new() };
+        let mut path = parent.path();
+        path.push(*address);
+        path
+    }
+
     /// Its number.
     pub fn number(&self) -> u8 {
         let [number, _] = self.numbers.load(Ordering::Relaxed).to_le_bytes();

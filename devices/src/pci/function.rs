@@ -291,6 +291,7 @@ impl<D: PciDevice> Device for Function<D> {
 
     fn unplug(&mut self) {
         self.device.unplug();
+        self.core.decoder.unmap();
         self.core.interrupt.detach();
         self.core.bus.remove(self.core.address);
     }

@@ -201,11 +201,17 @@ impl Setup {
     }
 }
 
-/// First and last address of a bridge's window that begins at `first`; without room, one that lets
-/// nothing through.
+/// First and last address of a bridge's window that begins at `first`: what was placed behind it,
+/// and if there is as much, something to spare, of which a bridge behind has its own. Without room,
+/// one that lets nothing through.
 fn window(free: &mut Free, first: u64, spare: u64, step: u64) -> (u64, u64) {
-    free.next = free.next.max(first.saturating_add(spare));
+    let placed = free.next;
+    free.next = placed.saturating_add(spare);
     free.align(step);
+    if free.next.saturating_sub(1) > free.last {
+        free.next = placed;
+        free.align(step);
+    }
     let last = free.next.saturating_sub(1);
     if first < last && last <= free.last { (first, last) } else { (step, 0) }
 }

@@ -9,19 +9,14 @@ use std::sync::{Arc, OnceLock};
 use resources::class::Class;
 use resources::clock::Clock;
 use resources::device::{At, DeviceRef, put_value, value_of};
-use resources::hv::SpaceKind;
-use resources::hv::fake::Fake;
-use resources::iol::{Handle, Thread};
-use resources::irq::{Routes, Wire};
-use resources::props::Overrides;
 use resources::ram::{GuestMemory, Ram, RamConfig};
-use resources::request::{Nobody, Requests};
-use resources::space::Space;
+use resources::request::Nobody;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::feature;
-use crate::class::{CLASSES, Ctx, Host, Seat};
-use crate::pci::{Bus, Links};
+use crate::class::{CLASSES, Ctx};
+use crate::fuzz::board::Board;
+use crate::pci::Bus;
 
 #[cfg(test)]
 mod tests;
@@ -43,13 +38,6 @@ const SIZE: u16 = 16;
 const BAR: u16 = 4;
 const CONFIG: u64 = 0x2000;
 const NOTIFY: u64 = 0x3000;
-
-/// The loop that serves all of them.
-fn io() -> Option<Handle> {
-    static IO: OnceLock<Option<(Thread, Handle)>> = OnceLock::new();
-    let io = IO.get_or_init(|| Thread::spawn("fuzz").ok());
-    io.as_ref().map(|(_, handle)| handle.clone())
-}
 
 /// The virtio classes that a user can make on a PCI bus.
 pub fn classes() -> impl Iterator<Item = &'static Class<Ctx>> {
@@ -78,35 +66,13 @@ impl Rig {
     /// # Errors
     /// Why it cannot be made: it needs what is not there, such as a disk.
     pub fn new(class: &Class<Ctx>) -> Result<Rig, String> {
-        let fake = Fake::unrecorded();
-        let requests: Requests = Arc::new(Nobody);
-        let wires: Vec<_> = (0..24).map(|gsi| Wire::new(gsi, fake.clone())).collect();
-        let bus = Bus::root("pci.0", &Links::new(&wires));
         let config = RamConfig { size: RAM, ..RamConfig::default() };
         let memory = Ram::new(&config).map_err(|error| error.to_string())?.memory().clone();
-        let mut ctx = Ctx {
-            memory: Space::new(SpaceKind::Memory, fake.clone()),
-            ports: Space::new(SpaceKind::Ports, fake.clone()),
-            ram: memory.clone(),
-            balloon: Arc::default(),
-            wires,
-            routes: Routes::new(fake, 24),
-            clock: Clock::new(),
-            host: Host::new(requests, io().ok_or("no loop")?),
-            seat: Seat::Pci(bus.clone()),
-            new_buses: Vec::new(),
-            gpe: None,
-            present: Vec::new(),
-            aml: Default::default(),
-            serials: 0,
-            anonymous: 0,
-        };
         let given = GIVEN.iter().find(|(name, _)| *name == class.name).map(|(_, given)| *given);
-        let given = given.unwrap_or_default().iter().copied().chain([("packed", "on")]);
-        let (device, _) = class
-            .create(&Overrides::default(), given, &mut ctx)
-            .map_err(|error| error.to_string())?;
-        device.lock().reset();
+        let given = [given.unwrap_or_default(), &[("packed", "on")]].concat();
+        let mut board = Board::new(&Clock::new(), Arc::new(Nobody), memory.clone())?;
+        let device = board.make(class, &given)?;
+        let bus = board.bus;
         device.lock().start();
         let mut rig =
             Rig { device, memory, queues: 0, packed: false, available: Vec::new(), _bus: bus };

@@ -13,6 +13,7 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         Test::linux("hotplug::fifty_rounds_under_load", 900, fifty_rounds),
         Test::linux("hotplug::cpus", 240, cpus),
+        Test::linux("hotplug::behind_bridges", 300, behind_bridges),
     ]
 }
 
@@ -79,6 +80,49 @@ fn fifty_rounds(ctx: &Ctx) -> Result {
         return Err(format!("the disk that stayed changed: {said}").into());
     }
     vm.sh("test -s /tmp/rounds")?;
+    vm.check_kernel_log()
+}
+
+/// A disk behind a bridge and a network card behind the next one, with the machine saved and
+/// loaded in between; what is behind the bridges when the guest is reset stays there.
+fn behind_bridges(ctx: &Ctx) -> Result {
+    crate::rig::net::isolate()?;
+    let comes = Disk::patterned(&ctx.dir, "comes", 1 << 20, 2)?;
+    let sum = comes.sha256()?;
+    let mut vm = ctx
+        .linux(Kernel::V6_12)
+        .args(["-device", "pci-bridge,id=near,chassis_nr=1,addr=5"])
+        .args(["-device", "pci-bridge,id=far,chassis_nr=2,bus=near,addr=3"])
+        .args(["-netdev", "user,id=n0"])
+        .start()?;
+    vm.booted()?;
+    vm.load(&["virtio_blk", "virtio_net", "af_packet"])?;
+    vm.add_disk(&ctx.peer, "comes", &comes)?;
+    for round in 0..5 {
+        vm.plug(json!({
+            "driver": "virtio-blk-pci", "id": "disk", "drive": "comes",
+            "bus": "near", "addr": format!("{:#x}", 8 + round),
+        }))?;
+        vm.plug(json!({
+            "driver": "virtio-net-pci", "id": "card", "netdev": "n0",
+            "bus": "far", "addr": format!("{:#x}", 1 + round),
+        }))?;
+        vm.wait_for("test -b /dev/vda && test -e /sys/class/net/eth0")?;
+        if let Peer::Vmm(_) = ctx.peer {
+            vm.qmp.execute("x-pulse-save-restore", json!({}))?;
+        }
+        vm.sh("ip address add 10.0.2.15/24 dev eth0 && ip link set eth0 up && \
+             ping -c 3 -i 0.1 -W 5 10.0.2.2")?;
+        let read = vm.sha256("/dev/vda")?;
+        if read != sum {
+            return Err(format!("in round {round} the disk has {read}, not {sum}").into());
+        }
+        vm.unplug(&["disk", "card"])?;
+        let left = vm.sh("ls -d /dev/vda /sys/class/net/eth0 2>/dev/null || true")?;
+        if !left.is_empty() {
+            return Err(format!("after round {round} the guest still has {left}").into());
+        }
+    }
     vm.check_kernel_log()
 }
 

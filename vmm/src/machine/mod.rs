@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use devices::acpi::cpu::CpuHotplug;
 use devices::acpi::gpe::{self, Gpe};
+use devices::acpi::pci_aml;
 use devices::acpi::pm::Pm;
 use devices::acpi::tables::{self, Tables};
 use devices::isa::rtc::Rtc;
@@ -302,7 +303,12 @@ impl Board {
 
     /// The ACPI tables of the machine as it is now.
     pub fn tables(&self) -> Option<Tables> {
-        Some(tables::build(self.acpi.as_ref()?, layout::ACPI_RSDP as u32))
+        let mut config = self.acpi.clone()?;
+        if let Some(pci) = &self.pci {
+            config.devices.extend(pci_aml::behind(&pci.bridges));
+            config.events.extend(pci_aml::event(&pci.bridges));
+        }
+        Some(tables::build(&config, layout::ACPI_RSDP as u32))
     }
 
     /// Puts the tables into RAM and finds a place there for what is to be booted, which

@@ -273,7 +273,6 @@ fn add_acpi(board: &mut Board, config: &PcConfig, requests: &Requests) -> Result
             i8042: true,
             shared: pci_aml::INPUTS.to_vec(),
             devices: pci::aml(layout::RamLayout::of_size(config.ram.size())),
-            events: pci_aml::event(),
             sleeps,
             ..tables::Config::default()
         });

@@ -3,12 +3,12 @@
 //!
 //! Main thread, before the guest runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use devices::acpi::pci_aml;
 use devices::acpi::pci_hotplug::{self, PciHotplug, Slots};
 use devices::acpi::pm::{self, Pm};
-use devices::class::{Ctx, Seat};
+use devices::class::{Ctx, Hotplug, Seat};
 use devices::pci::host::{self, Host};
 use devices::pci::i440fx::{self, I440fx};
 use devices::pci::piix::{self, Piix3, Piix4Pm};
@@ -44,6 +44,10 @@ pub struct Pci {
     pub apertures: Option<Apertures>,
     /// The registers by which devices come and go.
     pub hotplug: Option<Arc<DeviceCell<PciHotplug>>>,
+    /// The buses behind bridges that they know, from their number 1 on.
+    pub behind: Vec<Weak<devices::pci::Bus>>,
+    /// The bridges to them, for the ACPI tables.
+    pub bridges: Vec<pci_aml::Bridge>,
 }
 
 /// What is free for functions in a machine with this RAM.
@@ -64,8 +68,13 @@ pub fn add(board: &mut Board, config: &PcConfig, reset: DeviceRef) -> Result<(),
     let links = Links::new(&board.wires);
     let bus = devices::pci::Bus::root(PCI_BUS, &links);
     let ram = RamLayout::of_size(config.ram.size());
-    board.pci =
-        Some(Pci { bus: bus.clone(), apertures: ready.then(|| apertures(ram)), hotplug: None });
+    board.pci = Some(Pci {
+        bus: bus.clone(),
+        apertures: ready.then(|| apertures(ram)),
+        hotplug: None,
+        behind: Vec::new(),
+        bridges: Vec::new(),
+    });
     let path = "/machine/i440fx";
     let (host, ports) = Host::new(path, &bus, reset);
     plug(board, (host, &Host::CLASS), &[])?;
@@ -117,7 +126,8 @@ pub fn add_hotplug(board: &mut Board, requests: &Requests) -> Result<(), BuildEr
     let (Some(pci), Some(gpe)) = (&mut board.pci, &board.gpe) else { return Ok(()) };
     let registers = PciHotplug::new("/machine/pci-hotplug", requests.clone());
     pci.hotplug = Some(registers.clone());
-    let slots = Slots { registers: registers.clone(), bus: pci.bus.clone(), gpe: gpe.clone() };
+    let (bus, gpe) = (pci.bus.clone(), gpe.clone());
+    let slots = Slots { registers: registers.clone(), bus, number: 0, gpe };
     if let Some(bus) = board.buses.iter_mut().find(|bus| bus.name == PCI_BUS) {
         bus.hotplug = Some(Box::new(slots));
     }
@@ -157,17 +167,34 @@ impl Vm {
         self.remove_slots(PciHotplug::take_pending);
     }
 
-    fn remove_slots(&mut self, take: impl FnOnce(&mut PciHotplug) -> u32) {
-        let Some(Pci { bus, hotplug: Some(hotplug), .. }) = &self.board.pci else { return };
-        let slots = take(&mut hotplug.lock());
-        let gone = |at: &Address| slots >> at.slot() & 1 != 0;
-        let functions = bus.functions().into_iter().filter(|(at, _)| gone(at));
-        let paths: Vec<_> = functions.map(|(_, device)| device.name().to_owned()).collect();
+    fn remove_slots(&mut self, take: impl FnOnce(&mut PciHotplug) -> Vec<u32>) {
+        let Some(Pci { bus, hotplug: Some(hotplug), behind, .. }) = &self.board.pci else { return };
+        let all = take(&mut hotplug.lock());
+        let buses = [Some(bus.clone())].into_iter().chain(behind.iter().map(Weak::upgrade));
+        let mut paths = Vec::new();
+        for (bus, slots) in buses.zip(all) {
+            let functions = bus.map(|bus| bus.functions()).unwrap_or_default();
+            let gone = functions.iter().filter(|(at, _)| slots >> at.slot() & 1 != 0);
+            paths.extend(gone.map(|(_, device)| device.name().to_owned()));
+        }
         paths.iter().for_each(|path| self.unplugged(path));
     }
 }
 
 impl Board {
+    /// Lets devices come to a bus behind a bridge, and leave it, while the machine runs: if it is a
+    /// PCI bus, and there are registers left for it. The guest has to be told of it by the tables.
+    pub fn hotplug_behind(&mut self, seat: &Seat) -> Option<Box<dyn Hotplug>> {
+        let (Seat::Pci(bus), Some(pci), Some(gpe)) = (seat, &mut self.pci, &self.gpe) else {
+            return None;
+        };
+        let registers = pci.hotplug.clone()?;
+        let number = registers.lock().add_bus()?;
+        pci.behind.push(Arc::downgrade(bus));
+        pci.bridges.push(pci_aml::Bridge { path: bus.path(), number });
+        Some(Box::new(Slots { registers, bus: bus.clone(), number, gpe: gpe.clone() }))
+    }
+
     /// Places all PCI functions, if there is no firmware that does.
     pub fn place_functions(&self) {
         if let Some(Pci { bus, apertures: Some(apertures), .. }) = &self.pci {
