@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use resources::class::{Class, CreateError};
-use resources::device::DeviceRef;
+use resources::device::{At, Device, DeviceRef};
 use resources::props::{Kind, Prop, Props};
 use resources::state::{Blob, StateError};
 
@@ -124,18 +124,10 @@ impl Bridge {
     }
 }
 
-impl PciDevice for Bridge {
-    fn bar_read(&mut self, _: u8, _: u64, _: &mut [u8]) {}
+impl Device for Bridge {
+    fn read(&mut self, _: At, _: &mut [u8]) {}
 
-    fn bar_write(&mut self, _: u8, _: u64, _: &[u8]) {}
-
-    fn config_written(&mut self, config: &mut ConfigSpace, _: Range<usize>) {
-        self.follow(config);
-    }
-
-    fn config_replaced(&mut self, config: &ConfigSpace, _: bool) {
-        self.follow(config);
-    }
+    fn write(&mut self, _: At, _: &[u8]) {}
 
     fn reset(&mut self) {}
 
@@ -145,5 +137,15 @@ impl PciDevice for Bridge {
 
     fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
         blob.parse::<Empty>(1, &[]).map(drop)
+    }
+}
+
+impl PciDevice for Bridge {
+    fn config_written(&mut self, config: &mut ConfigSpace, _: Range<usize>) {
+        self.follow(config);
+    }
+
+    fn config_replaced(&mut self, config: &ConfigSpace, _: bool) {
+        self.follow(config);
     }
 }

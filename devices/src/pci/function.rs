@@ -24,15 +24,11 @@ use self::state::State;
 /// The region of the configuration space; 0 to 5 are the base address registers' regions.
 pub const CONFIG: u16 = 0x10;
 
-/// A device as PCI sees it, behind a [`Function`] and its mutex. The life cycle is that of
-/// [`Device`].
-pub trait PciDevice: Send {
-    /// A guest read in the region of a base address register. `data` arrives filled with ones.
-    fn bar_read(&mut self, bar: u8, offset: u64, data: &mut [u8]);
-
-    /// A guest write in the region of a base address register.
-    fn bar_write(&mut self, bar: u8, offset: u64, data: &[u8]);
-
+/// A device as PCI sees it, behind a [`Function`] and its mutex. Of its regions it is told the
+/// number of the base address register. Its interrupt pin and configuration registers are seen to:
+/// they are reset after it, saved with it, and loaded before it; whether the pin was asserted,
+/// after it.
+pub trait PciDevice: Device {
     /// The guest is about to read these configuration registers.
     fn config_read(&mut self, config: &mut ConfigSpace, at: Range<usize>) {
         let _ = (config, at);
@@ -44,7 +40,7 @@ pub trait PciDevice: Send {
     }
 
     /// The configuration registers are new as a whole: after a reset; or, `loaded`, after
-    /// [`load`](Self::load), when no line may make an edge.
+    /// [`load`](Device::load), when no line may make an edge.
     fn config_replaced(&mut self, config: &ConfigSpace, loaded: bool) {
         let _ = (config, loaded);
     }
@@ -58,46 +54,8 @@ pub trait PciDevice: Send {
         let _ = me;
     }
 
-    /// See [`Device::reset`]. The interrupt pin and the configuration registers are seen to.
-    fn reset(&mut self);
-
-    /// See [`Device::start`].
-    fn start(&mut self) {}
-
-    /// See [`Device::stop`].
-    fn stop(&mut self) {}
-
-    /// See [`Device::save`].
-    fn save(&self) -> Result<Blob, StateError>;
-
-    /// See [`Device::load`]. Whether the interrupt pin was asserted is loaded after it.
-    fn load(&mut self, blob: &Blob) -> Result<(), StateError>;
-
-    /// See [`Device::unplug`].
-    fn unplug(&mut self) {}
-
-    /// See [`Device::pinned`].
-    fn pinned(&self) -> Option<String> {
-        None
-    }
-
     /// The guest has switched messages on or off, so that its interrupts go other ways.
     fn rewired(&mut self) {}
-
-    /// See [`Device::live_props`].
-    fn live_props(&self) -> &'static [LiveProp] {
-        &[]
-    }
-
-    /// See [`Device::live_value`].
-    fn live_value(&self, _: &str) -> Option<Value> {
-        None
-    }
-
-    /// See [`Device::set_live`].
-    fn set_live(&mut self, name: &str, _: &Value) -> Result<(), String> {
-        Err(format!("'{name}' cannot be changed"))
-    }
 }
 
 /// What all functions have.
@@ -206,8 +164,8 @@ impl<D: PciDevice> Device for Function<D> {
             self.core.read(first, data);
         } else if let Some((msix, _)) = self.msix_of(at.region) {
             msix.read(at.offset, data);
-        } else if let Ok(bar) = u8::try_from(at.region) {
-            self.device.bar_read(bar, at.offset, data);
+        } else {
+            self.device.read(at, data);
         }
     }
 
@@ -224,8 +182,8 @@ impl<D: PciDevice> Device for Function<D> {
             }
         } else if let Some((msix, config)) = self.msix_of(at.region) {
             msix.write(config, at.offset, data);
-        } else if let Ok(bar) = u8::try_from(at.region) {
-            self.device.bar_write(bar, at.offset, data);
+        } else {
+            self.device.write(at, data);
         }
     }
 

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use resources::class::{Class, CreateError};
-use resources::device::DeviceCell;
+use resources::device::{At, Device, DeviceCell};
 use resources::ram::RamBlock;
 use resources::space::{MapId, Mapping, Space, SpaceError, Target};
 use resources::state::{Blob, StateError};
@@ -134,20 +134,10 @@ impl I440fx {
     }
 }
 
-impl PciDevice for I440fx {
-    fn bar_read(&mut self, _: u8, _: u64, _: &mut [u8]) {}
+impl Device for I440fx {
+    fn read(&mut self, _: At, _: &mut [u8]) {}
 
-    fn bar_write(&mut self, _: u8, _: u64, _: &[u8]) {}
-
-    fn config_written(&mut self, config: &mut ConfigSpace, at: Range<usize>) {
-        if at.start < PAM0.wrapping_add(PAM_REGISTERS) && PAM0 < at.end {
-            self.show(config);
-        }
-    }
-
-    fn config_replaced(&mut self, config: &ConfigSpace, _: bool) {
-        self.show(config);
-    }
+    fn write(&mut self, _: At, _: &[u8]) {}
 
     fn reset(&mut self) {}
 
@@ -157,5 +147,17 @@ impl PciDevice for I440fx {
 
     fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
         blob.parse::<Empty>(1, &[]).map(drop)
+    }
+}
+
+impl PciDevice for I440fx {
+    fn config_written(&mut self, config: &mut ConfigSpace, at: Range<usize>) {
+        if at.start < PAM0.wrapping_add(PAM_REGISTERS) && PAM0 < at.end {
+            self.show(config);
+        }
+    }
+
+    fn config_replaced(&mut self, config: &ConfigSpace, _: bool) {
+        self.show(config);
     }
 }

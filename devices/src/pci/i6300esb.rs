@@ -16,7 +16,7 @@ use std::sync::{Arc, Weak};
 
 use resources::class::Class;
 use resources::clock::{Clock, Timer};
-use resources::device::{DeviceCell, put_value, value_of};
+use resources::device::{At, Device, DeviceCell, put_value, value_of};
 use resources::request::{Request, Requests};
 use resources::state::{Blob, StateError, invalid};
 
@@ -132,13 +132,13 @@ impl I6300esb {
     }
 }
 
-impl PciDevice for I6300esb {
-    fn bar_read(&mut self, _: u8, offset: u64, data: &mut [u8]) {
+impl Device for I6300esb {
+    fn read(&mut self, At { offset, .. }: At, data: &mut [u8]) {
         let value = if offset == RELOAD && self.regs.ran_out { RAN_OUT } else { 0 };
         put_value(data, value.into());
     }
 
-    fn bar_write(&mut self, _: u8, offset: u64, data: &[u8]) {
+    fn write(&mut self, At { offset, .. }: At, data: &[u8]) {
         let value = u32::try_from(value_of(data) & u64::from(u32::MAX)).unwrap_or(0);
         if offset == RELOAD {
             return self.write_reload(value);
@@ -151,35 +151,6 @@ impl PciDevice for I6300esb {
         if std::mem::take(&mut self.regs.unlocked) == 2 {
             *preload = value & PRELOAD_MASK;
         }
-    }
-
-    fn config_read(&mut self, config: &mut ConfigSpace, _: Range<usize>) {
-        config.set(LOCK, &[self.regs.lock]);
-    }
-
-    fn config_written(&mut self, config: &mut ConfigSpace, at: Range<usize>) {
-        self.regs.config = config.u16(CONFIG);
-        if !at.contains(&LOCK) {
-            return;
-        }
-        if self.regs.lock & LOCKED != 0 {
-            return config.set(LOCK, &[self.regs.lock]);
-        }
-        let was = std::mem::replace(&mut self.regs.lock, config.u8(LOCK));
-        match (was & RUNS != 0, self.regs.lock & RUNS != 0) {
-            (false, true) => self.count(1),
-            (true, false) => self.arm(None),
-            _ => {}
-        }
-    }
-
-    fn placed(&mut self, me: &Weak<DeviceCell<Function<Self>>>) {
-        let me = me.clone();
-        self.timer = Some(self.clock.timer(move || {
-            if let Some(cell) = me.upgrade() {
-                cell.lock().device_mut().ring();
-            }
-        }));
     }
 
     fn reset(&mut self) {
@@ -212,6 +183,37 @@ impl PciDevice for I6300esb {
         self.regs = regs;
         self.arm(deadline);
         Ok(())
+    }
+}
+
+impl PciDevice for I6300esb {
+    fn config_read(&mut self, config: &mut ConfigSpace, _: Range<usize>) {
+        config.set(LOCK, &[self.regs.lock]);
+    }
+
+    fn config_written(&mut self, config: &mut ConfigSpace, at: Range<usize>) {
+        self.regs.config = config.u16(CONFIG);
+        if !at.contains(&LOCK) {
+            return;
+        }
+        if self.regs.lock & LOCKED != 0 {
+            return config.set(LOCK, &[self.regs.lock]);
+        }
+        let was = std::mem::replace(&mut self.regs.lock, config.u8(LOCK));
+        match (was & RUNS != 0, self.regs.lock & RUNS != 0) {
+            (false, true) => self.count(1),
+            (true, false) => self.arm(None),
+            _ => {}
+        }
+    }
+
+    fn placed(&mut self, me: &Weak<DeviceCell<Function<Self>>>) {
+        let me = me.clone();
+        self.timer = Some(self.clock.timer(move || {
+            if let Some(cell) = me.upgrade() {
+                cell.lock().device_mut().ring();
+            }
+        }));
     }
 }
 
@@ -261,6 +263,10 @@ mod tests {
         requests: Arc<Requested>,
     }
 
+    fn at(offset: u64) -> At {
+        At { region: 0, offset }
+    }
+
     const MILLI: u64 = (1 << 15) * NANOS_PER_CYCLE;
 
     impl Rig {
@@ -282,9 +288,9 @@ mod tests {
 
         fn write(&mut self, offset: u64, value: u32) {
             for word in [0x80u16, 0x86] {
-                self.watchdog.bar_write(0, RELOAD, &word.to_le_bytes());
+                self.watchdog.write(at(RELOAD), &word.to_le_bytes());
             }
-            self.watchdog.bar_write(0, offset, &value.to_le_bytes());
+            self.watchdog.write(at(offset), &value.to_le_bytes());
         }
 
         /// Whether it ran out by now.
@@ -296,7 +302,7 @@ mod tests {
 
         fn ran_out(&mut self) -> bool {
             let mut data = [0; 2];
-            self.watchdog.bar_read(0, RELOAD, &mut data);
+            self.watchdog.read(at(RELOAD), &mut data);
             data == [0, 2]
         }
     }
@@ -321,7 +327,7 @@ mod tests {
     fn it_is_locked_and_unlocked() {
         let mut rig = Rig::new();
         // Without the sequence nothing is written.
-        rig.watchdog.bar_write(0, PRELOAD_1, &[1, 0, 0, 0]);
+        rig.watchdog.write(at(PRELOAD_1), &[1, 0, 0, 0]);
         assert_eq!(rig.watchdog.regs.preload_1, 0xf_ffff);
         rig.lock(RUNS | LOCKED);
         rig.lock(0);

@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use resources::class::{Class, CreateError};
-use resources::device::DeviceCell;
+use resources::device::{At, Device, DeviceCell};
 use resources::guest_error;
 use resources::space::{MapId, Space};
 use resources::state::{Blob, StateError};
@@ -79,20 +79,10 @@ impl Piix3 {
     }
 }
 
-impl PciDevice for Piix3 {
-    fn bar_read(&mut self, _: u8, _: u64, _: &mut [u8]) {}
+impl Device for Piix3 {
+    fn read(&mut self, _: At, _: &mut [u8]) {}
 
-    fn bar_write(&mut self, _: u8, _: u64, _: &[u8]) {}
-
-    fn config_written(&mut self, config: &mut ConfigSpace, at: Range<usize>) {
-        if at.start < ROUTES.wrapping_add(4) && ROUTES < at.end {
-            self.lead(config, true);
-        }
-    }
-
-    fn config_replaced(&mut self, config: &ConfigSpace, loaded: bool) {
-        self.lead(config, !loaded);
-    }
+    fn write(&mut self, _: At, _: &[u8]) {}
 
     fn reset(&mut self) {}
 
@@ -102,6 +92,18 @@ impl PciDevice for Piix3 {
 
     fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
         blob.parse::<Empty>(1, &[]).map(drop)
+    }
+}
+
+impl PciDevice for Piix3 {
+    fn config_written(&mut self, config: &mut ConfigSpace, at: Range<usize>) {
+        if at.start < ROUTES.wrapping_add(4) && ROUTES < at.end {
+            self.lead(config, true);
+        }
+    }
+
+    fn config_replaced(&mut self, config: &ConfigSpace, loaded: bool) {
+        self.lead(config, !loaded);
     }
 }
 
@@ -161,18 +163,10 @@ impl Piix4Pm {
     }
 }
 
-impl PciDevice for Piix4Pm {
-    fn bar_read(&mut self, _: u8, _: u64, _: &mut [u8]) {}
+impl Device for Piix4Pm {
+    fn read(&mut self, _: At, _: &mut [u8]) {}
 
-    fn bar_write(&mut self, _: u8, _: u64, _: &[u8]) {}
-
-    fn config_written(&mut self, config: &mut ConfigSpace, _: Range<usize>) {
-        self.place(config);
-    }
-
-    fn config_replaced(&mut self, config: &ConfigSpace, _: bool) {
-        self.place(config);
-    }
+    fn write(&mut self, _: At, _: &[u8]) {}
 
     fn reset(&mut self) {}
 
@@ -182,5 +176,15 @@ impl PciDevice for Piix4Pm {
 
     fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
         blob.parse::<Empty>(1, &[]).map(drop)
+    }
+}
+
+impl PciDevice for Piix4Pm {
+    fn config_written(&mut self, config: &mut ConfigSpace, _: Range<usize>) {
+        self.place(config);
+    }
+
+    fn config_replaced(&mut self, config: &ConfigSpace, _: bool) {
+        self.place(config);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use resources::device::{DeviceCell, value_of};
+use resources::device::{At, Device, DeviceCell, value_of};
 use resources::hv::fake::{Call, Fake};
 use resources::hv::{Route, SpaceKind};
 use resources::irq::{MsiMessage, Routes, Wire};
@@ -16,7 +16,6 @@ use super::setup::{Apertures, assign};
 use super::*;
 use crate::isa::reset_control::ResetControl;
 use crate::testing::Requested;
-use resources::device::Device;
 
 /// A device that remembers.
 #[derive(Default)]
@@ -26,28 +25,35 @@ struct Thing {
     unplugged: bool,
 }
 
-impl PciDevice for Thing {
-    fn bar_read(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
-        data.fill(self.byte.wrapping_add(bar).wrapping_add(offset as u8));
+impl Device for Thing {
+    fn read(&mut self, At { region: bar, offset }: At, data: &mut [u8]) {
+        data.fill(self.byte.wrapping_add(bar as u8).wrapping_add(offset as u8));
     }
-    fn bar_write(&mut self, _: u8, _: u64, data: &[u8]) {
+
+    fn write(&mut self, _: At, data: &[u8]) {
         self.byte = data[0];
     }
+
     fn reset(&mut self) {
         self.resets += 1;
         self.byte = 0;
     }
+
     fn save(&self) -> Result<Blob, StateError> {
         Blob::new(1, &self.byte)
     }
+
     fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
         self.byte = blob.parse(1, &[])?;
         Ok(())
     }
+
     fn unplug(&mut self) {
         self.unplugged = true;
     }
 }
+
+impl PciDevice for Thing {}
 
 struct Rig {
     fake: Arc<Fake>,

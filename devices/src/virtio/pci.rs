@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use resources::class::CreateError;
-use resources::device::{DeviceRef, LiveProp};
+use resources::device::{At, Device, DeviceRef, LiveProp};
 use resources::guest_error;
 use resources::props::{Kind, Prop, Props, Value};
 use resources::space::Bell;
@@ -286,9 +286,9 @@ impl VirtioPci {
     }
 }
 
-impl PciDevice for VirtioPci {
-    fn bar_read(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
-        if bar != BAR {
+impl Device for VirtioPci {
+    fn read(&mut self, At { region: bar, offset }: At, data: &mut [u8]) {
+        if bar != u16::from(BAR) {
             return;
         }
         match offset {
@@ -303,37 +303,14 @@ impl PciDevice for VirtioPci {
         }
     }
 
-    fn bar_write(&mut self, bar: u8, offset: u64, data: &[u8]) {
+    fn write(&mut self, At { region: bar, offset }: At, data: &[u8]) {
         match offset {
-            _ if bar != BAR => {}
+            _ if bar != u16::from(BAR) => {}
             COMMON..ISR => self.transport.write_common(offset, data),
             DEVICE..NOTIFY => self.transport.write_config(offset.saturating_sub(DEVICE), data),
             NOTIFY..SIZE => self.transport.kick(offset.saturating_sub(NOTIFY) / NOTIFY_STEP),
             _ => {
                 guest_error!("virtio-pci", "write to {offset:#x}, where nothing is written");
-            }
-        }
-    }
-
-    fn config_read(&mut self, config: &mut ConfigSpace, at: Range<usize>) {
-        if self.touches_window(&at)
-            && let Some((offset, len)) = self.window(config)
-        {
-            let mut data = [0xff; 4];
-            if let Some(data) = data.get_mut(..len) {
-                self.bar_read(BAR, offset, data);
-                config.set(self.window.saturating_add(WINDOW_DATA), data);
-            }
-        }
-    }
-
-    fn config_written(&mut self, config: &mut ConfigSpace, at: Range<usize>) {
-        if self.touches_window(&at)
-            && let Some((offset, len)) = self.window(config)
-        {
-            let data: [u8; 4] = config.get(self.window.saturating_add(WINDOW_DATA));
-            if let Some(data) = data.get(..len) {
-                self.bar_write(BAR, offset, data);
             }
         }
     }
@@ -366,10 +343,6 @@ impl PciDevice for VirtioPci {
         self.transport.device().pinned()
     }
 
-    fn rewired(&mut self) {
-        self.transport.rewired();
-    }
-
     fn live_props(&self) -> &'static [LiveProp] {
         self.transport.device().live_props()
     }
@@ -380,5 +353,34 @@ impl PciDevice for VirtioPci {
 
     fn set_live(&mut self, name: &str, value: &Value) -> Result<(), String> {
         self.transport.device_mut().set_live(name, value)
+    }
+}
+
+impl PciDevice for VirtioPci {
+    fn config_read(&mut self, config: &mut ConfigSpace, at: Range<usize>) {
+        if self.touches_window(&at)
+            && let Some((offset, len)) = self.window(config)
+        {
+            let mut data = [0xff; 4];
+            if let Some(data) = data.get_mut(..len) {
+                self.read(At { region: BAR.into(), offset }, data);
+                config.set(self.window.saturating_add(WINDOW_DATA), data);
+            }
+        }
+    }
+
+    fn config_written(&mut self, config: &mut ConfigSpace, at: Range<usize>) {
+        if self.touches_window(&at)
+            && let Some((offset, len)) = self.window(config)
+        {
+            let data: [u8; 4] = config.get(self.window.saturating_add(WINDOW_DATA));
+            if let Some(data) = data.get(..len) {
+                self.write(At { region: BAR.into(), offset }, data);
+            }
+        }
+    }
+
+    fn rewired(&mut self) {
+        self.transport.rewired();
     }
 }
