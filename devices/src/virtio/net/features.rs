@@ -55,6 +55,8 @@ bitflags! {
         const GUEST_USO6 = 1 << 55;
         /// The device takes long datagrams of UDP.
         const HOST_USO = 1 << 56;
+        /// The device tells its speed and duplex mode.
+        const SPEED_DUPLEX = 1 << 63;
     }
 }
 

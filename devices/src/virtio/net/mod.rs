@@ -60,8 +60,10 @@ pub use settings::PROPS;
 const ID: u16 = 1;
 /// The PCI class code of an Ethernet controller.
 const PCI_CLASS: u16 = 0x200;
-/// Bytes of configuration: address, status, pairs of queues, MTU.
+/// Bytes of configuration: address, status, pairs of queues, MTU; and where they are told, speed
+/// and duplex mode.
 const CONFIG_LEN: u32 = 12;
+const CONFIG_LEN_SPEED: u32 = 17;
 /// Entries of the control queue.
 const CONTROL_SIZE: u16 = 64;
 const VERSION: u16 = 1;
@@ -146,7 +148,7 @@ impl VirtioNet {
         }
     }
 
-    fn config(&self) -> [u8; 12] {
+    fn config(&self) -> [u8; 17] {
         let [m0, m1, m2, m3, m4, m5] = self.card.with(|state| state.filter.mac);
         let up = self.cable.as_ref().is_some_and(|cable| cable.link_up());
         let announce = self.accepted.contains(Features::GUEST_ANNOUNCE)
@@ -155,7 +157,9 @@ impl VirtioNet {
         let [s0, s1] = status.to_le_bytes();
         let [p0, p1] = self.pairs.to_le_bytes();
         let [t0, t1] = self.settings.mtu.to_le_bytes();
-        [m0, m1, m2, m3, m4, m5, s0, s1, p0, p1, t0, t1]
+        let [v0, v1, v2, v3] = self.settings.speed.to_le_bytes();
+        let duplex = self.settings.duplex;
+        [m0, m1, m2, m3, m4, m5, s0, s1, p0, p1, t0, t1, v0, v1, v2, v3, duplex]
     }
 }
 
@@ -166,11 +170,12 @@ impl VirtioDevice for VirtioNet {
         if self.offered.contains(Features::CTRL_VQ) {
             queues.push(CONTROL_SIZE);
         }
+        let speed = self.offered.contains(Features::SPEED_DUPLEX);
         Spec {
             id: ID,
             features: self.offered.bits(),
             queues,
-            config_len: CONFIG_LEN,
+            config_len: if speed { CONFIG_LEN_SPEED } else { CONFIG_LEN },
             pci_class: PCI_CLASS,
         }
     }

@@ -46,6 +46,24 @@ pub const PROPS: &[Prop] = &[
         help: "the MTU that the guest is told; 0: none",
     },
     Prop {
+        name: "speed",
+        kind: Kind::U32(0, MOST_SPEED),
+        default: None,
+        help: "the speed that the guest is told, in Mbit/s",
+    },
+    Prop {
+        name: "duplex",
+        kind: Kind::Enum(&["half", "full"]),
+        default: None,
+        help: "the duplex mode that the guest is told",
+    },
+    Prop {
+        name: "bootindex",
+        kind: Kind::U32(0, 0x7fff_ffff),
+        default: None,
+        help: "its place in the boot order",
+    },
+    Prop {
         name: "rx_queue_size",
         kind: Kind::U16(0, u16::MAX),
         default: Some("256"),
@@ -58,6 +76,12 @@ pub const PROPS: &[Prop] = &[
         help: "entries of a transmit queue",
     },
 ];
+
+/// The highest speed that can be told (section 5.1.4).
+const MOST_SPEED: u32 = 0x7fff_ffff;
+/// The speed, or the duplex mode, is not known.
+const UNKNOWN_SPEED: u32 = u32::MAX;
+const UNKNOWN_DUPLEX: u8 = 0xff;
 
 /// The smallest MTU of an Ethernet.
 const MIN_MTU: u16 = 68;
@@ -72,6 +96,9 @@ pub(super) struct Settings {
     features: Features,
     /// 0: none.
     pub(super) mtu: u16,
+    /// As the configuration has them.
+    pub(super) speed: u32,
+    pub(super) duplex: u8,
     pub(super) rx_size: u16,
     pub(super) tx_size: u16,
 }
@@ -117,6 +144,9 @@ impl Settings {
             return Err(CreateError::Other(why));
         }
         features.set(Features::MTU, mtu != 0);
+        let speed = props.get::<Option<u32>>("speed")?;
+        let duplex = props.get::<Option<&str>>("duplex")?.map(|word| u8::from(word == "full"));
+        features.set(Features::SPEED_DUPLEX, speed.is_some() || duplex.is_some());
         let size = |name| {
             let size: u16 = props.get(name)?;
             if (256..=1024).contains(&size) && size.is_power_of_two() {
@@ -128,6 +158,8 @@ impl Settings {
         Ok(Settings {
             features,
             mtu,
+            speed: speed.unwrap_or(UNKNOWN_SPEED),
+            duplex: duplex.unwrap_or(UNKNOWN_DUPLEX),
             rx_size: size("rx_queue_size")?,
             tx_size: size("tx_queue_size")?,
         })

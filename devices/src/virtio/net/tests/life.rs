@@ -182,7 +182,17 @@ fn properties() {
     let offered =
         |caps, given| Features::from_bits_retain(Rig::new(caps, given).device.offered.bits());
     let all = offered(TAP, &[]);
-    assert_eq!(all, Features::all() - Features::MQ - Features::MTU);
+    let not_given = Features::MQ | Features::MTU | Features::SPEED_DUPLEX;
+    assert_eq!(all, Features::all() - not_given);
+    for (given, speed) in [
+        (&[("speed", "10000"), ("duplex", "full")][..], [0x10, 0x27, 0, 0, 1]),
+        (&[("duplex", "half")], [0xff, 0xff, 0xff, 0xff, 0]),
+    ] {
+        assert_eq!(offered(TAP, given), all | Features::SPEED_DUPLEX);
+        let mut told = [0xee; 5];
+        Rig::new(TAP, given).device.read_config(12, &mut told);
+        assert_eq!(told, speed);
+    }
     assert_eq!(offered(PLAIN, &[]), all - Features::GUEST_OFFLOADS - Features::CTRL_GUEST_OFFLOADS);
     let host = Features::HOST_TSO4 | Features::HOST_TSO6 | Features::HOST_ECN | Features::HOST_USO;
     assert_eq!(offered(TAP, &[("gso", "off")]), all - host);
