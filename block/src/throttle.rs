@@ -5,7 +5,7 @@
 //! direction; then it is charged. A machine that stands still makes no progress, but whoever
 //! drains a disk lets everything through.
 //!
-//! [`Limits`] and [`Buckets`] are data. A [`Throttle`] is on the loop of its disk; the clock's
+//! [`Limits`] and [`Buckets`] are data. A `Throttle` is on the loop of its disk; the clock's
 //! timers, on the I/O thread, only wake it. Limits are a client's.
 
 use std::cell::{Cell, RefCell};

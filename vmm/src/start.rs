@@ -136,7 +136,8 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     }
     .map_err(plain)?;
     signals::main_loop_runs();
-    if !config.stopped {
+    // A disk without its key could only fail: clients give it, and let the machine run.
+    if !config.stopped && vm.lacks_key().is_none() {
         vm.start();
     }
     let status = main_loop.run(serve(&local, &mut vm, &mut monitors, &notify));

@@ -18,6 +18,7 @@ pub mod fd;
 pub mod fuzz;
 mod hmp;
 mod job;
+mod media;
 mod memory;
 pub mod nbd;
 mod net;

@@ -34,6 +34,10 @@ impl Handle<Cont> for Vm {
             }
             RunState::Suspended => {}
             _ => {
+                self.drives.reset_io_status();
+                if let Some(error) = self.lacks_key() {
+                    return Err(error);
+                }
                 self.board.fill().map_err(|error| QmpError::generic(error.to_string()))?;
                 self.start();
             }

@@ -1,13 +1,16 @@
 //! Drives.
 
-use qmp::{BlockResize, Handle, QmpError};
+use qmp::{
+    BlockDeviceIoStatus, BlockInfo, BlockPasswd, BlockResize, BlockSetIoThrottle, Change, Eject,
+    Handle, ImageInfo, QmpError,
+};
 
 use crate::cli::keyval;
 use crate::cli::table::DRIVE;
 use crate::cmd::block::{info, stats};
 use crate::drives::Home;
 use crate::hmp::Call;
-use crate::hmp::parse::{Args, Kind, Param, arg};
+use crate::hmp::parse::{Args, Kind, Param, arg, flag, opt};
 use crate::hmp::table::{Row, bare, row};
 use crate::vm::Vm;
 
@@ -39,35 +42,192 @@ pub(super) const ROWS: &[Row] = &[
         "remove a drive",
         |call, args| Ok(call.vm.drives.remove(args.text("id"))?),
     ),
+    row(
+        &["eject"],
+        &[flag("force", b'f'), DEVICE],
+        "[-f] device",
+        "take out the medium of a drive; -f: even if the guest has locked it",
+        |call, args| {
+            let (device, force) = (args.text("device").to_owned(), Some(args.is_on("force")));
+            call.vm.handle(Eject { device, force })
+        },
+    ),
+    row(
+        &["change"],
+        &[DEVICE, arg("target", Kind::File), opt("arg", Kind::Word)],
+        "device filename [format]",
+        "put another medium into a drive",
+        |call, args| {
+            let (device, target) = (args.text("device").to_owned(), args.text("target").to_owned());
+            let arg = args.opt_text("arg").map(str::to_owned);
+            call.vm.handle(Change { device, target, arg })
+        },
+    ),
+    row(
+        &["block_passwd"],
+        &[DEVICE, arg("password", Kind::Word)],
+        "device password",
+        "give the key of an encrypted image",
+        |call, args| {
+            let device = args.text("device").to_owned();
+            call.vm.handle(BlockPasswd { device, password: args.text("password").to_owned() })
+        },
+    ),
+    row(
+        &["block_set_io_throttle"],
+        &[
+            DEVICE,
+            arg("bps", Kind::Long),
+            arg("bps_rd", Kind::Long),
+            arg("bps_wr", Kind::Long),
+            arg("iops", Kind::Long),
+            arg("iops_rd", Kind::Long),
+            arg("iops_wr", Kind::Long),
+        ],
+        "device bps bps_rd bps_wr iops iops_rd iops_wr",
+        "limit what a drive does in a second; 0: no limit",
+        |call, args| {
+            call.vm.handle(BlockSetIoThrottle {
+                device: args.text("device").to_owned(),
+                bps: args.number("bps"),
+                bps_rd: args.number("bps_rd"),
+                bps_wr: args.number("bps_wr"),
+                iops: args.number("iops"),
+                iops_rd: args.number("iops_rd"),
+                iops_wr: args.number("iops_wr"),
+                bps_max: None,
+                bps_rd_max: None,
+                bps_wr_max: None,
+                iops_max: None,
+                iops_rd_max: None,
+                iops_wr_max: None,
+                iops_size: None,
+            })
+        },
+    ),
 ];
 
-pub(super) const INFO: &[Row] = &[
-    bare(&["block"], "show the drives", |call, _| {
-        let mut text = String::new();
-        for drive in call.vm.drives.iter() {
-            let all = info(drive);
-            text.push_str(&all.device);
-            match &all.inserted {
-                None => text.push_str(": [not inserted]\n"),
-                Some(medium) => {
-                    let read_only = if medium.ro { ", read-only" } else { "" };
-                    text.push_str(&format!(": {} ({}{read_only})\n", medium.file, medium.drv));
-                }
-            }
-            if let Some(status) = all.io_status
-                && status != qmp::BlockDeviceIoStatus::Ok
-            {
-                text.push_str(&format!("    I/O status:       {}\n", status.as_str()));
-            }
-            if all.removable {
-                let lock = if all.locked { "locked" } else { "not locked" };
-                let tray = if all.tray_open == Some(true) { "open" } else { "closed" };
-                text.push_str(&format!("    Removable device: {lock}, tray {tray}\n"));
+/// A drive as `info block` shows it.
+fn shown(all: &BlockInfo, verbose: bool) -> String {
+    let mut text = all.device.clone();
+    match &all.inserted {
+        None => text.push_str(": [not inserted]\n"),
+        Some(medium) => {
+            let read_only = if medium.ro { ", read-only" } else { "" };
+            let encrypted = if medium.encrypted { ", encrypted" } else { "" };
+            let (file, format) = (&medium.file, &medium.drv);
+            text.push_str(&format!(": {file} ({format}{read_only}{encrypted})\n"));
+        }
+    }
+    let mut line = |name: &str, value: String| {
+        text.push_str(&format!("    {:<18}{value}\n", format!("{name}:")));
+    };
+    if let Some(status) = all.io_status
+        && status != BlockDeviceIoStatus::Ok
+    {
+        line("I/O status", status.as_str().to_owned());
+    }
+    if all.removable {
+        let lock = if all.locked { "locked" } else { "not locked" };
+        let tray = if all.tray_open == Some(true) { "open" } else { "closed" };
+        line("Removable device", format!("{lock}, tray {tray}"));
+    }
+    let Some(medium) = &all.inserted else { return text };
+    if let Some(backing) = &medium.backing_file {
+        line("Backing file", format!("{backing} (chain depth: {})", medium.backing_file_depth));
+    }
+    let limits = [
+        ("bps", Some(medium.bps)),
+        ("bps_rd", Some(medium.bps_rd)),
+        ("bps_wr", Some(medium.bps_wr)),
+        ("bps_max", medium.bps_max),
+        ("bps_rd_max", medium.bps_rd_max),
+        ("bps_wr_max", medium.bps_wr_max),
+        ("iops", Some(medium.iops)),
+        ("iops_rd", Some(medium.iops_rd)),
+        ("iops_wr", Some(medium.iops_wr)),
+        ("iops_max", medium.iops_max),
+        ("iops_rd_max", medium.iops_rd_max),
+        ("iops_wr_max", medium.iops_wr_max),
+        ("iops_size", medium.iops_size),
+    ]
+    .map(|(name, value)| (name, value.unwrap_or(0)));
+    if limits.iter().any(|(_, value)| *value != 0) {
+        let all: Vec<_> = limits.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        line("I/O throttling", all.join(" "));
+    }
+    if verbose {
+        text.push_str("\nImages:\n");
+        let mut next = Some(&medium.image);
+        while let Some(image) = next {
+            text.push_str(&image_shown(image));
+            next = image.backing_image.as_deref();
+            if next.is_some() {
+                text.push('\n');
             }
         }
-        call.print(&text);
-        Ok(())
-    }),
+    }
+    text
+}
+
+fn image_shown(image: &ImageInfo) -> String {
+    let mut text = format!(
+        "image: {}\nfile format: {}\nvirtual size: {} bytes\n",
+        image.filename, image.format, image.virtual_size
+    );
+    match image.actual_size {
+        Some(size) => text.push_str(&format!("disk size: {size} bytes\n")),
+        None => text.push_str("disk size: unavailable\n"),
+    }
+    if image.encrypted == Some(true) {
+        text.push_str("encrypted: yes\n");
+    }
+    if let Some(size) = image.cluster_size {
+        text.push_str(&format!("cluster_size: {size}\n"));
+    }
+    if image.dirty_flag == Some(true) {
+        text.push_str("cleanly shut down: no\n");
+    }
+    if let Some(name) = &image.backing_filename {
+        text.push_str(&format!("backing file: {name}"));
+        if let Some(full) = &image.full_backing_filename {
+            text.push_str(&format!(" (actual path: {full})"));
+        }
+        text.push('\n');
+        if let Some(format) = &image.backing_filename_format {
+            text.push_str(&format!("backing file format: {format}\n"));
+        }
+    }
+    if let Some(snapshots) = &image.snapshots {
+        text.push_str("Snapshot list:\n");
+        for snapshot in snapshots {
+            let (id, name, size) = (&snapshot.id, &snapshot.name, snapshot.vm_state_size);
+            text.push_str(&format!("{id:<10}{name:<20}{size:>7}\n"));
+        }
+    }
+    text
+}
+
+pub(super) const INFO: &[Row] = &[
+    row(
+        &["block"],
+        &[flag("verbose", b'v'), opt("device", Kind::Word).words(ids)],
+        "[-v] [device]",
+        "show the drives, or one; -v: and their images",
+        |call, args| {
+            let mut text = String::new();
+            for drive in call.vm.drives.iter() {
+                if args.opt_text("device").is_none_or(|id| id == drive.id()) {
+                    if !text.is_empty() {
+                        text.push('\n');
+                    }
+                    text.push_str(&shown(&info(drive), args.is_on("verbose")));
+                }
+            }
+            call.print(&text);
+            Ok(())
+        },
+    ),
     bare(&["blockstats"], "show the counters of the drives", |call, _| {
         let mut text = String::new();
         for drive in call.vm.drives.iter() {
