@@ -8,6 +8,7 @@
 //! | a part of another node, byte for byte | `raw.rs` |
 //! | the qcow2 format | `qcow2/` |
 //! | disks over the network: client and server | `nbd/` |
+//! | faults on purpose | `blkdebug.rs` |
 //! | nothing: zeros | `null.rs` |
 //! | bytes in memory | `memory.rs` |
 //! | a graph that is in use, on its loop | `disk.rs` |
@@ -29,6 +30,7 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod blkdebug;
 pub mod chain;
 pub mod create;
 pub mod describe;

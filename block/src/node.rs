@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use resources::iol::IoBuf;
 
+use crate::blkdebug::Blkdebug;
 use crate::host::HostFile;
 use crate::image::Image;
 
@@ -126,6 +127,11 @@ pub trait Node {
     /// name (`l2_load`, `cluster_alloc`): a node that injects faults may hold it up. `None` when
     /// nobody listens, which costs nothing.
     fn step(&self, _name: &'static str) -> Option<Op<'_, ()>> {
+        None
+    }
+
+    /// The node as what injects faults, if it is that.
+    fn blkdebug(&self) -> Option<&Blkdebug> {
         None
     }
 

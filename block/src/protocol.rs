@@ -66,6 +66,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
         create: None,
     },
     &crate::nbd::PROTOCOL,
+    crate::blkdebug::PROTOCOL,
 ];
 
 /// The protocol of this name.

@@ -60,11 +60,23 @@ impl Node for Raw {
     }
 
     fn read(&self, offset: u64, buf: IoBuf) -> Op<'_> {
-        self.with(offset, buf.len() as u64, |at| self.file.read(at, buf))
+        self.with(offset, buf.len() as u64, |at| match self.file.step("read_aio") {
+            None => self.file.read(at, buf),
+            Some(step) => Box::pin(async move {
+                step.await?;
+                self.file.read(at, buf).await
+            }),
+        })
     }
 
     fn write(&self, offset: u64, buf: IoBuf, durable: bool) -> Op<'_> {
-        self.with(offset, buf.len() as u64, |at| self.file.write(at, buf, durable))
+        self.with(offset, buf.len() as u64, |at| match self.file.step("write_aio") {
+            None => self.file.write(at, buf, durable),
+            Some(step) => Box::pin(async move {
+                step.await?;
+                self.file.write(at, buf, durable).await
+            }),
+        })
     }
 
     fn zero(&self, offset: u64, len: u64, how: Zero) -> Op<'_> {
