@@ -226,6 +226,7 @@ impl Disk {
     pub async fn zero_fast(&self, offset: u64, len: u64, how: Zero) -> io::Result<()> {
         self.throttle.pass(Direction::Write, len).await;
         let request = self.begin_write(offset, len).await?;
+        let how = if self.shared.discards() { how } else { Zero::Keep };
         request.node.zero_fast(offset, len, how).await?;
         self.shared.stats.wrote_to(offset.saturating_add(len));
         if self.shared.write_cache() { Ok(()) } else { request.node.flush().await }

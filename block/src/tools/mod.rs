@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `vmm-img`: its subcommands | `img/` |
 //! | `vmm-io`: its commands | `io/` |
+//! | `vmm-nbd` | `nbd/` |
 //! | opening images | `images.rs` |
 //! | options on the command line | `args.rs` |
 //! | where text goes, and how a failure is told | `console.rs` |
@@ -24,6 +25,7 @@ pub mod images;
 pub mod img;
 pub mod io;
 pub mod json;
+pub mod nbd;
 pub mod progress;
 pub mod signals;
 pub mod size;

@@ -90,9 +90,12 @@ pub(super) async fn serve(
             Err(error) => break Err(error),
         }
     };
-    if end.is_err() {
+    match &end {
+        // It says no more, but may want to hear the replies.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
         // Whoever waits for the client to take a reply need not any more.
-        stream::cut(&fd);
+        Err(_) => stream::cut(&fd),
+        Ok(_) => {}
     }
     session.slots.idle().await;
     end

@@ -1,5 +1,6 @@
 //! Client against server, and each against a hostile peer.
 
+mod hostile;
 mod model;
 mod server;
 

@@ -1,0 +1,333 @@
+//! `vmm-nbd`: serves an image by NBD, and lists what other servers have.
+//!
+//! | piece | file |
+//! |---|---|
+//! | options, and serving | `mod.rs` |
+//! | in the background | `process.rs` |
+//! | the exports of another server | `list.rs` |
+//!
+//! One loop on the main thread, no lock. Clients reach what [`crate::nbd::server`] lets them.
+
+mod list;
+mod process;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use resources::iol::{Either, Local, Loop, Notify, race};
+
+use super::args::{Parsed, flag, long_flag, long_value, value};
+use super::console::{Console, Fail};
+use super::{args, images, signals};
+use crate::disk::Disk;
+use crate::nbd::address::{Address, Listener};
+use crate::nbd::server::{Export, Server};
+use crate::nbd::wire::PORT;
+use crate::node::Node;
+use crate::raw::Raw;
+use crate::{Cache, Spec};
+
+const OPTIONS: &[args::Opt] = &[
+    value('p').long("port"),
+    value('b').long("bind"),
+    value('k').long("socket"),
+    value('e').long("shared"),
+    flag('t').long("persistent"),
+    value('x').long("export-name"),
+    value('D').long("description"),
+    value('f').long("format"),
+    long_flag("image-opts"),
+    flag('r').long("read-only"),
+    flag('s').long("snapshot"),
+    value('l').long("load-snapshot"),
+    value('o').long("offset"),
+    flag('A').long("allocation-depth"),
+    value('B').long("bitmap"),
+    flag('n').long("nocache"),
+    long_value("cache"),
+    long_value("aio"),
+    long_value("discard"),
+    long_value("detect-zeroes"),
+    long_flag("fork"),
+    long_value("pid-file"),
+    flag('v').long("verbose"),
+    flag('L').long("list"),
+    value('c').long("connect"),
+    value('d').long("disconnect"),
+    long_value("object"),
+    long_value("tls-creds"),
+    long_value("tls-hostname"),
+    long_value("tls-authz"),
+    value('T').long("trace"),
+    flag('h').long("help"),
+    flag('V').long("version"),
+];
+
+/// How often it is looked whether a signal has come.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Runs the tool with these words, without its own name; returns its exit code.
+pub fn main(console: &Console, words: &[String]) -> u8 {
+    match start(console, words) {
+        Ok(()) => 0,
+        Err(Fail::Usage(text)) => {
+            console.error(text);
+            console
+                .error_line(format_args!("Try `{} --help' for more information.", console.name()));
+            1
+        }
+        Err(fail) => fail.tell(console),
+    }
+}
+
+fn start(console: &Console, words: &[String]) -> Result<(), Fail> {
+    let args = args::parse(OPTIONS, words).map_err(Fail::Usage)?;
+    if args.has('h') {
+        console.print(include_str!("help.txt"));
+        return Ok(());
+    }
+    if args.has('V') {
+        console.line(format_args!("{} version {}", console.name(), env!("CARGO_PKG_VERSION")));
+        return Ok(());
+    }
+    for tls in ["object", "tls-creds", "tls-hostname", "tls-authz"] {
+        if args.has(tls) {
+            return Err(Fail::Told(format!("--{tls}: TLS is not supported")));
+        }
+    }
+    if let Some(device) = args.get('d') {
+        return Err(kernel_device(device, "Cannot open"));
+    }
+    if args.has('L') {
+        if !args.operands.is_empty() {
+            return Err(Fail::Told("List mode is incompatible with a file name".to_owned()));
+        }
+        let wished = ["fork", "pid-file", "image-opts"].into_iter().find(|name| args.has(*name));
+        if wished.is_some() || "rsoftcexDBlA".chars().any(|letter| args.has(letter)) {
+            let text = "List mode is incompatible with per-device settings";
+            return Err(Fail::Told(text.to_owned()));
+        }
+        return list::list(console, &address(&args, "localhost")?);
+    }
+    let [file] = args.operands.as_slice() else {
+        return Err(Fail::Usage("Invalid number of arguments".to_owned()));
+    };
+    let wish = Wish::new(&args, file)?;
+    if let Some(device) = args.get('c') {
+        return Err(kernel_device(device, "Failed to open"));
+    }
+    match (args.has("fork"), process::in_background()) {
+        (true, false) => process::fork(words),
+        (_, background) => {
+            signals::watch();
+            let mut the_loop = Loop::new("vmm-nbd").map_err(|error| error.to_string())?;
+            let local = the_loop.local().clone();
+            the_loop.run(serve(&local, &wish, &args, background))
+        }
+    }
+}
+
+/// A device of the kernel's own client: what cannot be had of it.
+fn kernel_device(device: &str, what: &str) -> Fail {
+    match std::fs::File::options().read(true).write(true).open(device) {
+        Err(error) => Fail::Told(format!("{what} {device}: {}", crate::errno_text(&error))),
+        Ok(_) => Fail::Told(format!("{device}: the kernel's NBD client is not supported")),
+    }
+}
+
+/// What is to be served.
+struct Wish {
+    spec: Spec,
+    name: String,
+    offset: u64,
+    clients: usize,
+    address: Address,
+}
+
+impl Wish {
+    fn new(args: &Parsed, file: &str) -> Result<Wish, Fail> {
+        let told = |text: String| Err(Fail::Told(text));
+        for letter in ['l', 'A', 'B'] {
+            if args.has(letter) {
+                return told(format!("-{letter} is not supported"));
+            }
+        }
+        let mut cache = Cache::default();
+        if args.has('n') {
+            cache = Cache::named("none").unwrap_or(cache);
+        }
+        if let Some(mode) = args.get("cache") {
+            match Cache::named(mode) {
+                Some(named) => cache = named,
+                None => return told(format!("Invalid cache mode `{mode}'")),
+            }
+        }
+        let threads = match args.get("aio") {
+            None | Some("io_uring" | "native") => false,
+            Some("threads") => true,
+            Some(mode) => return told(format!("Invalid aio mode '{mode}'")),
+        };
+        let discard = match args.get("discard") {
+            None | Some("unmap" | "on") => true,
+            Some("ignore" | "off") => false,
+            Some(mode) => return told(format!("Invalid discard mode `{mode}'")),
+        };
+        match args.get("detect-zeroes") {
+            None | Some("off") => {}
+            Some("on" | "unmap") => return told("--detect-zeroes is not supported".to_owned()),
+            Some(mode) => return told(format!("Invalid detect-zeroes mode `{mode}'")),
+        }
+        let number = |letter: char, what: &str| match args.get(letter) {
+            None => Ok(None),
+            Some(text) => match text.parse::<u64>() {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(Fail::Told(format!("Invalid {what} '{text}'"))),
+            },
+        };
+        let offset = number('o', "offset")?.unwrap_or(0);
+        let clients = match number('e', "shared device number")?.unwrap_or(1) {
+            0 => usize::MAX,
+            number => usize::try_from(number).unwrap_or(usize::MAX),
+        };
+        for (letter, what) in [('x', "export name"), ('D', "export description")] {
+            if args.get(letter).is_some_and(|text| text.len() > crate::nbd::wire::MAX_STRING) {
+                return told(format!("{what} is too long"));
+            }
+        }
+        let spec = if args.has("image-opts") {
+            Spec::options(images::split_options(file).into_iter().collect())
+        } else {
+            Spec::file(file, args.get('f'))
+        };
+        let spec = Spec {
+            read_only: args.has('r'),
+            snapshot: args.has('s'),
+            cache,
+            discard,
+            threads,
+            ..spec
+        };
+        let address = address(args, "")?;
+        Ok(Wish { spec, name: file.to_owned(), offset, clients, address })
+    }
+
+    /// Opens the image.
+    async fn open(&self, local: &Local) -> Result<Rc<dyn Node>, Fail> {
+        let name = &self.name;
+        let opened = crate::open(local, &self.spec).await;
+        let node = opened.map_err(|error| {
+            let error = error.to_string();
+            let told = error.starts_with("Could not open") || error.starts_with("Unknown");
+            let error = if told { error } else { format!("Could not open '{name}': {error}") };
+            Fail::Told(format!("Failed to open '{name}': {error}"))
+        })?;
+        if self.offset == 0 {
+            return Ok(node);
+        }
+        let offset = self.offset;
+        let size = node.info().size;
+        let part = size.checked_sub(offset).filter(|rest| *rest > 0);
+        let part = part.and_then(|rest| Raw::new(node, offset, Some(rest)).ok());
+        match part {
+            Some(part) => Ok(Rc::new(part)),
+            None => Err(Fail::Told(format!(
+                "Offset ({offset}) has to be smaller than the image size ({size})"
+            ))),
+        }
+    }
+}
+
+/// Where to listen or to connect.
+fn address(args: &Parsed, host: &str) -> Result<Address, Fail> {
+    if let Some(path) = args.get('k') {
+        if !path.starts_with('/') {
+            return Err(Fail::Told("socket path must be absolute".to_owned()));
+        }
+        return Ok(Address::Unix(path.to_owned()));
+    }
+    let host = args.get('b').unwrap_or(host).to_owned();
+    let port = match args.get('p') {
+        None => PORT,
+        Some(text) => text.parse().map_err(|_| {
+            let why = "Servname not supported for ai_socktype";
+            Fail::Told(format!("address resolution failed for {host}:{text}: {why}"))
+        })?,
+    };
+    Ok(Address::Inet { host, port })
+}
+
+/// Serves the image until it is enough.
+async fn serve(local: &Local, wish: &Wish, args: &Parsed, background: bool) -> Result<(), Fail> {
+    let node = wish.open(local).await?;
+    let disk = Disk::alone(node.clone());
+    let size = disk.info().size;
+    let writable = !wish.spec.read_only && !disk.info().read_only;
+    let place = Arc::new(local.keep(disk.clone()));
+    let export = Export::new(args.get('x').unwrap_or_default(), size, move || Some(place.clone()))
+        .description(args.get('D').map(str::to_owned))
+        .writable(writable)
+        .multi_conn(true)
+        .resizable(writable && wish.offset == 0 && wish.clients == 1);
+    let server = Server::new(wish.clients);
+    server.add(export).map_err(|error| error.to_string())?;
+    let listening = wish.address.listen(None, |_| true).map_err(|error| error.to_string());
+    let served = match listening {
+        Ok(listener) => listen(local, &server, listener, args, background).await,
+        Err(text) => Err(Fail::Told(text)),
+    };
+    server.stop();
+    let _held = disk.drain().await;
+    let closed = node.close().await;
+    let closed = closed.map_err(|error| {
+        Fail::Told(format!("Could not finish writing to '{}': {}", wish.name, images::why(&error)))
+    });
+    served.and(closed)
+}
+
+async fn listen(
+    local: &Local,
+    server: &Server,
+    listener: Listener,
+    args: &Parsed,
+    background: bool,
+) -> Result<(), Fail> {
+    let path = match &listener.address {
+        Address::Unix(path) => Some(path.clone()),
+        Address::Inet { .. } => None,
+    };
+    if let Some(file) = args.get("pid-file") {
+        let number = format!("{}\n", std::process::id());
+        std::fs::write(file, number).map_err(|error| {
+            let why = crate::errno_text(&error);
+            Fail::Told(format!("cannot create PID file: Cannot open pid file {file}: {why}"))
+        })?;
+    }
+    if background {
+        process::ready();
+    }
+    let gone = Notify::new();
+    let (persistent, tell) = (args.has('t'), gone.clone());
+    let accepting = server.listen(local, listener.fd, move || tell.notify());
+    let enough = async {
+        loop {
+            match race(gone.notified(), local.sleep(GLANCE)).await {
+                // The last one has gone, and one has been there.
+                Either::Left(()) if !persistent && matches!(server.clients(), (0, 1..)) => return,
+                Either::Left(()) => {}
+                Either::Right(()) if signals::check().is_err() => return,
+                Either::Right(()) => {}
+            }
+        }
+    };
+    let done = race(accepting, enough).await;
+    if let Some(path) = path {
+        let _ = rustix::fs::unlink(path);
+    }
+    match done {
+        Either::Left(Err(error)) => Err(Fail::Told(error.to_string())),
+        _ => Ok(()),
+    }
+}
