@@ -11,6 +11,7 @@ mod dump;
 mod everything;
 mod hotplug;
 mod iperf;
+mod live;
 mod memory;
 mod net;
 mod nic;
@@ -34,6 +35,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(hotplug::tests());
     tests.extend(everything::tests());
     tests.extend(storm::tests());
+    tests.extend(live::tests());
     tests.extend(virtio::tests());
     tests.extend(debian::tests());
     tests.extend(iperf::tests());

@@ -66,6 +66,11 @@ impl Disk {
         }
     }
 
+    /// An image that somebody else has made.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
     /// The image's file.
     pub fn path(&self) -> &Path {
         &self.path
