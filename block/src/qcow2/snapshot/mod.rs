@@ -229,6 +229,10 @@ impl Qcow2 {
         if self.geometry().external {
             return Err(errno(libc::ENOTSUP));
         }
+        if !self.bitmaps().await?.is_empty() {
+            // They tell of changes to the disk that there is.
+            return Err(io::Error::other("Device has active dirty bitmaps"));
+        }
         if record.disk_size != self.size.get() && self.header.borrow().version < 3 {
             tracing::error!("qcow2: Loading snapshots with different disk size is not implemented");
             return Err(errno(libc::ENOTSUP));

@@ -89,6 +89,20 @@ fn bitmaps_are_kept() {
                 ((1 << cluster_bits).max(4096), true)
             );
             image.write(0, IoBuf::zeroed(100), false).await.unwrap();
+            let error = image.apply_snapshot("1").await.unwrap_err();
+            assert_eq!(error.to_string(), "Can't find the snapshot");
+            let one = crate::Snapshot {
+                id: String::new(),
+                name: "one".into(),
+                vm_state_size: 0,
+                date: (0, 0),
+                vm_clock: 0,
+                disk_size: 0,
+            };
+            image.create_snapshot(one).await.unwrap();
+            let error = image.apply_snapshot("1").await.unwrap_err();
+            assert_eq!(error.to_string(), "Device has active dirty bitmaps");
+            image.delete_snapshot("1").await.unwrap();
             image.clear_bitmap("fine").await.unwrap();
             assert_eq!(image.bitmap("fine").await.unwrap().count(), 0);
             assert!(image.check(Repair::All).await.unwrap().lines.is_empty());
