@@ -33,6 +33,8 @@ use super::sync::{Turn, Turnstile};
 const SECTOR: usize = 64;
 /// Places given up that are remembered before a flush is made for them.
 const MOST_FREED: usize = 16_384;
+/// Slices of refcounts that are looked at in one go.
+const SCANNED: u32 = 64;
 /// The end of the places that an L2 entry can name.
 const END: u64 = 1 << 56;
 
@@ -414,8 +416,13 @@ impl Qcow2 {
         let order = geometry.refcount_order;
         let mut at = self.alloc.from.get();
         // The first free cluster seen, and the run that ends before `at`.
-        let (mut seen, mut run) = (None, 0);
+        let (mut seen, mut run, mut looked) = (None, 0, 0u32);
         while run < most {
+            looked = looked.wrapping_add(1);
+            if looked % SCANNED == 0 {
+                // An image may say that everything is in use: others go on meanwhile.
+                self.local.yield_now().await;
+            }
             if at >= END >> geometry.cluster_bits {
                 return Err(errno(libc::EFBIG));
             }

@@ -1,6 +1,7 @@
 //! Images as a whole.
 
 mod crash;
+mod hostile;
 mod model;
 
 use std::rc::Rc;
