@@ -22,6 +22,8 @@ mod start;
 mod stream;
 
 #[cfg(test)]
+mod named;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
