@@ -139,7 +139,8 @@ impl Printer<'_> {
                 return Err(text.into());
             };
             let file = name::of(&*entry.node);
-            console.line(format_args!("{start:<#16x}{len:<#16x}{offset:<#16x}{file}"));
+            let [start, len, offset] = [*start, *len, offset].map(number);
+            console.line(format_args!("{start:<16}{len:<16}{offset:<16}{file}"));
         }
         Ok(())
     }
@@ -149,4 +150,9 @@ impl Printer<'_> {
             self.call.console.line("]");
         }
     }
+}
+
+/// As C prints it: zero has no prefix.
+fn number(number: u64) -> String {
+    if number == 0 { "0".to_owned() } else { format!("{number:#x}") }
 }

@@ -16,6 +16,8 @@ mod create;
 mod dd;
 mod info;
 mod map;
+mod measure;
+mod rebase;
 mod resize;
 mod snapshot;
 #[cfg(test)]
@@ -58,6 +60,8 @@ static COMMANDS: &[&Command] = &[
     &dd::COMMAND,
     &info::COMMAND,
     &map::COMMAND,
+    &measure::COMMAND,
+    &rebase::COMMAND,
     &resize::COMMAND,
     &snapshot::COMMAND,
 ];

@@ -148,7 +148,7 @@ fn a_map_tells_data_from_holes() {
     assert_eq!(map, format!("[{whole}]\n"));
     place.file("b", MIB, &[(0, MIB, 1)]);
     let human = "Offset          Length          Mapped to       File\n\
-                 0x0             0x100000        0x0             @b\n";
+                 0               0x100000        0               @b\n";
     assert_eq!(place.ok("map @b"), human);
     let part = "Offset          Length          Mapped to       File\n\
                 0x1000          0x2000          0x1000          @b\n";

@@ -4,7 +4,9 @@
 
 use std::pin::Pin;
 
-use super::{Failed, MAX_REQUEST, Session, background, breaks, control, inspect, transfer};
+use super::{
+    Failed, MAX_BORROWED, MAX_REQUEST, Session, background, breaks, control, inspect, transfer,
+};
 use crate::tools::args::{self, Opt, Parsed};
 
 /// A command under way.
@@ -141,8 +143,9 @@ impl Session {
     /// The length of one request.
     pub(super) fn length(&self, text: &str) -> Result<u64, Failed> {
         let len = self.number(text)?;
-        if len > MAX_REQUEST {
-            return self.refuse(format_args!("length cannot exceed {MAX_REQUEST}, given {text}"));
+        let most = if self.borrowed { MAX_BORROWED } else { MAX_REQUEST };
+        if len > most {
+            return self.refuse(format_args!("length cannot exceed {most}, given {text}"));
         }
         Ok(len)
     }

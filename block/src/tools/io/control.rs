@@ -268,6 +268,7 @@ async fn discard(session: &Session, call: &Call) -> Result<(), Failed> {
 }
 
 async fn sleep(session: &Session, call: &Call) -> Result<(), Failed> {
+    session.own()?;
     let text = call.operand(session, 0)?;
     let Ok(millis) = resources::value::parse_number("", text) else {
         return session.refuse(format_args!("{text} is not a number of milliseconds"));

@@ -37,6 +37,9 @@ use crate::{Cache, Options};
 /// Bytes of one request at most: what fits the signed 32-bit numbers of others, in sectors.
 const MAX_REQUEST: u64 = 2_147_483_136;
 
+/// The same in a machine that runs, where memory is short.
+const MAX_BORROWED: u64 = 256 << 20;
+
 /// A disk, and what is done with it.
 pub struct Session {
     local: Local,
@@ -84,10 +87,13 @@ impl Session {
         }
     }
 
-    /// With a disk that is in use: of the human monitor.
+    /// With a disk that is in use: of the human monitor. What is in the background when the session
+    /// ends goes on.
     pub fn borrowing(local: &Local, console: &Console, disk: Rc<Disk>) -> Session {
-        let session = Session::new(local, console, Flags::default());
-        Session { disk: RefCell::new(Some(disk)), borrowed: true, ..session }
+        let mut session = Session::new(local, console, Flags::default());
+        session.disk = RefCell::new(Some(disk));
+        session.borrowed = true;
+        session
     }
 
     /// Carries out one command; true if it did what it should. What it prints goes to the
@@ -120,6 +126,13 @@ impl Session {
             self.console.error(format_args!("Could not finish writing: {}", images::why(&error)));
             Failed
         })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // An operation that has begun is not given up half way.
+        self.background.take().into_iter().for_each(Task::detach);
     }
 }
 

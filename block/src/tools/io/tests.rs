@@ -76,7 +76,7 @@ fn mistakes_are_told() {
             ("alloc 1 2 3", "bad argument count 3 to alloc, expected between 1 and 2 arguments\n"),
             ("length x", "bad argument count 1 to length, expected 0 arguments\n"),
             ("write -P 300 0 1", "300 is not a valid pattern byte\n"),
-            ("read 0 3G", "length cannot exceed 2147483136, given 3G\n"),
+            ("read 0 3G", "length cannot exceed 268435456, given 3G\n"),
             ("read 0 8E", "Parsing error: argument too large -- 8E\n"),
             (
                 "read 0 x",
