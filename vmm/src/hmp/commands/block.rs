@@ -1,5 +1,7 @@
 //! Drives.
 
+use block::tools::console::Console;
+use block::tools::io::Session;
 use qmp::{
     BlockDeviceIoStatus, BlockInfo, BlockPasswd, BlockResize, BlockSetIoThrottle, Change, Eject,
     Handle, ImageInfo, QmpError,
@@ -104,6 +106,13 @@ pub(super) const ROWS: &[Row] = &[
                 iops_size: None,
             })
         },
+    ),
+    row(
+        &["qemu-io"],
+        &[DEVICE, arg("command", Kind::Word)],
+        "device \"command\"",
+        "send a single request to a disk; what it says goes to standard output",
+        exercise,
     ),
 ];
 
@@ -254,6 +263,18 @@ pub(super) const INFO: &[Row] = &[
 
 fn ids(vm: &Vm) -> Vec<String> {
     vm.drives.iter().map(|drive| drive.id().to_owned()).collect()
+}
+
+fn exercise(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
+    let id = args.text("device");
+    let drive = call.vm.drives.find(id);
+    let drive = drive.ok_or_else(|| QmpError::generic(format!("Device '{id}' not found")))?;
+    let line = args.text("command").to_owned();
+    let done = drive.on_loop(|local, disk| async move {
+        let console = Console::standard("qemu-io");
+        Session::borrowing(&local, &console, disk).run(&line).await
+    });
+    done.map(drop).map_err(|_| QmpError::generic(format!("Device '{id}' has no medium")))
 }
 
 fn add(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
