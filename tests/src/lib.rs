@@ -1,7 +1,8 @@
 //! The test rig: guest tests, the places they run in, and what these need from the distribution.
 //!
 //! [`linux`] and [`tiny`] hold the tests, [`rig`] what tests are written with, [`host`] the places
-//! they run in (this machine's KVM or a nested host), [`clients`] programs of others, [`supply`] the files they need, [`suite`]
+//! they run in (this machine's KVM or a nested host), [`clients`] programs of others,
+//! [`images`] the image tools beside the distribution's, [`supply`] the files they need, [`suite`]
 //! the `cargo vmtest` command, [`demo`] the `cargo demo` one and [`mod@bench`] `cargo vmbench`.
 //! [`transcript`] has the monitor's conversations, word by word.
 //!
@@ -12,6 +13,7 @@ pub mod bench;
 pub mod clients;
 pub mod demo;
 pub mod host;
+pub mod images;
 pub mod linux;
 pub mod rig;
 pub mod scratch;

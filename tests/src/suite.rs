@@ -17,6 +17,7 @@ use crate::host::Host;
 use crate::host::native::Native;
 use crate::host::nested::Nested;
 use crate::host::probe::{self, probe};
+use crate::images::{self, ImageTest};
 use crate::rig::Result;
 use crate::rig::registry::{self, Needs, Test};
 use crate::rig::vm::{Kernel, Peer};
@@ -28,15 +29,16 @@ use crate::supply::{apt, guests};
 use crate::workspace::{cache, cargo, peer};
 
 const USAGE: &str = "\
-usage: cargo vmtest [FILTER] [--list] [--only unit|tiny|linux|clients] [--jobs N] [--verbose]
+usage: cargo vmtest [FILTER] [--list] [--only STAGE] [--jobs N] [--verbose]
   FILTER     run the tests whose name contains it
   --list     name the guest tests (and with --only unit the unit tests) and run nothing
-  --only     run one stage
+  --only     run one stage: unit, images, tiny, linux or clients
   --jobs     guest tests at a time; the number of processors without it
   --verbose  show what passing tests print
 environment:
   VMTEST_HOST=native|nested  where Linux guests run; found by probing without it
   VMTEST_VMM=PATH            a built vmm to test
+  VMTEST_TOOLS=DIR           where built image tools are
   VMTEST_PEER=qemu           run the guest tests against QEMU, to check the tests";
 
 /// How long all workers may be silent before the runner says that it lives.
@@ -46,6 +48,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Stage {
     Unit,
+    Images,
     Tiny,
     Linux,
     Clients,
@@ -74,11 +77,12 @@ impl Options {
                 "--only" => {
                     options.only = Some(match words.next() {
                         Some(&"unit") => Stage::Unit,
+                        Some(&"images") => Stage::Images,
                         Some(&"tiny") => Stage::Tiny,
                         Some(&"linux") => Stage::Linux,
                         Some(&"clients") => Stage::Clients,
                         _ => {
-                            let words = "unit, tiny, linux or clients";
+                            let words = "unit, images, tiny, linux or clients";
                             return Err(format!("--only takes {words}\n{USAGE}").into());
                         }
                     });
@@ -103,6 +107,12 @@ impl Options {
     fn clients(&self) -> Vec<&'static Client> {
         let wanted = |client: &&Client| client.name.contains(&self.filter);
         clients::ALL.iter().filter(wanted).filter(|_| self.wants(Stage::Clients)).collect()
+    }
+
+    /// The tests of images to run.
+    fn images(&self) -> Vec<&'static ImageTest> {
+        let wanted = |test: &&ImageTest| test.name.contains(&self.filter);
+        images::ALL.iter().filter(wanted).filter(|_| self.wants(Stage::Images)).collect()
     }
 
     fn wants(&self, stage: Stage) -> bool {
@@ -137,6 +147,9 @@ pub fn run(options: Options) -> Result<ExitCode> {
     let tiny = options.tests(Needs::Tiny);
     let linux = options.tests(Needs::Linux);
     if options.list {
+        for test in options.images() {
+            println!("{}", test.name);
+        }
         for test in tiny.iter().chain(&linux) {
             println!("{}", test.name);
         }
@@ -153,6 +166,10 @@ pub fn run(options: Options) -> Result<ExitCode> {
     if options.wants(Stage::Unit) {
         println!("== unit tests");
         unit(&options, &mut count)?;
+    }
+    if let Err(error) = images_stage(&options, &mut count) {
+        println!("{error}");
+        count.failed.push("what the tests of images stand on".to_owned());
     }
     if let Err(error) = guest_tests(&options, tiny, linux, &mut count) {
         println!("{error}");
@@ -203,6 +220,46 @@ fn guest_tests(
         guests_stage(options, &host, linux, count);
         clients_stage(&clients, || Booted::nested(&host), count)
     }
+}
+
+/// Compares the image tools with the distribution's, a test on each processor.
+fn images_stage(options: &Options, count: &mut Count) -> Result {
+    let tests = options.images();
+    if tests.is_empty() {
+        return Ok(());
+    }
+    println!("== image tools, beside the distribution's");
+    apt::install_tools()?;
+    let ours = images::built()?;
+    let parallel = thread::available_parallelism().map_or(1, usize::from);
+    let jobs = options.jobs.unwrap_or(parallel).min(tests.len());
+    let total = tests.len();
+    let queue = Mutex::new(VecDeque::from(tests));
+    let count = Mutex::new((0, count));
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let Some(test) = queue.lock().pop_front() else { break };
+                    let start = Instant::now();
+                    let verdict = images::Tools::new(&ours).and_then(|tools| (test.body)(&tools));
+                    let time = start.elapsed().as_secs_f32();
+                    let (done, count) = &mut *count.lock();
+                    *done += 1;
+                    let word = if verdict.is_ok() { "ok    " } else { "FAILED" };
+                    println!("[{done}/{total}] {word} {} ({time:.1} s)", test.name);
+                    match verdict {
+                        Ok(()) => count.passed += 1,
+                        Err(error) => {
+                            error.to_string().lines().for_each(|line| println!("    {line}"));
+                            count.failed.push(test.name.to_owned());
+                        }
+                    }
+                }
+            });
+        }
+    });
+    Ok(())
 }
 
 /// Lets the clients drive one guest, one after the other.

@@ -4,6 +4,7 @@
 //! `measure` has the measures, which run on this machine's KVM where it can and
 //! in a nested host where they need Linux; `report` makes the table. One thread, no locks.
 
+mod images;
 mod measure;
 mod process;
 mod report;
@@ -30,7 +31,8 @@ const USAGE: &str = "\
 usage: cargo vmbench [--quick] [--rounds N] [--only MEASURE] [--write]
   --quick   one round of everything
   --rounds  that many boots of every machine, and four times as many starts; 5 without it
-  --only    one measure: greeting, boot, query, session, disk, net, hotplug, devices
+  --only    one measure: greeting, boot, query, session, disk, net, hotplug, devices; or images,
+            the image tools
   --write   put the table into docs/performance.md
 environment:
   VMTEST_HOST, VMTEST_VMM as for cargo vmtest";
@@ -41,12 +43,14 @@ const ROUND: Duration = Duration::from_secs(600);
 struct Options {
     rounds: usize,
     only: Option<Measure>,
+    /// The image tools alone.
+    images: bool,
     write: bool,
 }
 
 impl Options {
     fn parse(words: &[&str]) -> Result<Self> {
-        let mut options = Self { rounds: 5, only: None, write: false };
+        let mut options = Self { rounds: 5, only: None, images: false, write: false };
         let mut words = words.iter();
         while let Some(&word) = words.next() {
             match word {
@@ -58,6 +62,10 @@ impl Options {
                 }
                 "--only" => {
                     let word = words.next().copied().unwrap_or_default();
+                    if word == "images" {
+                        options.images = true;
+                        continue;
+                    }
                     let only = Measure::ALL.into_iter().find(|measure| measure.word() == word);
                     options.only = Some(only.ok_or_else(|| format!("--only {word}?\n{USAGE}"))?);
                 }
@@ -65,7 +73,7 @@ impl Options {
                 _ => return Err(USAGE.into()),
             }
         }
-        if options.write && options.only.is_some() {
+        if options.write && (options.only.is_some() || options.images) {
             return Err("--write needs all measures".into());
         }
         Ok(options)
@@ -94,6 +102,10 @@ impl Options {
 /// Runs the command.
 pub fn run(words: &[&str]) -> Result {
     let options = Options::parse(words)?;
+    if options.images {
+        println!("{}", images::run(options.rounds)?);
+        return Ok(());
+    }
     let Peer::Vmm(vmm) = peer()? else {
         return Err("VMTEST_PEER is for cargo vmtest: the bench measures both".into());
     };
@@ -126,7 +138,10 @@ pub fn run(words: &[&str]) -> Result {
         let nested = supplies.nested(Peer::Vmm(vmm))?.with_debian(debian);
         in_nested_host(&options, &nested, &mut report)?;
     }
-    let text = report.markdown();
+    let mut text = report.markdown();
+    if options.only.is_none() {
+        text = format!("{text}\n{}", images::run(options.rounds)?);
+    }
     println!("\n{text}");
     if options.write {
         report::write(&root().join("docs/performance.md"), &text)?;

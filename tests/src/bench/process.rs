@@ -30,6 +30,22 @@ pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::new(u64::try_from(time.tv_sec)?, u32::try_from(time.tv_nsec)?))
 }
 
+/// The CPU time, user and system, of all child processes that have ended and were waited for.
+pub(super) fn children_time() -> Result<Duration> {
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: the kernel writes the figures where the pointer leads.
+    if unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) } != 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    // SAFETY: the call succeeded and wrote them.
+    let usage = unsafe { usage.assume_init() };
+    let time = |time: libc::timeval| -> Result<Duration> {
+        let (seconds, micros) = (u64::try_from(time.tv_sec)?, u64::try_from(time.tv_usec)?);
+        Ok(Duration::from_secs(seconds) + Duration::from_micros(micros))
+    };
+    Ok(time(usage.ru_utime)? + time(usage.ru_stime)?)
+}
+
 /// Memory of a process beyond the RAM of its guest, in KiB.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Memory {

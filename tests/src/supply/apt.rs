@@ -9,7 +9,7 @@ use super::run;
 use crate::rig::Result;
 
 /// Every package the rig calls a tool of.
-const TOOLS: [&str; 13] = [
+const TOOLS: [&str; 14] = [
     "binutils",
     "busybox-static",
     "e2fsprogs",
@@ -20,6 +20,7 @@ const TOOLS: [&str; 13] = [
     "mmdebstrap",
     "python3-venv",
     "qemu-system-x86",
+    "qemu-utils",
     "tcpdump",
     "xz-utils",
     "zstd",
