@@ -12,7 +12,7 @@ use qmp::QmpError;
 use qmp::monitors::{Context, MonitorId};
 use qmp::session::Session;
 use resources::fdset::FdSets;
-use resources::iol::Loop;
+use resources::iol::Thread;
 use rustix::fs::{Mode, OFlags};
 use serde_json::{Map, Value};
 
@@ -69,22 +69,23 @@ pub fn commands(data: &[u8]) {
     }
 }
 
-/// A machine with a loop for its character devices.
+/// A machine with a loop for its character devices and disks.
 struct Rig {
     vm: Vm,
-    main: Loop,
+    // Dropped last: what the machine has there is closed there.
+    _io: Thread,
     monitor: MonitorId,
     commands: usize,
 }
 
 impl Rig {
     fn new() -> Rig {
-        let main = Loop::new("fuzz").expect("a loop");
+        let (thread, io) = Thread::spawn("fuzz").expect("a thread");
         let mut vm = fuzz_machine();
         vm.fdsets = FdSets::new();
-        vm.chardevs = Chardevs::new(main.handle(), vm.mailbox(), None);
+        vm.chardevs = Chardevs::new(io, vm.mailbox(), None);
         vm.chardevs.no_stdio = true;
-        Rig { vm, main, monitor: MonitorId::unique(), commands: 0 }
+        Rig { vm, _io: thread, monitor: MonitorId::unique(), commands: 0 }
     }
 
     /// Runs a command as a monitor would, with a descriptor at hand.
@@ -99,12 +100,6 @@ impl Rig {
         let Context { events, .. } = std::mem::take(&mut self.vm.context);
         self.vm.context.events = events;
         self.vm.service();
-        let local = self.main.local().clone();
-        self.main.run(async {
-            for _ in 0..3 {
-                local.yield_now().await;
-            }
-        });
         self.check(name, &result);
         result
     }
@@ -134,9 +129,24 @@ impl Drop for Rig {
 }
 
 /// Members that name files of the host.
-const FILES: [&str; 12] = [
-    "filename", "path", "in", "out", "file", "mem-path", "device", "tty", "dir", "logfile",
-    "pidfile", "script",
+const FILES: [&str; 17] = [
+    "filename",
+    "path",
+    "in",
+    "out",
+    "file",
+    "mem-path",
+    "device",
+    "tty",
+    "dir",
+    "logfile",
+    "pidfile",
+    "script",
+    "target",
+    "snapshot-file",
+    "base",
+    "top",
+    "backing",
 ];
 
 /// Takes out of arguments what could do harm to the host.

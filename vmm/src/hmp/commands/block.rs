@@ -87,7 +87,7 @@ pub(super) const ROWS: &[Row] = &[
             arg("iops_wr", Kind::Long),
         ],
         "device bps bps_rd bps_wr iops iops_rd iops_wr",
-        "limit what a drive does in a second; 0: no limit",
+        "limit a drive; 0: no limit",
         |call, args| {
             call.vm.handle(BlockSetIoThrottle {
                 device: args.text("device").to_owned(),
