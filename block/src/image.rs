@@ -154,6 +154,12 @@ pub trait Image {
         unsupported()
     }
 
+    /// Shows the disk of a snapshot, by its identity or its name as it was given, in place of its
+    /// own. Only what was opened to be read.
+    fn show_snapshot<'a>(&'a self, _id: Option<&'a str>, _name: Option<&'a str>) -> Op<'a> {
+        unsupported()
+    }
+
     /// Forgets its own contents, so that the backing file shows everywhere.
     fn make_empty(&self) -> Op<'_> {
         unsupported()

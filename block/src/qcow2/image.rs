@@ -86,15 +86,17 @@ impl Qcow2 {
         let mut specific = Vec::new();
         let compat = if header.version >= 3 { "1.1" } else { "0.10" };
         specific.push(("compat", Fact::Text(compat.into())));
+        let kind = match header.compression {
+            Compression::Zlib => "zlib",
+            Compression::Zstd => "zstd",
+        };
+        specific.push(("compression-type", Fact::Text(kind.into())));
         if header.version >= 3 {
-            let kind = match header.compression {
-                Compression::Zlib => "zlib",
-                Compression::Zstd => "zstd",
-            };
-            specific.push(("compression-type", Fact::Text(kind.into())));
             let lazy = header.compatible & LAZY_REFCOUNTS != 0;
             specific.push(("lazy-refcounts", Fact::Flag(lazy)));
-            specific.push(("refcount-bits", Fact::Number(header.refcount_bits().into())));
+        }
+        specific.push(("refcount-bits", Fact::Number(header.refcount_bits().into())));
+        if header.version >= 3 {
             specific.push(("corrupt", Fact::Flag(header.incompatible & CORRUPT != 0)));
             specific.push(("extended-l2", Fact::Flag(header.extended_l2())));
             if let Some(name) = header.data_file.as_ref().filter(|_| header.external_data()) {
@@ -135,6 +137,10 @@ impl Image for Qcow2 {
         let header = self.header.borrow();
         let name = header.backing.clone()?;
         Some(BackingFile { name, format: header.backing_format.clone() })
+    }
+
+    fn show_snapshot<'a>(&'a self, id: Option<&'a str>, name: Option<&'a str>) -> Op<'a> {
+        Box::pin(Qcow2::show_snapshot(self, id, name))
     }
 
     fn change_backing_file(&self, backing: Option<BackingFile>) -> Op<'_> {

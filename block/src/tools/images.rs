@@ -82,7 +82,31 @@ pub async fn open(local: &Local, wanted: &Wanted<'_>) -> Result<Rc<dyn Node>, Fa
         return Err(Fail::Told(format!("Unknown driver '{format}'")));
     }
     let opened = crate::open(local, &wanted.spec()).await;
-    opened.map_err(|error| Fail::Told(format!("Could not open '{}': {error}", wanted.name)))
+    let node =
+        opened.map_err(|error| Fail::Told(format!("Could not open '{}': {error}", wanted.name)))?;
+    if let Some(snapshot) = wanted.snapshot {
+        show(&node, snapshot).await?;
+    }
+    Ok(node)
+}
+
+/// Has an image show a snapshot: `snapshot.id=`, `snapshot.name=` and both, or else an identity or
+/// name.
+async fn show(node: &Rc<dyn Node>, wanted: &str) -> Result<(), Fail> {
+    let pairs = split_options(wanted);
+    let given = |key: &str| pairs.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
+    let by_options = (given("snapshot.id"), given("snapshot.name"));
+    let shown = match (node.image(), by_options) {
+        (None, _) => Err(std::io::ErrorKind::Unsupported.into()),
+        (Some(image), (None, None)) => match image.show_snapshot(Some(wanted), None).await {
+            Err(_) => image.show_snapshot(None, Some(wanted)).await,
+            shown => shown,
+        },
+        (Some(image), (id, name)) => image.show_snapshot(id, name).await,
+    };
+    shown.map_err(|error| {
+        Fail::Told(format!("Failed to load snapshot: {}", crate::errno_text(&error)))
+    })
 }
 
 /// Makes an image.

@@ -1,4 +1,4 @@
-//! Backing chains, snapshots and bitmaps.
+//! Backing chains and snapshots.
 
 use super::tools::{BOTH, Tools, Whose, equal};
 use crate::rig::Result;
@@ -125,40 +125,6 @@ pub(super) fn snapshots(tools: &Tools) -> Result {
         if !info["snapshots"].is_null() {
             return Err("there are still snapshots".into());
         }
-    }
-    Ok(())
-}
-
-/// The bitmaps that an image's information lists.
-fn bitmaps_of(tools: &Tools, whose: Whose) -> Result<serde_json::Value> {
-    let mut info = tools.json(whose, "info --output=json a")?;
-    Ok(info["format-specific"]["data"]["bitmaps"].take())
-}
-
-pub(super) fn bitmaps(tools: &Tools) -> Result {
-    for whose in BOTH {
-        tools.ok(whose, "create -q -f qcow2 a 4M")?;
-        for line in [
-            "--add -g 64k a one",
-            "--add a two",
-            "--add --disable a three",
-            "--disable a two",
-            "--merge one a three",
-            "--enable a three",
-            "--clear a one",
-            "--remove a two",
-        ] {
-            tools.ok(whose, &format!("bitmap {line}"))?;
-            tools.clean("a")?;
-            equal(line, &bitmaps_of(tools, Whose::Ours)?, &bitmaps_of(tools, Whose::Others)?)?;
-        }
-        for other in BOTH {
-            tools.io_ok(other, "a", &["write 1M 100k".into()])?;
-            tools.clean("a")?;
-            equal("kept", &bitmaps_of(tools, Whose::Ours)?, &bitmaps_of(tools, Whose::Others)?)?;
-        }
-        tools.ok(whose, "convert --bitmaps -O qcow2 a b")?;
-        tools.clean("b")?;
     }
     Ok(())
 }

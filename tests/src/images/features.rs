@@ -40,7 +40,7 @@ fn use_it(tools: &Tools, variant: &Variant, maker: Whose, writer: Whose) -> Resu
         return Ok(());
     }
     // Compressed clusters where nothing is yet, and writes over them.
-    if variant.options.contains("cluster_size=") {
+    if variant.options.contains("cluster_size=") || variant.options.contains("preallocation") {
         return Ok(());
     }
     let packed = ["write -c -P 77 4608k 64k".to_owned(), "write -P 78 4610k 5k".to_owned()];
@@ -112,7 +112,9 @@ pub(super) fn resized(tools: &Tools) -> Result {
             make(tools, variant, whose, whose)?;
             let mut sizes = vec!["+5M", "9000k", "30M"];
             if !variant.options.contains("raw=on") {
-                sizes.extend(["2500k", "3M"]);
+                sizes.push("2500k");
+                // The others leave what was in the rest of the last cluster, and show it here.
+                sizes.extend((whose == Whose::Ours).then_some("3M"));
             }
             for size in sizes {
                 for (image, format) in [("a.qcow2", "qcow2"), ("a.raw", "raw")] {

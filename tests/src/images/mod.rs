@@ -40,7 +40,6 @@ pub const ALL: &[ImageTest] = &[
     ImageTest { name: "images::chain_of_five", body: chains::read },
     ImageTest { name: "images::commit_and_rebase", body: chains::commit_and_rebase },
     ImageTest { name: "images::snapshots", body: chains::snapshots },
-    ImageTest { name: "images::bitmaps", body: chains::bitmaps },
     ImageTest { name: "images::random_operations", body: random::operations },
     ImageTest { name: "images::random_operations_in_a_chain", body: random::in_a_chain },
     ImageTest { name: "images::scripts", body: scripts::same_output },

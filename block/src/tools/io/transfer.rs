@@ -344,7 +344,8 @@ async fn from_file(session: &Session, name: &str, len: usize) -> Result<IoBuf, F
     let data = match read.await {
         Ok(Ok(data)) => data,
         Ok(Err(error)) | Err(error) => {
-            return session.refuse(format_args!("{name}: {}", why(&error)));
+            session.console.error_line(format_args!("{name}: {}", why(&error)));
+            return Err(Failed);
         }
     };
     if data.is_empty() {
