@@ -50,6 +50,8 @@ targets! {
     human_monitor: vmm::hmp::fuzz, Vec::new;
     machine_state: vmm::vm::fuzz, machine_seeds;
     qcow2_image: block::qcow2::fuzz::fuzz, block::qcow2::fuzz::seeds;
+    nbd_client: block::nbd::fuzz::client, Vec::new;
+    nbd_server: block::nbd::fuzz::server, Vec::new;
 }
 
 /// An input that takes this long hangs.

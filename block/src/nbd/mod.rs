@@ -8,6 +8,7 @@
 //! | names of servers and exports, sockets | `address.rs` |
 //! | NBD as what images lie on | `protocol.rs` |
 //! | the client: an export as a node | `client/` |
+//! | both against hostile peers | `fuzz.rs` |
 //! | the server: exports and clients | `server/` |
 //!
 //! Whoever is at the other end is not trusted: lengths are bounded before anything is allocated,
@@ -15,6 +16,7 @@
 
 pub mod address;
 pub mod client;
+pub mod fuzz;
 mod gauge;
 mod protocol;
 pub mod server;

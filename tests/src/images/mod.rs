@@ -6,6 +6,7 @@
 
 mod chains;
 mod features;
+mod nbd;
 mod random;
 mod reports;
 mod scripts;
@@ -42,5 +43,9 @@ pub const ALL: &[ImageTest] = &[
     ImageTest { name: "images::snapshots", body: chains::snapshots },
     ImageTest { name: "images::random_operations", body: random::operations },
     ImageTest { name: "images::random_operations_in_a_chain", body: random::in_a_chain },
+    ImageTest { name: "images::nbd_libnbd", body: nbd::libnbd },
+    ImageTest { name: "images::nbd_shell", body: nbd::shell },
+    ImageTest { name: "images::nbd_images", body: nbd::images },
+    ImageTest { name: "images::nbd_list", body: nbd::list },
     ImageTest { name: "images::scripts", body: scripts::same_output },
 ];

@@ -49,7 +49,7 @@ impl Tools {
         self.dir.join(name)
     }
 
-    fn command(&self, whose: Whose, tool: &str) -> Command {
+    pub(super) fn command(&self, whose: Whose, tool: &str) -> Command {
         let mut command = match whose {
             Whose::Ours => Command::new(self.ours.join(format!("vmm-{tool}"))),
             Whose::Others => Command::new(format!("qemu-{tool}")),

@@ -9,15 +9,17 @@ use super::run;
 use crate::rig::Result;
 
 /// Every package the rig calls a tool of.
-const TOOLS: [&str; 14] = [
+const TOOLS: [&str; 16] = [
     "binutils",
     "busybox-static",
     "e2fsprogs",
     "erofs-utils",
     "gdb",
     "iperf3",
+    "libnbd-bin",
     "lz4",
     "mmdebstrap",
+    "python3-libnbd",
     "python3-venv",
     "qemu-system-x86",
     "qemu-utils",

@@ -242,3 +242,24 @@ fn a_server_that_lies_in_a_reply_is_left() {
         assert_eq!(read, [[0; 256], [2; 256]].concat());
     });
 }
+
+/// The seeds of the fuzz targets, cut and changed a little.
+#[test]
+fn seeds_and_their_like_do_no_harm() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds");
+    for (name, fuzz) in [
+        ("nbd_client", crate::nbd::fuzz::client as fn(&[u8])),
+        ("nbd_server", crate::nbd::fuzz::server),
+    ] {
+        let all = std::fs::read_dir(format!("{seeds}/{name}")).unwrap();
+        for seed in all.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()) {
+            fuzz(&seed);
+            for at in (0..seed.len()).step_by(7) {
+                fuzz(&seed[..at]);
+                let mut other = seed.clone();
+                other[at] ^= 1 << (at % 8);
+                fuzz(&other);
+            }
+        }
+    }
+}
