@@ -1,0 +1,1 @@
+//! The connection to the other side of a migration.

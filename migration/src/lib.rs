@@ -1,0 +1,18 @@
+//! Live migration: a running guest moves to another process.
+//!
+//! | piece | file |
+//! |---|---|
+//! | where the other side is: `tcp:`, `unix:`, `fd:`, `exec:`, `file:` | `uri.rs` |
+//! | the connection to it | `channel.rs` |
+//! | pages of zeros | `zero.rs` |
+//! | pages as differences to what the other side has | `xbzrle/` |
+//!
+//! What the other side sends comes from anybody, so nothing here may panic: the lints below say
+//! so.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+pub mod channel;
+pub mod uri;
+pub mod xbzrle;
+pub mod zero;

@@ -1,0 +1,1 @@
+//! Where the other side of a migration is.

@@ -1,0 +1,1 @@
+//! XBZRLE: pages as differences to what the other side has.
