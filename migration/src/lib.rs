@@ -4,6 +4,7 @@
 //! |---|---|
 //! | where the other side is: `tcp:`, `unix:`, `fd:`, `exec:`, `file:` | `uri.rs` |
 //! | the connection to it | `channel.rs` |
+//! | which vector instructions there are | `simd.rs` |
 //! | pages of zeros | `zero.rs` |
 //! | pages as differences to what the other side has | `xbzrle/` |
 //!
@@ -13,6 +14,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod channel;
+pub mod simd;
 pub mod uri;
 pub mod xbzrle;
 pub mod zero;
