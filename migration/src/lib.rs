@@ -5,6 +5,11 @@
 //! | where the other side is: `tcp:`, `unix:`, `fd:`, `exec:`, `file:` | `uri.rs` |
 //! | the connection to it | `channel.rs` |
 //! | which vector instructions there are | `simd.rs` |
+//! | the outer form of what is sent | `stream.rs` |
+//! | memory in it | `ram.rs` |
+//! | what machine it is | `inventory.rs` |
+//! | the sending thread, the receiving one | `source.rs`, `dest.rs` |
+//! | how it stands, who has the guest | `status.rs` |
 //! | pages of zeros | `zero.rs` |
 //! | pages as differences to what the other side has | `xbzrle/` |
 //!
@@ -14,7 +19,13 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod channel;
+pub mod dest;
+pub mod inventory;
+pub mod ram;
 pub mod simd;
+pub mod source;
+pub mod status;
+pub mod stream;
 pub mod uri;
 pub mod xbzrle;
 pub mod zero;

@@ -1,0 +1,268 @@
+//! The receiving side.
+//!
+//! A thread of its own reads the stream and puts pages into RAM, while the machine stands in state
+//! `inmigrate`; what concerns the machine it asks of the main thread by [`Target`]. Where the
+//! connection goes both ways the guest changes hands in four steps, so that it never runs at both
+//! ends:
+//!
+//! | source | destination |
+//! |---|---|
+//! | stopped, everything sent | |
+//! | | everything loaded: LOADED |
+//! | lets go of the disks: TAKE | |
+//! | | has the disks: READY |
+//! | from here on it is no longer its guest: GO | |
+//! | | RUNNING, then it runs |
+//!
+//! A connection that ends before GO leaves the guest with the source. Where it goes one way, the
+//! guest is the destination's when the stream is complete.
+//!
+//! The stream comes from anybody: it is checked before anything is applied but pages, which go
+//! nowhere but into RAM of a machine that has never run.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+
+use resources::state::{Blob, MAX_BYTES};
+
+use crate::inventory::{self, Inventory};
+use crate::ram::{self, Block, Receiver};
+use crate::stream::{Error, Reader, answer, command, kind};
+
+/// The encoded state of all devices may have so many bytes.
+const MAX_STATE: usize = 64 << 20;
+
+/// The longest description of a stream.
+const MAX_DESCRIPTION: usize = 16 << 20;
+
+/// The saved state of one part of the machine.
+#[derive(Debug, Clone)]
+pub struct Section {
+    /// The part.
+    pub name: String,
+    /// Its state.
+    pub blob: Blob,
+}
+
+/// The machine that is to take the guest.
+pub trait Target {
+    /// The source is as it should be, and memory follows.
+    fn begun(&mut self) {}
+    /// Takes over the state of every part.
+    ///
+    /// # Errors
+    /// It does not fit.
+    fn load(&mut self, sections: Vec<Section>) -> Result<(), String>;
+    /// Takes the disks.
+    ///
+    /// # Errors
+    /// Somebody else has one, or it cannot be opened.
+    fn take(&mut self) -> Result<(), String>;
+}
+
+/// Takes a guest over. Once this returns it may run here, and nowhere else.
+///
+/// # Errors
+/// Why not; the source was told, if it can be. The machine must not run.
+pub fn receive(
+    link: impl Read + Write,
+    blocks: Vec<Block>,
+    here: &Inventory,
+    target: &mut impl Target,
+) -> Result<(), Error> {
+    let from = Reader::new(link);
+    let ram = Receiver::new(blocks);
+    let mut incoming = Incoming {
+        from,
+        ram,
+        here,
+        answers: false,
+        checked: false,
+        parts: BTreeMap::new(),
+        state: Vec::new(),
+        bytes: 0,
+    };
+    let done = incoming.all(target);
+    if let Err(error) = &done
+        && !matches!(error, Error::Io(_))
+    {
+        // The source may be gone.
+        let _ = incoming.answer(answer::FAILED, error.to_string().as_bytes());
+    }
+    done
+}
+
+struct Incoming<'a, L> {
+    from: Reader<L>,
+    ram: Receiver,
+    here: &'a Inventory,
+    /// The source wants answers.
+    answers: bool,
+    /// The inventory came and fits.
+    checked: bool,
+    /// Sections that come in parts: their numbers.
+    parts: BTreeMap<u32, String>,
+    state: Vec<Section>,
+    /// Of that state.
+    bytes: usize,
+}
+
+impl<L: Read + Write> Incoming<'_, L> {
+    fn all(&mut self, target: &mut impl Target) -> Result<(), Error> {
+        let machine = self.from.begin()?;
+        if machine != self.here.machine {
+            let here = &self.here.machine;
+            return Err(Error::bad(format!(
+                "Machine type received is '{machine}' and local is '{here}'"
+            )));
+        }
+        while self.section(target)? {}
+        if !self.checked {
+            return Err(Error::bad("the stream does not say what machine it is of"));
+        }
+        let sections = std::mem::take(&mut self.state);
+        self.description()?;
+        target.load(sections).map_err(Error::Bad)?;
+        if self.answers {
+            self.answer(answer::LOADED, &[])?;
+            self.expect(command::TAKE)?;
+        }
+        target.take().map_err(Error::Bad)?;
+        if self.answers {
+            self.answer(answer::READY, &[])?;
+            self.expect(command::GO)?;
+            // Without a source that could hear it the guest is here all the same.
+            let _ = self.answer(answer::RUNNING, &[]);
+        }
+        Ok(())
+    }
+
+    /// What follows the end is for tools; streams without it are complete too.
+    fn description(&mut self) -> Result<(), Error> {
+        match self.from.u8() {
+            Ok(kind::DESCRIPTION) => {
+                self.from.blob("the description of the stream", MAX_DESCRIPTION).map(drop)
+            }
+            Ok(other) => Err(Error::bad(format!("Unknown savevm section type {other}"))),
+            Err(Error::Io(error)) if error.kind() == ErrorKind::UnexpectedEof && !self.answers => {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a section; `false` at the end.
+    fn section(&mut self, target: &mut impl Target) -> Result<bool, Error> {
+        match self.from.u8()? {
+            kind::EOF => return Ok(false),
+            section @ (kind::START | kind::FULL) => {
+                let id = self.from.u32()?;
+                let name = self.from.name()?;
+                let instance = self.from.u32()?;
+                let version = self.from.u32()?;
+                if instance != 0 {
+                    return Err(unknown(&name, instance));
+                }
+                match (section, &*name) {
+                    (kind::START, ram::NAME) => {
+                        newer(version, ram::VERSION, ram::NAME)?;
+                        if !self.checked {
+                            return Err(Error::bad("memory comes before the inventory"));
+                        }
+                        self.ram.part(&mut self.from)?;
+                        self.parts.insert(id, name.clone());
+                        if self.parts.len() > 1 {
+                            return Err(Error::bad("the section 'ram' starts twice"));
+                        }
+                        target.begun();
+                    }
+                    (kind::FULL, inventory::NAME) => {
+                        newer(version, 1, inventory::NAME)?;
+                        let bytes = self.from.blob("the inventory", MAX_BYTES)?;
+                        self.here.check(&Inventory::from_bytes(&bytes)?)?;
+                        self.checked = true;
+                    }
+                    (kind::FULL, _) => self.state(&name, version)?,
+                    _ => return Err(unknown(&name, instance)),
+                }
+                self.from.footer(id, &name)?;
+            }
+            kind::PART | kind::END => {
+                let id = self.from.u32()?;
+                let Some(name) = self.parts.get(&id) else {
+                    return Err(Error::bad(format!("Unknown savevm section {id}")));
+                };
+                self.ram.part(&mut self.from)?;
+                self.from.footer(id, name)?;
+            }
+            kind::COMMAND => self.command()?,
+            other => return Err(Error::bad(format!("Unknown savevm section type {other}"))),
+        }
+        Ok(true)
+    }
+
+    fn state(&mut self, name: &str, version: u32) -> Result<(), Error> {
+        if !self.checked || !self.here.parts.contains_key(name) {
+            return Err(unknown(name, 0));
+        }
+        newer(version, 1, name)?;
+        if self.state.iter().any(|section| section.name == name) {
+            return Err(Error::bad(format!("the state of '{name}' comes twice")));
+        }
+        let bytes = self.from.blob(name, MAX_BYTES)?;
+        self.bytes = self.bytes.saturating_add(bytes.len());
+        if self.bytes > MAX_STATE {
+            return Err(Error::bad(format!("the state of devices is over {MAX_STATE} bytes")));
+        }
+        let blob = Blob::from_bytes(&bytes);
+        let blob = blob.map_err(|error| Error::bad(format!("{name}: {error}")))?;
+        self.state.push(Section { name: name.to_owned(), blob });
+        Ok(())
+    }
+
+    fn command(&mut self) -> Result<(), Error> {
+        let number = self.from.u16()?;
+        let mut data = vec![0; self.from.u16()?.into()];
+        self.from.bytes(&mut data)?;
+        match number {
+            command::OPEN_RETURN_PATH => self.answers = true,
+            command::PING if self.answers => self.answer(answer::PONG, &data)?,
+            _ => return Err(Error::bad(format!("command {number:#x} is not known here"))),
+        }
+        Ok(())
+    }
+
+    /// Waits for a command; nothing else may come.
+    fn expect(&mut self, wanted: u16) -> Result<(), Error> {
+        let found = (self.from.u8()?, self.from.u16()?, self.from.u16()?);
+        if found != (kind::COMMAND, wanted, 0) {
+            return Err(Error::bad("something else comes where the guest changes hands"));
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, number: u16, data: &[u8]) -> Result<(), Error> {
+        if !self.answers {
+            return Ok(());
+        }
+        let len = data.len().min(4096);
+        let mut bytes = number.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&u16::try_from(len).unwrap_or(0).to_be_bytes());
+        bytes.extend_from_slice(data.get(..len).unwrap_or_default());
+        let channel = self.from.channel();
+        channel.write_all(&bytes)?;
+        Ok(channel.flush()?)
+    }
+}
+
+fn unknown(name: &str, instance: u32) -> Error {
+    Error::bad(format!("Unknown savevm section or instance '{name}' {instance}"))
+}
+
+fn newer(version: u32, known: u32, name: &str) -> Result<(), Error> {
+    if version > known {
+        let text = format!("savevm: unsupported version {version} for '{name}' v{known}");
+        return Err(Error::bad(text));
+    }
+    Ok(())
+}

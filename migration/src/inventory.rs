@@ -1,0 +1,102 @@
+//! What machine it is that moves: sent first, so that one that cannot take the guest says so while
+//! the guest still runs at home.
+//!
+//! Plain data, read from anybody: its size is that of a blob, and it is only compared.
+
+use std::collections::BTreeMap;
+
+use resources::state::Blob;
+use serde::{Deserialize, Serialize};
+
+use crate::stream::Error;
+
+/// The name of its section.
+pub const NAME: &str = "inventory";
+
+/// A machine, as far as the other side must have the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// The kind of machine.
+    #[serde(default)]
+    pub machine: String,
+    /// The model of its processors.
+    #[serde(default)]
+    pub cpu: String,
+    /// The parts that have a state, by name, with what each is.
+    #[serde(default)]
+    pub parts: BTreeMap<String, String>,
+}
+
+impl Inventory {
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        let bytes = Blob::new(1, self).and_then(|blob| blob.to_bytes());
+        bytes.map_err(|error| Error::Here(error.to_string()))
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Inventory, Error> {
+        let parsed = Blob::from_bytes(bytes).and_then(|blob| blob.parse(1, &[]));
+        parsed.map_err(|error| Error::bad(format!("the inventory: {error}")))
+    }
+
+    /// Whether this machine, the destination, can take the guest of the other.
+    ///
+    /// # Errors
+    /// The first difference, by name.
+    pub fn check(&self, source: &Inventory) -> Result<(), Error> {
+        for (what, here, there) in [
+            ("machine", &self.machine, &source.machine),
+            ("processor model", &self.cpu, &source.cpu),
+        ] {
+            if here != there {
+                let text = format!("the {what} is '{there}' at the source and '{here}' here");
+                return Err(Error::bad(text));
+            }
+        }
+        for (part, there) in &source.parts {
+            match self.parts.get(part) {
+                None => {
+                    let text = format!("the source has '{part}' ({there}), this machine has not");
+                    return Err(Error::bad(text));
+                }
+                Some(here) if here != there => {
+                    let text = format!("'{part}' is a {there} at the source and a {here} here");
+                    return Err(Error::bad(text));
+                }
+                Some(_) => {}
+            }
+        }
+        match self.parts.iter().find(|(part, _)| !source.parts.contains_key(*part)) {
+            Some((part, here)) => {
+                let text = format!("this machine has '{part}' ({here}), the source has not");
+                Err(Error::bad(text))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn of(parts: &[(&str, &str)]) -> Inventory {
+        let parts = parts.iter().map(|(name, class)| ((*name).to_owned(), (*class).to_owned()));
+        Inventory { machine: "pc".to_owned(), cpu: "qemu64".to_owned(), parts: parts.collect() }
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let here = of(&[("/rtc", "mc146818rtc"), ("/net0", "e1000")]);
+        let refused = |source: Inventory| here.check(&source).unwrap_err().to_string();
+        here.check(&Inventory::from_bytes(&here.to_bytes().unwrap()).unwrap()).unwrap();
+        let text = refused(Inventory { machine: "q35".to_owned(), ..here.clone() });
+        assert_eq!(text, "the machine is 'q35' at the source and 'pc' here");
+        let text = refused(of(&[("/rtc", "mc146818rtc")]));
+        assert_eq!(text, "this machine has '/net0' (e1000), the source has not");
+        let text = refused(of(&[("/rtc", "x"), ("/net0", "e1000")]));
+        assert_eq!(text, "'/rtc' is a x at the source and a mc146818rtc here");
+        let text = refused(of(&[("/disk", "virtio-blk"), ("/rtc", "mc146818rtc")]));
+        assert_eq!(text, "the source has '/disk' (virtio-blk), this machine has not");
+    }
+}

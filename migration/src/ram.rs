@@ -1,0 +1,457 @@
+//! RAM in the stream: the section `ram` with its records of pages.
+//!
+//! A record is eight bytes, the page's offset in its block with flags below, then the block's name
+//! unless it is that of the record before, then the page. On the sending side [`Sender`] knows
+//! which pages are still to be sent; a page's bit is cleared *before* the page is copied, so that
+//! what the guest writes meanwhile is sent again. [`Receiver`] puts pages where they belong.
+//!
+//! Each belongs to the thread of its side. What the receiver reads comes from anybody: names,
+//! lengths and offsets are checked against the machine's own blocks.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use resources::ram::{PAGE, RamBlock};
+
+use crate::stream::{Error, Reader, Writer};
+use crate::zero::is_zero;
+
+/// The version of the section.
+pub const VERSION: u32 = 4;
+/// The name of the section.
+pub const NAME: &str = "ram";
+
+/// Flags of a record.
+mod flag {
+    pub(super) const COMPRESS: u64 = 0x02;
+    pub(super) const MEM_SIZE: u64 = 0x04;
+    pub(super) const PAGE: u64 = 0x08;
+    pub(super) const EOS: u64 = 0x10;
+    pub(super) const CONTINUE: u64 = 0x20;
+    pub(super) const ALL: u64 = 0xfff;
+}
+
+const PAGE_LEN: usize = PAGE as usize;
+
+/// A piece of memory that moves, under the name that both sides give it.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// Its name, at most 255 bytes.
+    pub name: String,
+    /// The memory.
+    pub ram: Arc<RamBlock>,
+}
+
+/// How a page was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// As a page of zeros.
+    Zero,
+    /// As it is.
+    Normal,
+}
+
+struct Outgoing {
+    block: Block,
+    /// A bit for each page that is to be sent.
+    dirty: Vec<u64>,
+}
+
+/// Memory on the sending side.
+pub struct Sender {
+    blocks: Vec<Outgoing>,
+    /// Pages to be sent.
+    dirty: u64,
+    /// Where to look next: a block, and a page in it.
+    at: (usize, u64),
+    /// The block of the last record of this part.
+    named: Option<usize>,
+}
+
+fn pages(block: &Block) -> u64 {
+    block.ram.size() / PAGE
+}
+
+impl Sender {
+    /// All pages of these blocks are to be sent.
+    pub fn new(blocks: Vec<Block>) -> Sender {
+        let blocks: Vec<_> = (blocks.into_iter())
+            .map(|block| {
+                let pages = pages(&block);
+                let mut dirty = vec![u64::MAX; pages.div_ceil(64) as usize];
+                if let Some(last) = dirty.last_mut()
+                    && !pages.is_multiple_of(64)
+                {
+                    *last = (1 << (pages % 64)) - 1;
+                }
+                Outgoing { block, dirty }
+            })
+            .collect();
+        let dirty = blocks.iter().map(|out| pages(&out.block)).sum();
+        Sender { blocks, dirty, at: (0, 0), named: None }
+    }
+
+    /// Pages that are to be sent.
+    pub fn dirty(&self) -> u64 {
+        self.dirty
+    }
+
+    /// Bytes of all blocks.
+    pub fn total(&self) -> u64 {
+        self.blocks.iter().map(|out| out.block.ram.size()).sum()
+    }
+
+    /// Takes over what the blocks' own bitmaps say was written; returns how many pages were.
+    pub fn collect(&mut self) -> u64 {
+        let mut new = 0;
+        for out in &mut self.blocks {
+            let written = out.block.ram.region().bitmap().get_and_reset();
+            for (word, written) in out.dirty.iter_mut().zip(written) {
+                new += u64::from(written.count_ones());
+                self.dirty += u64::from((written & !*word).count_ones());
+                *word |= written;
+            }
+        }
+        new
+    }
+
+    /// The list of blocks, with which the section starts.
+    ///
+    /// # Errors
+    /// The connection has broken.
+    pub fn start(&mut self, to: &mut Writer<impl Write>) -> Result<(), Error> {
+        to.u64(self.total() | flag::MEM_SIZE)?;
+        for out in &self.blocks {
+            to.name(&out.block.name)?;
+            to.u64(out.block.ram.size())?;
+        }
+        self.end_part(to)
+    }
+
+    /// Ends the part.
+    ///
+    /// # Errors
+    /// The connection has broken.
+    pub fn end_part(&mut self, to: &mut Writer<impl Write>) -> Result<(), Error> {
+        self.named = None;
+        to.u64(flag::EOS)
+    }
+
+    /// The next page to send; its bit is cleared.
+    fn next(&mut self) -> Option<(usize, u64)> {
+        if self.dirty == 0 {
+            return None;
+        }
+        // Once around, and the first block again up to where it began.
+        for _ in 0..=self.blocks.len() {
+            let (index, from) = self.at;
+            let out = self.blocks.get_mut(index)?;
+            let mut first = (from / 64) as usize;
+            let mut mask = u64::MAX << (from % 64);
+            while let Some(word) = out.dirty.get_mut(first) {
+                let bits = *word & mask;
+                if bits != 0 {
+                    let bit = bits.trailing_zeros();
+                    *word &= !(1 << bit);
+                    self.dirty -= 1;
+                    let page = first as u64 * 64 + u64::from(bit);
+                    self.at.1 = page + 1;
+                    return Some((index, page));
+                }
+                mask = u64::MAX;
+                first += 1;
+            }
+            self.at = ((index + 1) % self.blocks.len(), 0);
+        }
+        None
+    }
+
+    /// Sends the next page; `None` if there is none.
+    ///
+    /// # Errors
+    /// The connection has broken.
+    pub fn send(&mut self, to: &mut Writer<impl Write>) -> Result<Option<Sent>, Error> {
+        let Some((index, page)) = self.next() else { return Ok(None) };
+        let offset = page * PAGE;
+        let mut bytes = [0; PAGE_LEN];
+        if let Some(out) = self.blocks.get(index) {
+            out.block.ram.read(offset, &mut bytes);
+        }
+        let sent = if is_zero(&bytes) { Sent::Zero } else { Sent::Normal };
+        let how = match sent {
+            Sent::Zero => flag::COMPRESS,
+            Sent::Normal => flag::PAGE,
+        };
+        self.record(to, index, offset | how)?;
+        match sent {
+            Sent::Zero => to.u8(0)?,
+            Sent::Normal => to.bytes(&bytes)?,
+        }
+        Ok(Some(sent))
+    }
+
+    fn record(
+        &mut self,
+        to: &mut Writer<impl Write>,
+        index: usize,
+        head: u64,
+    ) -> Result<(), Error> {
+        if self.named == Some(index) {
+            return to.u64(head | flag::CONTINUE);
+        }
+        self.named = Some(index);
+        to.u64(head)?;
+        match self.blocks.get(index) {
+            Some(out) => to.name(&out.block.name),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Memory on the receiving side.
+pub struct Receiver {
+    blocks: Vec<Block>,
+    /// The list of blocks was read.
+    listed: bool,
+    named: Option<usize>,
+}
+
+impl Receiver {
+    /// These blocks are to be filled.
+    pub fn new(blocks: Vec<Block>) -> Receiver {
+        Receiver { blocks, listed: false, named: None }
+    }
+
+    /// Reads a part of the section.
+    ///
+    /// # Errors
+    /// It is not one that this machine can take, or the stream ends.
+    pub fn part(&mut self, from: &mut Reader<impl Read>) -> Result<(), Error> {
+        self.named = None;
+        let mut page = [0; PAGE_LEN];
+        loop {
+            let head = from.u64()?;
+            let (offset, flags) = (head & !flag::ALL, head & flag::ALL);
+            match flags & !flag::CONTINUE {
+                flag::EOS => return Ok(()),
+                flag::MEM_SIZE => self.list(from, offset)?,
+                flag::COMPRESS => {
+                    let index = self.place(from, offset, flags)?;
+                    let fill = from.u8()?;
+                    self.fill(index, offset, fill);
+                }
+                flag::PAGE => {
+                    let index = self.place(from, offset, flags)?;
+                    from.bytes(&mut page)?;
+                    if let Some(block) = self.blocks.get(index) {
+                        block.ram.write(offset, &page);
+                    }
+                }
+                _ => {
+                    let text = format!("Unknown combination of migration flags: {flags:#x}");
+                    return Err(Error::bad(text));
+                }
+            }
+        }
+    }
+
+    /// Which block a record is of.
+    fn place(
+        &mut self,
+        from: &mut Reader<impl Read>,
+        offset: u64,
+        flags: u64,
+    ) -> Result<usize, Error> {
+        if !self.listed {
+            return Err(Error::bad("pages come before the list of memory"));
+        }
+        let index = if flags & flag::CONTINUE == 0 {
+            let name = from.name()?;
+            let found = self.blocks.iter().position(|block| block.name == name);
+            found.ok_or_else(|| Error::bad(format!("Can't find block {name}!")))?
+        } else {
+            self.named.ok_or_else(|| Error::bad("Ack, bad migration stream!"))?
+        };
+        self.named = Some(index);
+        match self.blocks.get(index) {
+            Some(block) if offset < block.ram.size() => Ok(index),
+            Some(block) => {
+                let text = format!("a page at {offset:#x} is past the end of '{}'", block.name);
+                Err(Error::bad(text))
+            }
+            None => Err(Error::bad("Ack, bad migration stream!")),
+        }
+    }
+
+    /// A page of one byte. One that is so already is left alone, so that it takes no memory.
+    fn fill(&self, index: usize, offset: u64, fill: u8) {
+        let Some(block) = self.blocks.get(index) else { return };
+        let mut page = [0; PAGE_LEN];
+        block.ram.read(offset, &mut page);
+        if page.iter().any(|byte| *byte != fill) {
+            block.ram.write(offset, &[fill; PAGE_LEN]);
+        }
+    }
+
+    /// The list of blocks must be that of this machine.
+    fn list(&mut self, from: &mut Reader<impl Read>, total: u64) -> Result<(), Error> {
+        let mut left = total;
+        let mut found = vec![false; self.blocks.len()];
+        while left > 0 {
+            let name = from.name()?;
+            let size = from.u64()?;
+            let index = self.blocks.iter().position(|block| block.name == name);
+            let (Some(seen), Some(block)) = (
+                index.and_then(|index| found.get_mut(index)),
+                index.and_then(|index| self.blocks.get(index)),
+            ) else {
+                let text = format!("Unknown ramblock \"{name}\", cannot accept migration");
+                return Err(Error::bad(text));
+            };
+            if size != block.ram.size() {
+                let here = block.ram.size();
+                return Err(Error::bad(format!(
+                    "Length mismatch: {name}: {size:x} in != {here:x}"
+                )));
+            }
+            if std::mem::replace(seen, true) {
+                return Err(Error::bad(format!("memory '{name}' is listed twice")));
+            }
+            left = left
+                .checked_sub(size)
+                .ok_or_else(|| Error::bad("the list of memory is longer than its total"))?;
+        }
+        if let Some((block, _)) = self.blocks.iter().zip(&found).find(|(_, found)| !**found) {
+            let text = format!("memory '{}' of this machine is not in the stream", block.name);
+            return Err(Error::bad(text));
+        }
+        self.listed = true;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn block(name: &str, pages: u64) -> Block {
+        Block { name: name.to_owned(), ram: RamBlock::anonymous(pages * PAGE).unwrap() }
+    }
+
+    fn two() -> Vec<Block> {
+        vec![block("pc.ram", 70), block("pc.ram.high", 3)]
+    }
+
+    fn send_all(sender: &mut Sender, to: &mut Writer<Vec<u8>>) -> Vec<Sent> {
+        let mut all = Vec::new();
+        while let Some(sent) = sender.send(to).unwrap() {
+            all.push(sent);
+        }
+        sender.end_part(to).unwrap();
+        all
+    }
+
+    fn take(to: &mut Writer<Vec<u8>>) -> Vec<u8> {
+        to.flush().unwrap();
+        std::mem::take(to.channel())
+    }
+
+    #[test]
+    fn memory_arrives_and_what_is_written_later_too() {
+        let (here, there) = (two(), two());
+        here[0].ram.write(69 * PAGE, b"last");
+        here[1].ram.write(0, b"high");
+        there[0].ram.write(5 * PAGE, b"old");
+        let mut to = Writer::new(Vec::new());
+        let mut sender = Sender::new(here.clone());
+        assert_eq!((sender.dirty(), sender.total()), (73, 73 * PAGE));
+        sender.collect();
+        sender.start(&mut to).unwrap();
+        let sent = send_all(&mut sender, &mut to);
+        assert_eq!(sent.iter().filter(|sent| **sent == Sent::Normal).count(), 2);
+        assert_eq!((sent.len(), sender.dirty()), (73, 0));
+        here[0].ram.write(64 * PAGE - 1, b"xy");
+        assert_eq!((sender.collect(), sender.dirty()), (2, 2));
+        assert_eq!(send_all(&mut sender, &mut to).len(), 2);
+        let bytes = take(&mut to);
+        let mut receiver = Receiver::new(there.clone());
+        let mut from = Reader::new(&bytes[..]);
+        (0..3).for_each(|_| receiver.part(&mut from).unwrap());
+        for (here, there) in here.iter().zip(&there) {
+            let (mut a, mut b) =
+                (vec![0; here.ram.size() as usize], vec![1; there.ram.size() as usize]);
+            here.ram.read(0, &mut a);
+            there.ram.read(0, &mut b);
+            assert!(a == b, "{}", here.name);
+        }
+    }
+
+    #[test]
+    fn other_memory_is_refused_with_its_name() {
+        let refuse = |here: Vec<Block>, there: Vec<Block>| {
+            let mut to = Writer::new(Vec::new());
+            let mut sender = Sender::new(here);
+            sender.start(&mut to).unwrap();
+            let bytes = take(&mut to);
+            Receiver::new(there).part(&mut Reader::new(&bytes[..])).unwrap_err().to_string()
+        };
+        let error = refuse(vec![block("a", 2)], vec![block("a", 1)]);
+        assert_eq!(error, "Length mismatch: a: 2000 in != 1000");
+        let error = refuse(vec![block("a", 1)], vec![block("b", 1)]);
+        assert_eq!(error, "Unknown ramblock \"a\", cannot accept migration");
+        let error = refuse(vec![block("a", 1)], vec![block("a", 1), block("b", 1)]);
+        assert_eq!(error, "memory 'b' of this machine is not in the stream");
+        let error = refuse(vec![block("a", 1), block("a", 1)], vec![block("a", 1)]);
+        assert_eq!(error, "memory 'a' is listed twice");
+    }
+
+    #[test]
+    fn records_that_fit_nowhere_are_refused() {
+        let list = || {
+            let mut to = Writer::new(Vec::new());
+            Sender::new(vec![block("a", 1)]).start(&mut to).unwrap();
+            to
+        };
+        let refuse = |mut to: Writer<Vec<u8>>| {
+            to.flush().unwrap();
+            let bytes = take(&mut to);
+            let mut receiver = Receiver::new(vec![block("a", 1)]);
+            let mut from = Reader::new(&bytes[..]);
+            let first = receiver.part(&mut from);
+            first.and_then(|()| receiver.part(&mut from)).unwrap_err().to_string()
+        };
+        let mut to = list();
+        to.u64(PAGE | 0x08).unwrap();
+        to.name("a").unwrap();
+        assert_eq!(refuse(to), "a page at 0x1000 is past the end of 'a'");
+        let mut to = list();
+        to.u64(0x08 | 0x20).unwrap();
+        assert_eq!(refuse(to), "Ack, bad migration stream!");
+        let mut to = list();
+        to.u64(0x08).unwrap();
+        to.name("b").unwrap();
+        assert_eq!(refuse(to), "Can't find block b!");
+        let mut to = list();
+        to.u64(0x80).unwrap();
+        assert_eq!(refuse(to), "Unknown combination of migration flags: 0x80");
+        let mut to = Writer::new(Vec::new());
+        to.u64(0x08).unwrap();
+        assert_eq!(refuse(to), "pages come before the list of memory");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
+            let mut to = Writer::new(Vec::new());
+            Sender::new(vec![block("a", 1)]).start(&mut to).unwrap();
+            to.bytes(&bytes).unwrap();
+            let bytes = take(&mut to);
+            let mut receiver = Receiver::new(vec![block("a", 1)]);
+            let mut from = Reader::new(&bytes[..]);
+            receiver.part(&mut from).unwrap();
+            while receiver.part(&mut from).is_ok() {}
+        }
+    }
+}

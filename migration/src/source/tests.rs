@@ -1,0 +1,280 @@
+//! Both sides against each other, over sockets that break.
+
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+
+use resources::ram::RamBlock;
+use resources::state::Blob;
+
+use super::*;
+use crate::dest::{Target, receive};
+
+/// A machine with memory that is written as long as it runs.
+struct Fake {
+    ram: Arc<RamBlock>,
+    running: Arc<AtomicBool>,
+    stopped: bool,
+    released: bool,
+}
+
+impl Fake {
+    fn new() -> Fake {
+        let ram = RamBlock::anonymous(32 * PAGE).unwrap();
+        Fake { ram, running: Arc::default(), stopped: false, released: false }
+    }
+
+    fn blocks(&self) -> Vec<Block> {
+        vec![Block { name: "ram".to_owned(), ram: self.ram.clone() }]
+    }
+
+    fn contents(&self) -> Vec<u8> {
+        let mut all = vec![0; self.ram.size() as usize];
+        self.ram.read(0, &mut all);
+        all
+    }
+}
+
+impl Machine for Fake {
+    fn start_log(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+    fn harvest(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+    fn stop_log(&mut self) {}
+    fn switch_over(&mut self) -> Result<Vec<Section>, String> {
+        self.running.store(false, SeqCst);
+        self.stopped = true;
+        Ok(vec![Section { name: "cpu".to_owned(), blob: Blob::new(1, &7u32).unwrap() }])
+    }
+    fn release(&mut self) -> Result<(), String> {
+        self.released = true;
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Taker {
+    loaded: Option<u32>,
+    taken: bool,
+    refuse: bool,
+}
+
+impl Target for Taker {
+    fn load(&mut self, sections: Vec<Section>) -> Result<(), String> {
+        if self.refuse {
+            return Err("no room".to_owned());
+        }
+        self.loaded = Some(sections[0].blob.parse(1, &[]).map_err(|e| e.to_string())?);
+        Ok(())
+    }
+    fn take(&mut self) -> Result<(), String> {
+        self.taken = true;
+        Ok(())
+    }
+}
+
+/// A socket that breaks, as if the process at this end was killed, after so many bytes were
+/// written to it.
+struct Socket {
+    socket: UnixStream,
+    left: usize,
+    two_way: bool,
+    killed: bool,
+}
+
+impl Read for Socket {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.socket.read(bytes)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let now = bytes.len().min(self.left);
+        if now == 0 {
+            self.killed = true;
+            self.socket.shutdown(Shutdown::Both)?;
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        self.left -= now;
+        self.socket.write(&bytes[..now])
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Link for Socket {
+    fn two_way(&self) -> bool {
+        self.two_way
+    }
+    fn finish(&mut self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)
+    }
+}
+
+fn inventory(part: &str) -> Inventory {
+    let parts = [(part.to_owned(), "x".to_owned())].into();
+    Inventory { machine: "pc".to_owned(), cpu: "qemu64".to_owned(), parts }
+}
+
+struct Ended {
+    here: Fake,
+    there: Fake,
+    taker: Taker,
+    outcome: Outcome,
+    received: Result<(), Error>,
+    progress: Arc<Progress>,
+    sent: (usize, usize),
+}
+
+/// Moves a guest; each side is killed when it has written so many bytes.
+fn run(two_way: bool, limits: (usize, usize), part: &str, taker: Taker) -> Ended {
+    let (mut here, there) = (Fake::new(), Fake::new());
+    let (a, b) = UnixStream::pair().unwrap();
+    let (mut a, mut b) = (
+        Socket { socket: a, left: limits.0, two_way, killed: false },
+        Socket { socket: b, left: limits.1, two_way, killed: false },
+    );
+    (0..8).for_each(|page| here.ram.write(page * PAGE, &[page as u8 + 1; 100]));
+    let blocks = there.blocks();
+    let wanted = inventory(part);
+    let receiver = thread::spawn(move || {
+        let mut taker = taker;
+        let received = receive(&mut b, blocks, &wanted, &mut taker);
+        let left = b.left;
+        let received = match b.killed {
+            true => Err(Error::bad("killed")),
+            false => received,
+        };
+        // Who has the guest keeps the connection; who has not closes it.
+        (received, taker, left, b)
+    });
+    here.running.store(true, SeqCst);
+    let (ram, running) = (here.ram.clone(), here.running.clone());
+    let dirtier = thread::spawn(move || {
+        let mut count = 0u64;
+        while running.load(SeqCst) && count < 200 {
+            count += 1;
+            ram.write((count % 32) * PAGE + 8, &count.to_be_bytes());
+            thread::yield_now();
+        }
+    });
+    let progress = Arc::new(Progress::default());
+    let limits_of = Arc::new(Limits::default());
+    let blocks = here.blocks();
+    let outcome = send(&mut a, blocks, &inventory("cpu"), &mut here, &limits_of, &progress);
+    here.running.store(false, SeqCst);
+    a.socket.shutdown(Shutdown::Both).ok();
+    dirtier.join().unwrap();
+    let (received, taker, left, _) = receiver.join().unwrap();
+    let sent = (limits.0 - a.left, limits.1 - left);
+    Ended { here, there, taker, outcome, received, progress, sent }
+}
+
+impl<T: Link> Link for &mut T {
+    fn two_way(&self) -> bool {
+        (**self).two_way()
+    }
+    fn finish(&mut self) -> io::Result<()> {
+        (**self).finish()
+    }
+}
+
+const ALL: (usize, usize) = (usize::MAX, usize::MAX);
+
+#[test]
+fn a_guest_moves_with_what_it_writes_meanwhile() {
+    for two_way in [true, false] {
+        let ended = run(two_way, ALL, "cpu", Taker::default());
+        assert!(matches!(ended.outcome, Outcome::Moved), "{:?}", ended.outcome);
+        ended.received.unwrap();
+        assert_eq!((ended.taker.loaded, ended.taker.taken), (Some(7), true));
+        assert!(ended.here.stopped && ended.here.released);
+        // The last writes of the dirtier may come after the switch-over: it is no vCPU.
+        let (a, b) = (ended.here.contents(), ended.there.contents());
+        assert!((0..8).all(|page| a[page * 4096..][..8] == b[page * 4096..][..8]));
+        assert_eq!(ended.progress.phase(), Phase::Committed);
+        let figures = ended.progress.figures();
+        assert_eq!((figures.total, figures.remaining), (32 * PAGE, 0));
+        assert!(figures.normal >= 8 && figures.transferred > 8 * PAGE, "{figures:?}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_found_before_the_guest_stops() {
+    let ended = run(true, ALL, "disk", Taker::default());
+    let Outcome::Stayed(Error::Refused(text)) = &ended.outcome else {
+        panic!("{:?}", ended.outcome)
+    };
+    assert_eq!(text, "the source has 'cpu' (x), this machine has not");
+    assert!(!ended.here.stopped && ended.received.is_err());
+}
+
+#[test]
+fn a_destination_that_cannot_load_gives_the_guest_back() {
+    let ended = run(true, ALL, "cpu", Taker { refuse: true, ..Taker::default() });
+    let Outcome::Stayed(Error::Refused(text)) = &ended.outcome else {
+        panic!("{:?}", ended.outcome)
+    };
+    assert_eq!(text, "no room");
+    assert!(ended.here.stopped && !ended.here.released && ended.received.is_err());
+}
+
+#[test]
+fn whoever_is_killed_exactly_one_side_has_the_guest() {
+    let whole = run(true, ALL, "cpu", Taker::default()).sent;
+    let steps =
+        |whole: usize| (0..24).map(move |n| whole / 24 * n).chain(whole.saturating_sub(24)..whole);
+    let cuts = (steps(whole.0).map(|cut| (cut, usize::MAX)))
+        .chain((0..whole.1 + 1).map(|cut| (usize::MAX, cut)));
+    for cut in cuts {
+        let ended = run(true, cut, "cpu", Taker::default());
+        let here = matches!(ended.outcome, Outcome::Stayed(_));
+        assert!(
+            here != ended.received.is_ok(),
+            "{cut:?}: {:?} {:?}",
+            ended.outcome,
+            ended.received
+        );
+    }
+}
+
+#[test]
+fn a_cancelled_migration_leaves_the_guest_alone() {
+    let (mut here, there) = (Fake::new(), Fake::new());
+    let (a, b) = UnixStream::pair().unwrap();
+    let progress = Arc::new(Progress::default());
+    let limits = Arc::new(Limits::default());
+    // So slow that it cannot end before it is cancelled.
+    limits.set_bandwidth(8192);
+    (0..32).for_each(|page| here.ram.write(page * PAGE, &[1; 10]));
+    let handle = a.try_clone().unwrap();
+    progress.hang_up_by(move || handle.shutdown(Shutdown::Both).unwrap());
+    let blocks = there.blocks();
+    let receiver = thread::spawn(move || {
+        receive(
+            &mut Socket { socket: b, left: usize::MAX, two_way: true, killed: false },
+            blocks,
+            &inventory("cpu"),
+            &mut Taker::default(),
+        )
+    });
+    let canceller = progress.clone();
+    let thread = thread::spawn(move || {
+        while canceller.figures().transferred == 0 {
+            thread::yield_now();
+        }
+        canceller.cancel();
+    });
+    let blocks = here.blocks();
+    let link = Socket { socket: a, left: usize::MAX, two_way: true, killed: false };
+    let outcome = send(link, blocks, &inventory("cpu"), &mut here, &limits, &progress);
+    assert!(matches!(outcome, Outcome::Stayed(Error::Cancelled)), "{outcome:?}");
+    assert!(!here.stopped);
+    thread.join().unwrap();
+    receiver.join().unwrap().unwrap_err();
+}

@@ -1,0 +1,238 @@
+//! How an outgoing migration stands, and what it may do: what its thread and clients share.
+//!
+//! Any thread. Two leaf locks, held for moments: one around the phase, by which is decided who has
+//! the guest, and one around the figures. A client can ask at every moment.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::stream::Error;
+
+/// What a migration may use; can be changed while it is under way.
+#[derive(Debug)]
+pub struct Limits {
+    bandwidth: AtomicU64,
+    downtime: AtomicU64,
+}
+
+impl Default for Limits {
+    /// 32 MiB a second, and 30 ms.
+    fn default() -> Limits {
+        Limits { bandwidth: AtomicU64::new(32 << 20), downtime: AtomicU64::new(30_000_000) }
+    }
+}
+
+impl Limits {
+    /// Bytes a second; 0 is no limit.
+    pub fn bandwidth(&self) -> u64 {
+        self.bandwidth.load(Relaxed)
+    }
+
+    /// Sets the bytes a second.
+    pub fn set_bandwidth(&self, bytes: u64) {
+        self.bandwidth.store(bytes, Relaxed);
+    }
+
+    /// How long the guest may stand still.
+    pub fn downtime(&self) -> Duration {
+        Duration::from_nanos(self.downtime.load(Relaxed))
+    }
+
+    /// Sets how long the guest may stand still.
+    pub fn set_downtime(&self, downtime: Duration) {
+        let nanos = u64::try_from(downtime.as_nanos()).unwrap_or(u64::MAX);
+        self.downtime.store(nanos, Relaxed);
+    }
+}
+
+/// Where a migration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It connects, or says what it will send.
+    Setup,
+    /// It sends.
+    Active,
+    /// It is to end.
+    Cancelling,
+    /// The guest was given away; this cannot be taken back.
+    Committed,
+    /// The other side has the guest.
+    Completed,
+    /// It has failed; this side has the guest.
+    Failed,
+    /// It was cancelled; this side has the guest.
+    Cancelled,
+}
+
+impl Phase {
+    /// Whether it has not ended.
+    pub fn is_running(self) -> bool {
+        use Phase::{Active, Cancelling, Committed, Setup};
+        matches!(self, Setup | Active | Cancelling | Committed)
+    }
+}
+
+/// What clients are told of a migration.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Figures {
+    /// Bytes sent.
+    pub transferred: u64,
+    /// Bytes of pages that are still to be sent.
+    pub remaining: u64,
+    /// Bytes of all memory.
+    pub total: u64,
+    /// Pages of zeros that were sent.
+    pub zero: u64,
+    /// Whole pages that were sent.
+    pub normal: u64,
+    /// Pages that the guest writes a second.
+    pub dirty_rate: u64,
+    /// Megabits a second in the last tenth of a second.
+    pub mbps: f64,
+    /// Milliseconds the guest would stand still.
+    pub expected_downtime: u64,
+    /// Milliseconds before the first page.
+    pub setup_time: u64,
+    /// Milliseconds the guest stood still.
+    pub downtime: u64,
+    /// Milliseconds in all.
+    pub total_time: u64,
+}
+
+type HangUp = Box<dyn FnOnce() + Send>;
+
+/// One outgoing migration.
+pub struct Progress {
+    began: Instant,
+    state: Mutex<State>,
+    figures: Mutex<Figures>,
+}
+
+struct State {
+    phase: Phase,
+    error: Option<String>,
+    hang_up: Option<HangUp>,
+}
+
+impl Default for Progress {
+    fn default() -> Progress {
+        let state = State { phase: Phase::Setup, error: None, hang_up: None };
+        Progress { began: Instant::now(), state: Mutex::new(state), figures: Mutex::default() }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Progress {
+    /// Where it is.
+    pub fn phase(&self) -> Phase {
+        self.state.lock().phase
+    }
+
+    /// Why it has failed.
+    pub fn error(&self) -> Option<String> {
+        self.state.lock().error.clone()
+    }
+
+    /// The figures now.
+    pub fn figures(&self) -> Figures {
+        let mut figures = *self.figures.lock();
+        if self.phase().is_running() {
+            figures.total_time = millis(self.began.elapsed());
+        }
+        figures
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Figures)) {
+        change(&mut self.figures.lock());
+    }
+
+    /// How a call that blocks in the connection is ended when this is cancelled.
+    pub fn hang_up_by(&self, hang_up: impl FnOnce() + Send + 'static) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Cancelling {
+            hang_up();
+        } else {
+            state.hang_up = Some(Box::new(hang_up));
+        }
+    }
+
+    /// Ends it, unless it has ended or the guest was given away.
+    pub fn cancel(&self) {
+        let mut state = self.state.lock();
+        if matches!(state.phase, Phase::Setup | Phase::Active) {
+            state.phase = Phase::Cancelling;
+            if let Some(hang_up) = state.hang_up.take() {
+                hang_up();
+            }
+        }
+    }
+
+    /// Connected, and about to send memory.
+    pub(crate) fn active(&self) -> Result<(), Error> {
+        self.step(Phase::Setup, Phase::Active)?;
+        let setup = millis(self.began.elapsed());
+        self.update(|figures| figures.setup_time = setup);
+        Ok(())
+    }
+
+    /// Gives the guest away: after this it cannot be cancelled.
+    pub(crate) fn commit(&self) -> Result<(), Error> {
+        self.step(Phase::Active, Phase::Committed)
+    }
+
+    fn step(&self, from: Phase, to: Phase) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        if state.phase != from {
+            return Err(Error::Cancelled);
+        }
+        state.phase = to;
+        Ok(())
+    }
+
+    /// Fails when it is to end.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.phase() {
+            Phase::Cancelling => Err(Error::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
+    /// It has ended so; with the reason, if it has failed.
+    pub fn ended(&self, phase: Phase, error: Option<String>) {
+        let total = millis(self.began.elapsed());
+        self.update(|figures| figures.total_time = total);
+        let mut state = self.state.lock();
+        (state.phase, state.error, state.hang_up) = (phase, error, None);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_away_cannot_be_cancelled_and_the_other_way_round() {
+        let progress = Progress::default();
+        progress.active().unwrap();
+        progress.commit().unwrap();
+        progress.cancel();
+        assert_eq!(progress.phase(), Phase::Committed);
+
+        let progress = Progress::default();
+        let (tell, told) = std::sync::mpsc::channel();
+        progress.hang_up_by(move || tell.send(()).unwrap());
+        progress.active().unwrap();
+        progress.cancel();
+        told.try_recv().unwrap();
+        assert!(matches!(progress.commit(), Err(Error::Cancelled)));
+        progress.ended(Phase::Cancelled, None);
+        progress.cancel();
+        assert_eq!(progress.phase(), Phase::Cancelled);
+    }
+}
