@@ -3,7 +3,7 @@
 //! | piece | file |
 //! |---|---|
 //! | where the other side is: `tcp:`, `unix:`, `fd:`, `exec:`, `file:` | `uri.rs` |
-//! | the connection to it | `channel.rs` |
+//! | the connection to it | `channel/` |
 //! | which vector instructions there are | `simd.rs` |
 //! | the outer form of what is sent | `stream.rs` |
 //! | memory in it | `ram.rs` |
@@ -29,3 +29,14 @@ pub mod stream;
 pub mod uri;
 pub mod xbzrle;
 pub mod zero;
+
+/// Why there is no way to the other side, in the words that a client or the user is told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(pub String);
+
+impl Error {
+    fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+}

@@ -1,1 +1,0 @@
-//! The connection to the other side of a migration.

@@ -1,0 +1,121 @@
+//! Stopping a migration thread that waits for the other side.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+
+/// Ends what is done on the channels it was given to, from any thread and for ever: whoever
+/// waits there returns at once with an error that [`is_cancelled`] knows.
+#[derive(Clone, Debug)]
+pub struct Canceller(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    cancelled: AtomicBool,
+    /// Readable once it is cancelled, so that a poll ends.
+    event: OwnedFd,
+}
+
+/// What an error of a cancelled channel is made of.
+#[derive(Debug)]
+struct Cancelled;
+
+impl fmt::Display for Cancelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the migration was cancelled")
+    }
+}
+
+impl std::error::Error for Cancelled {}
+
+/// Whether an error comes from [`Canceller::cancel`], and not from the other side.
+#[must_use]
+pub fn is_cancelled(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Cancelled>())
+}
+
+impl Canceller {
+    /// One that is not cancelled.
+    ///
+    /// # Errors
+    /// There are no file descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self(Arc::new(Inner { cancelled: AtomicBool::new(false), event })))
+    }
+
+    /// Cancels. Waits for nobody.
+    pub fn cancel(&self) {
+        self.0.cancelled.store(true, Ordering::Release);
+        // Full means that it is readable already.
+        let _ = rustix::io::write(&self.0.event, &1_u64.to_ne_bytes());
+    }
+
+    /// Whether it was cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::Acquire)
+    }
+
+    /// # Errors
+    /// It was cancelled.
+    pub fn check(&self) -> io::Result<()> {
+        if self.is_cancelled() {
+            return Err(io::Error::new(ErrorKind::ConnectionAborted, Cancelled));
+        }
+        Ok(())
+    }
+
+    /// Sleeps.
+    ///
+    /// # Errors
+    /// It was cancelled.
+    pub fn sleep(&self, time: Duration) -> io::Result<()> {
+        self.poll(None, Some(time)).map(drop)
+    }
+
+    /// Waits until `fd` has one of `events`, an error or an end; false if it does not within
+    /// `time`.
+    pub(super) fn wait(
+        &self,
+        fd: BorrowedFd<'_>,
+        events: PollFlags,
+        time: Option<Duration>,
+    ) -> io::Result<bool> {
+        self.poll(Some((fd, events)), time)
+    }
+
+    fn poll(
+        &self,
+        fd: Option<(BorrowedFd<'_>, PollFlags)>,
+        time: Option<Duration>,
+    ) -> io::Result<bool> {
+        let deadline = time.and_then(|time| Instant::now().checked_add(time));
+        loop {
+            self.check()?;
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            let mut fds = [
+                PollFd::from_borrowed_fd(self.0.event.as_fd(), PollFlags::IN),
+                match fd {
+                    Some((fd, events)) => PollFd::from_borrowed_fd(fd, events),
+                    None => PollFd::from_borrowed_fd(self.0.event.as_fd(), PollFlags::IN),
+                },
+            ];
+            match poll(&mut fds, left.as_ref()) {
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+            }
+            self.check()?;
+            return Ok(true);
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The connection to the other side of a migration.
+//!
+//! | piece | file |
+//! |---|---|
+//! | reading and writing | here |
+//! | stopping whoever waits | `cancel.rs` |
+//! | the speed limit | `limit.rs` |
+//! | the way out | `connect.rs` |
+//! | the way in | `listen.rs` |
+//! | commands | `exec.rs` |
+//!
+//! A channel belongs to one migration thread, which waits in it, or its halves to one each;
+//! [`Canceller`] and [`Limiter`] are for all. A peer may never read, never write, or go away at
+//! any byte: the first two end by a cancel or by the [patience](Channel::set_patience), the last
+//! with an error.
+
+mod cancel;
+mod connect;
+mod exec;
+mod limit;
+mod listen;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
+
+pub use cancel::{Canceller, is_cancelled};
+pub use connect::Connecting;
+use exec::Exec;
+pub use limit::{Limiter, WINDOW};
+pub use listen::Listener;
+
+use crate::source::Link;
+
+/// So much is gathered before it is written, and read at once.
+const BUFFER: usize = 256 << 10;
+
+/// A TCP peer that answers nothing for so long is gone, in milliseconds and as what that is made
+/// of: a first probe after some silence, then more of them.
+const GONE_MS: u32 = 30_000;
+const PROBE_AFTER: Duration = Duration::from_secs(10);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+const PROBES: u32 = 4;
+
+/// Both directions, as far as they exist: files and commands have one.
+#[derive(Debug)]
+pub struct Channel {
+    reader: Option<Reader>,
+    writer: Option<Writer>,
+}
+
+impl Channel {
+    /// What a file descriptor leads to: a socket, pipe, file or device. It becomes non-blocking,
+    /// for all who share it.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn new(fd: OwnedFd, canceller: &Canceller) -> io::Result<Self> {
+        Self::with(fd, None, canceller)
+    }
+
+    fn with(fd: OwnedFd, exec: Option<Exec>, canceller: &Canceller) -> io::Result<Self> {
+        let kind = FileType::from_raw_mode(fstat(&fd)?.st_mode);
+        let flags = fcntl_getfl(&fd)?;
+        fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
+        if kind == FileType::Socket {
+            watch(&fd);
+        }
+        let mode = flags & OFlags::RWMODE;
+        // A file that is open both ways has one position for both: a stream goes one way.
+        let (reads, writes) = (mode != OFlags::WRONLY, mode != OFlags::RDONLY);
+        let (for_reader, for_writer) = if writes { (None, exec) } else { (exec, None) };
+        let canceller = canceller.clone();
+        let line = Arc::new(Line { fd, kind, canceller, patience_ms: AtomicU64::new(0) });
+        let writer = writes.then(|| Writer {
+            line: line.clone(),
+            buffer: Vec::new(),
+            limiter: Limiter::default(),
+            sent: Arc::default(),
+            exec: for_writer,
+        });
+        let reader = reads.then(|| Reader {
+            input: BufReader::with_capacity(BUFFER, Input { line, received: Arc::default() }),
+            _exec: for_reader,
+        });
+        Ok(Self { reader, writer })
+    }
+
+    /// Whether the other side can answer: it is behind a socket.
+    #[must_use]
+    pub fn two_way(&self) -> bool {
+        let line = self.reader.as_ref().map(|reader| &reader.input.get_ref().line);
+        line.is_some_and(|line| line.kind == FileType::Socket)
+    }
+
+    /// Lets the directions go to a thread each.
+    #[must_use]
+    pub fn split(self) -> (Option<Reader>, Option<Writer>) {
+        (self.reader, self.writer)
+    }
+
+    /// Sends no faster than that from now on; without a call there is no limit.
+    pub fn set_limiter(&mut self, limiter: &Limiter) {
+        if let Some(writer) = &mut self.writer {
+            writer.limiter = limiter.clone();
+        }
+    }
+
+    /// Reading and writing fail with [`ErrorKind::TimedOut`] if for so long no byte moves; None:
+    /// never, as in the beginning.
+    pub fn set_patience(&self, patience: Option<Duration>) {
+        let lines = self.writer.as_ref().map(|writer| &writer.line);
+        if let Some(line) =
+            lines.or(self.reader.as_ref().map(|reader| &reader.input.get_ref().line))
+        {
+            line.set_patience(patience);
+        }
+    }
+
+    /// Bytes that went to the host so far, those in the buffer not among them.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.writer.as_ref().map_or(0, Writer::sent)
+    }
+
+    /// As [`Writer::finish`]. Nothing can be written after that; what comes can still be read.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.writer.take().map_or(Ok(()), Writer::finish)
+    }
+}
+
+impl Link for Channel {
+    fn two_way(&self) -> bool {
+        self.two_way()
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.finish()
+    }
+}
+
+impl Read for Channel {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let none = || io::Error::new(ErrorKind::Unsupported, "the channel cannot be read");
+        self.reader.as_mut().ok_or_else(none)?.read(to)
+    }
+}
+
+impl Write for Channel {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        let none = || io::Error::new(ErrorKind::Unsupported, "the channel cannot be written");
+        self.writer.as_mut().ok_or_else(none)?.write(from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+/// What comes from the other side, buffered.
+#[derive(Debug)]
+pub struct Reader {
+    input: BufReader<Input>,
+    /// Ends with the reader.
+    _exec: Option<Exec>,
+}
+
+impl Reader {
+    /// Bytes that came from the host so far, those that wait in the buffer among them.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.input.get_ref().received.load(Ordering::Relaxed)
+    }
+
+    /// As [`Channel::set_patience`]; for both halves.
+    pub fn set_patience(&self, patience: Option<Duration>) {
+        self.input.get_ref().line.set_patience(patience);
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.input.read(to)
+    }
+}
+
+#[derive(Debug)]
+struct Input {
+    line: Arc<Line>,
+    received: Arc<AtomicU64>,
+}
+
+impl Read for Input {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let count = self.line.read(to)?;
+        self.received.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// What goes to the other side, buffered. What is in the buffer when it is dropped is lost.
+#[derive(Debug)]
+pub struct Writer {
+    line: Arc<Line>,
+    buffer: Vec<u8>,
+    limiter: Limiter,
+    sent: Arc<AtomicU64>,
+    exec: Option<Exec>,
+}
+
+impl Writer {
+    /// As [`Channel::sent`].
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// The same, for others to look at while this thread waits.
+    #[must_use]
+    pub fn counter(&self) -> Arc<AtomicU64> {
+        self.sent.clone()
+    }
+
+    /// As [`Channel::set_patience`]; for both halves.
+    pub fn set_patience(&self, patience: Option<Duration>) {
+        self.line.set_patience(patience);
+    }
+
+    /// Writes what is left and tells the other side that it was all: a socket is shut down in
+    /// this direction, a file brought to its disk, a command's input closed and its end awaited.
+    ///
+    /// # Errors
+    /// Not all could be written, or the command did not end well.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.drain()?;
+        let Self { line, exec, .. } = self;
+        match line.kind {
+            FileType::Socket => shutdown(&line.fd, Shutdown::Write)?,
+            FileType::RegularFile | FileType::BlockDevice => rustix::fs::fdatasync(&line.fd)?,
+            _ => {}
+        }
+        let canceller = line.canceller.clone();
+        drop(line);
+        exec.map_or(Ok(()), |exec| exec.finish(&canceller))
+    }
+
+    fn drain(&mut self) -> io::Result<()> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let result = self.put(&buffer);
+        self.buffer = buffer;
+        // After an error nothing that was meant can still be sent.
+        self.buffer.clear();
+        result
+    }
+
+    fn put(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let granted = self.limiter.reserve(bytes.len().min(BUFFER), &self.line.canceller)?;
+            let (mut now, later) = bytes.split_at_checked(granted).unwrap_or((bytes, &[]));
+            bytes = later;
+            while !now.is_empty() {
+                let count = self.line.write(now)?;
+                self.sent.fetch_add(count as u64, Ordering::Relaxed);
+                now = now.get(count..).unwrap_or_default();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Write for Writer {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() + from.len() > BUFFER {
+            self.drain()?;
+        }
+        if from.len() >= BUFFER {
+            self.put(from)?;
+        } else {
+            self.buffer.extend_from_slice(from);
+        }
+        Ok(from.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.drain()
+    }
+}
+
+/// The file descriptor, and what is known of it.
+#[derive(Debug)]
+struct Line {
+    fd: OwnedFd,
+    kind: FileType,
+    canceller: Canceller,
+    /// 0: no end.
+    patience_ms: AtomicU64,
+}
+
+impl Line {
+    fn set_patience(&self, patience: Option<Duration>) {
+        let ms = patience.map_or(0, |patience| patience.as_millis().max(1));
+        self.patience_ms.store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// 0: the end.
+    fn read(&self, to: &mut [u8]) -> io::Result<usize> {
+        self.transfer(PollFlags::IN, || match self.kind {
+            FileType::Socket => {
+                recv(&self.fd, &mut *to, RecvFlags::DONTWAIT).map(|(count, _)| count)
+            }
+            _ => rustix::io::read(&self.fd, &mut *to),
+        })
+    }
+
+    /// Never 0.
+    fn write(&self, from: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let count = self.transfer(PollFlags::OUT, || match self.kind {
+            FileType::Socket => send(&self.fd, from, flags),
+            _ => rustix::io::write(&self.fd, from),
+        })?;
+        if count == 0 { Err(ErrorKind::WriteZero.into()) } else { Ok(count) }
+    }
+
+    /// Does it as soon as it does not block.
+    fn transfer(
+        &self,
+        events: PollFlags,
+        mut act: impl FnMut() -> Result<usize, Errno>,
+    ) -> io::Result<usize> {
+        loop {
+            self.canceller.check()?;
+            match act() {
+                Err(Errno::AGAIN) => {}
+                Err(Errno::INTR) => continue,
+                result => return Ok(result?),
+            }
+            let ms = self.patience_ms.load(Ordering::Relaxed);
+            let patience = (ms > 0).then(|| Duration::from_millis(ms));
+            if !self.canceller.wait(self.fd.as_fd(), events, patience)? {
+                let text = format!("the other side of the migration did nothing for {ms} ms");
+                return Err(io::Error::new(ErrorKind::TimedOut, text));
+            }
+        }
+    }
+}
+
+/// Makes a TCP socket quick, and notice when the peer is gone. Other sockets refuse that, rightly.
+fn watch(socket: &OwnedFd) {
+    let _ = sockopt::set_tcp_nodelay(socket, true);
+    let _ = sockopt::set_socket_keepalive(socket, true);
+    let _ = sockopt::set_tcp_keepidle(socket, PROBE_AFTER);
+    let _ = sockopt::set_tcp_keepintvl(socket, PROBE_EVERY);
+    let _ = sockopt::set_tcp_keepcnt(socket, PROBES);
+    let _ = sockopt::set_tcp_user_timeout(socket, GONE_MS);
+}
+
+/// Goes to where the stream begins in a file.
+fn seek(file: &File, offset: u64) -> io::Result<()> {
+    let offset = rustix::fs::SeekFrom::Start(offset);
+    rustix::fs::seek(file, offset).map(drop).map_err(Into::into)
+}
+
+/// The C library's text of an error.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error ") {
+        Some((text, _)) => text.into(),
+        None => text,
+    }
+}
