@@ -25,7 +25,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Write as _};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -221,7 +221,7 @@ impl Blkdebug {
     }
 
     async fn hold(&self, tag: String) {
-        tracing::info!("blkdebug: Suspended request '{tag}'");
+        say(format_args!("blkdebug: Suspended request '{tag}'"));
         let go = Rc::new(Cell::new(false));
         self.held.borrow_mut().push(Held { tag, go: go.clone(), waker: None });
         self.waiting.take().into_iter().for_each(Waker::wake);
@@ -257,8 +257,14 @@ impl Blkdebug {
     }
 }
 
+/// Says something where whoever set a breakpoint looks for it: on the process's standard output.
+fn say(text: std::fmt::Arguments<'_>) {
+    // Nobody need read it.
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
 fn release(held: Held) {
-    tracing::info!("blkdebug: Resuming request '{}'", held.tag);
+    say(format_args!("blkdebug: Resuming request '{}'", held.tag));
     held.go.set(true);
     if let Some(waker) = held.waker {
         waker.wake();

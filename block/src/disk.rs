@@ -58,6 +58,8 @@ pub struct Disk {
     /// What is copied or written meanwhile.
     copied: Ranges,
     throttle: Throttle,
+    /// What becomes of written zeros, if they are looked for.
+    detect_zeroes: Cell<Option<Zero>>,
 }
 
 impl Disk {
@@ -73,6 +75,7 @@ impl Disk {
             copying: Cell::new(0),
             copied: Ranges::default(),
             throttle: Throttle::default(),
+            detect_zeroes: Cell::new(None),
         };
         disk.tell_size();
         disk.set_limits();
@@ -171,6 +174,11 @@ impl Disk {
         self.copy_on_read.set(if on { count + 1 } else { count.saturating_sub(1) });
     }
 
+    /// Has writes of nothing but zeros done as writes of zeros, so; `None` ends that.
+    pub fn set_detect_zeroes(&self, how: Option<Zero>) {
+        self.detect_zeroes.set(how);
+    }
+
     /// Has writes keep clear of what [`copy_up`](Self::copy_up) copies, or ends that. Waits for
     /// what is under way.
     pub(crate) async fn set_copying(&self, on: bool) {
@@ -203,7 +211,14 @@ impl Disk {
         self.throttle.pass(Direction::Write, len).await;
         let request = self.begin_write(offset, len).await?;
         self.shared.stats.wrote_to(offset.saturating_add(len));
-        request.node.write(offset, buf, durable || !self.shared.write_cache()).await
+        let durable = durable || !self.shared.write_cache();
+        match self.detect_zeroes.get() {
+            Some(how) if buf.is_zero() => {
+                request.node.zero(offset, len, how).await?;
+                if durable { request.node.flush().await } else { Ok(()) }
+            }
+            _ => request.node.write(offset, buf, durable).await,
+        }
     }
 
     /// Makes a range read as zeros; durably as for [`write`](Self::write).

@@ -6,19 +6,26 @@
 //! Any thread; a leaf mutex around who has it and what is in it, never held while a loop is waited
 //! for or a device is told. Opening, moving and closing a medium wait for a loop: main thread only.
 
+mod attach;
 mod job;
+mod policy;
+mod shared;
 
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 use resources::clock::Clock;
 use resources::iol::{Handle, Local, Remote};
 
+pub use attach::{AttachError, Attachment, Busy, Model, Tray};
 pub use job::Held;
+pub use policy::{Action, Failure, IoStatus, OnError, Policy};
+pub(crate) use shared::Shared;
 
+use crate::chain;
 use crate::describe::Description;
 use crate::disk::Disk;
 use crate::host::HostFile;
@@ -29,156 +36,12 @@ use crate::qcow2::options::OnCorruption;
 use crate::stats::Stats;
 use crate::throttle::Limits;
 
-/// What is done about a failed request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnError {
-    /// The guest sees the error.
-    Report,
-    /// The guest sees success.
-    Ignore,
-    /// The machine stops; the request is tried again when it goes on.
-    Stop,
-    /// As `Stop` when there is no room left on the host, otherwise as `Report`.
-    Enospc,
-}
-
-/// What happens with failed requests of a drive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// With reads; never [`OnError::Enospc`].
-    pub read: OnError,
-    /// With everything else.
-    pub write: OnError,
-}
-
-impl Default for Policy {
-    fn default() -> Policy {
-        Policy { read: OnError::Report, write: OnError::Enospc }
-    }
-}
-
-/// What a device has to do with a request that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Tell the guest.
-    Report,
-    /// Tell the guest that it succeeded.
-    Ignore,
-    /// Keep it until the machine goes on.
-    Stop,
-}
-
-/// A request that failed, as it is told to the user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// The drive.
-    pub drive: String,
-    /// It did not read.
-    pub write: bool,
-    /// What the device does.
-    pub action: Action,
-    /// There was no room left on the host.
-    pub no_space: bool,
-}
-
-/// Whether a drive has had an error that stopped the machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum IoStatus {
-    /// No.
-    #[default]
-    Ok,
-    /// There was no room left on the host.
-    NoSpace,
-    /// Another error.
-    Failed,
-}
-
-/// The door of a removable medium.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tray {
-    /// It is open.
-    pub open: bool,
-    /// The guest has locked it.
-    pub locked: bool,
-}
-
-/// The device that has a drive. Called on the main thread, without any lock held.
-pub trait Model: Send + Sync {
-    /// The size has changed.
-    fn resized(&self) {}
-    /// The door; `None` when the medium cannot be changed.
-    fn tray(&self) -> Option<Tray> {
-        None
-    }
-    /// A medium was put in, or taken out.
-    fn medium_changed(&self, _loaded: bool) {}
-    /// The user wants the medium out; with `force` the lock is gone.
-    fn eject_request(&self, _force: bool) {}
-}
-
 /// A drive.
 pub struct Drive {
     id: String,
     shared: Arc<Shared>,
     report: Box<dyn Fn(Failure) + Send + Sync>,
     state: Mutex<Inner>,
-}
-
-/// What the graph on its loop and everybody else share.
-pub(crate) struct Shared {
-    pub(crate) stats: Stats,
-    size: AtomicU64,
-    read_only: AtomicBool,
-    write_cache: AtomicBool,
-    discards: AtomicBool,
-    /// And the clock that they go by.
-    limits: Mutex<(Limits, Option<Arc<Clock>>)>,
-    sectors: Mutex<Option<(u32, u32)>>,
-}
-
-impl Default for Shared {
-    fn default() -> Shared {
-        Shared {
-            stats: Stats::default(),
-            size: AtomicU64::new(0),
-            read_only: AtomicBool::new(false),
-            write_cache: AtomicBool::new(true),
-            discards: AtomicBool::new(true),
-            limits: Mutex::default(),
-            sectors: Mutex::new(None),
-        }
-    }
-}
-
-impl Shared {
-    pub(crate) fn set_read_only(&self, read_only: bool) {
-        self.read_only.store(read_only, Relaxed);
-    }
-
-    pub(crate) fn set_caching(&self, write_cache: bool, discards: bool) {
-        self.write_cache.store(write_cache, Relaxed);
-        self.discards.store(discards, Relaxed);
-    }
-
-    pub(crate) fn set_size(&self, size: u64) {
-        self.size.store(size, Relaxed);
-    }
-
-    pub(crate) fn read_only(&self) -> bool {
-        self.read_only.load(Relaxed)
-    }
-
-    pub(crate) fn write_cache(&self) -> bool {
-        self.write_cache.load(Relaxed)
-    }
-
-    pub(crate) fn limits(&self) -> (Limits, Option<Arc<Clock>>) {
-        self.limits.lock().clone()
-    }
-
-    pub(crate) fn discards(&self) -> bool {
-        self.discards.load(Relaxed)
-    }
 }
 
 struct Inner {
@@ -195,6 +58,8 @@ struct Inner {
     /// Somebody else than a job has it for himself.
     in_use: bool,
     job: Option<job::Running>,
+    /// The key of what is encrypted in the medium, once somebody has given it.
+    key: Option<String>,
     /// Told before the medium is taken out.
     emptied: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -204,11 +69,6 @@ struct Medium {
     spec: Arc<Spec>,
     disk: Arc<Remote<Disk>>,
 }
-
-/// Somebody else has the drive.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("Drive '{0}' is in use by another device")]
-pub struct Busy(pub String);
 
 impl Drive {
     /// An empty drive, whose media are built on `home`. `report` is told of failed requests, on
@@ -229,6 +89,7 @@ impl Drive {
             on_corruption: None,
             in_use: false,
             job: None,
+            key: None,
             emptied: None,
         };
         Arc::new(Drive {
@@ -285,7 +146,11 @@ impl Drive {
         if let Some(tell) = emptied {
             tell();
         }
-        let old = self.state.lock().medium.take();
+        let old = {
+            let mut state = self.state.lock();
+            state.key = None;
+            state.medium.take()
+        };
         if old.is_some() {
             self.shared.limits.lock().0 = Limits::default();
         }
@@ -307,11 +172,17 @@ impl Drive {
         open_files: Vec<Arc<HostFile>>,
     ) -> Result<Medium, OpenError> {
         let shared = self.shared.clone();
-        let on_corruption = self.state.lock().on_corruption.clone();
+        let (on_corruption, key) = {
+            let state = self.state.lock();
+            (state.on_corruption.clone(), state.key.clone())
+        };
         let with_files = Spec { open_files, on_corruption, ..(*spec).clone() };
         let built = home.call_async(move |local| async move {
             let spec = with_files;
             let node = open(&local, &spec).await?;
+            if let Some(key) = key {
+                unlock(&node, &key, chain::DEPTH).map_err(|_| refused_key())?;
+            }
             let info = node.info();
             shared.read_only.store(spec.read_only || info.read_only, Relaxed);
             shared.write_cache.store(spec.cache.writeback, Relaxed);
@@ -319,6 +190,7 @@ impl Drive {
             *shared.sectors.lock() = info.sectors;
             let (driver, filename) = (node.driver(), name::of(&*node));
             let disk = Disk::new(node, shared);
+            disk.set_detect_zeroes(spec.detect_zeroes);
             if spec.copy_on_read {
                 disk.set_copy_on_read(true).await;
             }
@@ -327,42 +199,6 @@ impl Drive {
         let ended = || Err(OpenError("the I/O loop has ended".to_owned()));
         let (driver, name, disk) = built.unwrap_or_else(ended)?;
         Ok(Medium { spec: settled(spec, driver, &name), disk })
-    }
-
-    /// Gives the drive to a device, whose requests come on the loop `on`; the graph is moved there.
-    ///
-    /// # Errors
-    /// When it has a device already, or the graph cannot be built there.
-    pub fn attach(
-        self: &Arc<Self>,
-        on: &Handle,
-        model: Arc<dyn Model>,
-    ) -> Result<Attachment, AttachError> {
-        let (old, moves) = {
-            let mut state = self.state.lock();
-            if state.model.is_some() || state.in_use || state.job.is_some() {
-                return Err(AttachError::Busy(Busy(self.id.clone())));
-            }
-            state.model = Some(model);
-            state.io_status = state.io_status.map(|_| IoStatus::Ok);
-            let moves = !state.home.is(on);
-            state.home = on.clone();
-            (state.medium.clone(), moves)
-        };
-        let attachment = Attachment { drive: self.clone() };
-        if let Some(medium) = old
-            && moves
-        {
-            // Closed here before it is opened there: one graph at a time.
-            // Its files stay open: their names may mean something else by now.
-            let spec = medium.spec.clone();
-            let files = self.on_disk(|disk| async move { files(disk.node()) }).unwrap_or_default();
-            self.state.lock().medium = None;
-            close(Some(medium));
-            let medium = self.build(on, spec, files).map_err(AttachError::Open)?;
-            self.state.lock().medium = Some(medium);
-        }
-        Ok(attachment)
     }
 
     /// The graph, to be reached on its loop; `None` without a medium.
@@ -380,9 +216,24 @@ impl Drive {
         self.on_disk(|disk| async move { Description::of(&*disk.node()) }).ok()
     }
 
-    /// What the medium was opened from.
+    /// Gives the key of what is encrypted in the medium: the topmost image, and the one below it.
+    /// It is kept for as long as the medium is.
+    ///
+    /// # Errors
+    /// The key is not one, or there is no medium.
+    pub fn set_key(&self, key: &str) -> io::Result<()> {
+        let given = key.to_owned();
+        self.on_disk(|disk| async move { unlock(&disk.node(), &given, 2) })??;
+        self.state.lock().key = Some(key.to_owned());
+        Ok(())
+    }
+
+    /// What the medium was opened from; damage in what is opened from it is told to the same.
     pub fn spec(&self) -> Option<Arc<Spec>> {
-        self.state.lock().medium.as_ref().map(|medium| medium.spec.clone())
+        let state = self.state.lock();
+        let spec = &state.medium.as_ref()?.spec;
+        let on_corruption = state.on_corruption.clone();
+        Some(Arc::new(Spec { on_corruption, ..(**spec).clone() }))
     }
 
     /// The graph was changed so that this is what opens it.
@@ -456,80 +307,6 @@ impl Drive {
         &self.shared.stats
     }
 
-    /// What happens with failed requests.
-    pub fn policy(&self) -> Policy {
-        self.state.lock().policy
-    }
-
-    /// Changes what happens with failed requests.
-    pub fn set_policy(&self, policy: Policy) {
-        self.state.lock().policy = policy;
-    }
-
-    /// A request of its device has failed: says what is to be done, and tells the user.
-    pub fn failed(&self, write: bool, error: &io::Error) -> Action {
-        let no_space = error.raw_os_error() == Some(libc::ENOSPC)
-            || error.kind() == io::ErrorKind::StorageFull;
-        let policy = self.policy();
-        let action = match if write { policy.write } else { policy.read } {
-            OnError::Report => Action::Report,
-            OnError::Ignore => Action::Ignore,
-            OnError::Stop => Action::Stop,
-            OnError::Enospc if no_space => Action::Stop,
-            OnError::Enospc => Action::Report,
-        };
-        (self.report)(Failure { drive: self.id.clone(), write, action, no_space });
-        action
-    }
-
-    /// The device is of a kind whose errors are told in query-block.
-    pub fn enable_io_status(&self) {
-        self.state.lock().io_status.get_or_insert_default();
-    }
-
-    /// Whether an error has stopped the machine; `None` when errors cannot.
-    pub fn io_status(&self) -> Option<IoStatus> {
-        let state = self.state.lock();
-        let stops = state.policy.read == OnError::Stop
-            || matches!(state.policy.write, OnError::Stop | OnError::Enospc);
-        state.io_status.filter(|_| stops)
-    }
-
-    /// An error has stopped the machine; the first one stays.
-    pub fn set_io_status(&self, status: IoStatus) {
-        if let Some(now @ IoStatus::Ok) = &mut self.state.lock().io_status {
-            *now = status;
-        }
-    }
-
-    /// The machine goes on: its job's errors are forgotten too.
-    pub fn reset_io_status(&self) {
-        if let Some(now) = &mut self.state.lock().io_status {
-            *now = IoStatus::Ok;
-        }
-        if let Some(job) = self.job() {
-            job.reset_io_status();
-        }
-    }
-
-    /// The device that has it.
-    pub fn model(&self) -> Option<Arc<dyn Model>> {
-        self.state.lock().model.clone()
-    }
-
-    /// Whether a device has it.
-    pub fn is_attached(&self) -> bool {
-        self.state.lock().model.is_some()
-    }
-
-    /// The door; `None` when the medium cannot be changed. A drive without a device has one.
-    pub fn tray(&self) -> Option<Tray> {
-        match self.model() {
-            Some(model) => model.tray(),
-            None => Some(Tray::default()),
-        }
-    }
-
     /// Whether a job or the like has it.
     pub fn in_use(&self) -> bool {
         let state = self.state.lock();
@@ -582,6 +359,21 @@ impl Drive {
     }
 }
 
+/// Gives a key to those of the first layers of a chain that are encrypted, the lowest first.
+fn unlock(top: &Rc<dyn Node>, key: &str, layers: usize) -> io::Result<()> {
+    for node in chain::layers(top).iter().take(layers).rev() {
+        match node.image() {
+            Some(image) if image.facts().encrypted => image.set_key(key)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn refused_key() -> OpenError {
+    OpenError("Password incorrect".to_owned())
+}
+
 /// Waits for the end of what is under way, makes it durable and lets go of the graph.
 fn close(medium: Option<Medium>) {
     let Some(Medium { disk, .. }) = medium else { return };
@@ -623,34 +415,4 @@ fn files(top: Rc<dyn Node>) -> Vec<Arc<HostFile>> {
         left.extend(node.children().into_iter().map(|(_, child)| child));
     }
     found
-}
-
-/// Why a drive was not given to a device.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// Somebody else has it.
-    #[error(transparent)]
-    Busy(Busy),
-    /// Its graph cannot be built on the loop of the device.
-    #[error("cannot move the disk to its I/O thread: {0}")]
-    Open(OpenError),
-}
-
-/// A device has a drive for as long as it keeps this.
-pub struct Attachment {
-    drive: Arc<Drive>,
-}
-
-impl Attachment {
-    /// The drive.
-    pub fn drive(&self) -> &Arc<Drive> {
-        &self.drive
-    }
-}
-
-impl Drop for Attachment {
-    fn drop(&mut self) {
-        let model = self.drive.state.lock().model.take();
-        drop(model);
-    }
 }

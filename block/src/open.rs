@@ -17,7 +17,7 @@ use resources::iol::{IoBuf, Local};
 use crate::format::{self, Format};
 use crate::host::{Cache, HostError, HostFile, errno_text};
 use crate::image::BackingFile;
-use crate::node::Node;
+use crate::node::{Node, Zero};
 use crate::options::{OptionError, Options};
 use crate::protocol::{self, Protocol};
 use crate::{name, overlay, qcow2};
@@ -67,6 +67,8 @@ pub struct Spec {
     pub cache: Cache,
     /// Discards give room back.
     pub discard: bool,
+    /// Writes of nothing but zeros become writes of zeros, done so.
+    pub detect_zeroes: Option<Zero>,
     /// Files are read and written by threads, even where there is io_uring.
     pub threads: bool,
     /// What the image names as its backing file is not opened.
@@ -118,7 +120,7 @@ impl Spec {
     /// What is to be opened below this, with the same flags.
     pub fn below(&self, filename: Option<String>, options: Options) -> Spec {
         let below = Spec { filename, options, device: String::new(), ..self.clone() };
-        Spec { snapshot: false, copy_on_read: false, made: None, ..below }
+        Spec { snapshot: false, copy_on_read: false, detect_zeroes: None, made: None, ..below }
     }
 }
 

@@ -26,8 +26,9 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// Makes what was written durable and opens the new image, which is created if it is to be.
-    /// The drive is as before.
+    /// Makes what was written durable and opens the new image, which is created if it is to be: on
+    /// what the drive has, opened from `spec`, or on one that was prepared before. The drive is as
+    /// before.
     ///
     /// # Errors
     /// What cannot be flushed, created or opened. A file that was created stays.
@@ -36,8 +37,12 @@ impl Overlay {
         disk: &Disk,
         spec: &Spec,
         file: &NewFile,
+        before: Option<&Overlay>,
     ) -> Result<Overlay, OpenError> {
-        let old = disk.node();
+        let (old, spec) = match before {
+            Some(overlay) => (overlay.node.clone(), &overlay.spec),
+            None => (disk.node(), spec),
+        };
         if !disk.read_only() && old.flush().await.is_err() {
             return refuse("An IO error has occurred");
         }

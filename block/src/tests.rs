@@ -526,3 +526,58 @@ fn a_snapshot_drive_keeps_its_writes_to_itself() {
     drive.remove();
     assert!(std::fs::read(name(&image)).unwrap().iter().all(|byte| *byte == 0));
 }
+
+/// An image of 1 MiB in a new file.
+fn qcow2(encrypted: bool) -> TempFile {
+    let image = image(0);
+    let spec =
+        Spec::options([("driver", "file"), ("filename", name(&image))].into_iter().collect());
+    run(FileIo::Auto, |local| async move {
+        let file = open(&local, &spec).await.unwrap();
+        let options =
+            crate::qcow2::CreateOptions { size: 1 << 20, encrypted, ..Default::default() };
+        crate::qcow2::create(&*file, &options).await.unwrap();
+    });
+    image
+}
+
+#[test]
+fn a_key_stays_with_the_medium() {
+    let (_one, first) = Thread::spawn("one").unwrap();
+    let (_two, second) = Thread::spawn("two").unwrap();
+    let image = qcow2(true);
+    let drive = Drive::with("d", first, Spec::file(name(&image), Some("qcow2"))).unwrap();
+    let keyless = || drive.describe().unwrap().keyless().is_some();
+    assert!(keyless());
+    drive.set_key("secret").unwrap();
+    assert!(!keyless());
+    drive
+        .on_disk(|disk| async move { disk.write(0, IoBuf::copy_of(&[7; 512]), true).await })
+        .unwrap()
+        .unwrap();
+    let _attachment = drive.attach(&second, Arc::new(Quiet)).unwrap();
+    assert!(!keyless());
+    let read = drive.on_disk(|disk| async move { bytes(&*disk.node(), 0, 512).await });
+    assert_eq!(read.unwrap(), [7; 512]);
+    // Another medium has another key, even if it is the same file.
+    drive.insert(Spec::file(name(&image), Some("qcow2"))).unwrap();
+    assert!(keyless());
+}
+
+#[test]
+fn zeros_are_detected_if_they_are_looked_for() {
+    let (_thread, handle) = Thread::spawn("t").unwrap();
+    for detect_zeroes in [None, Some(Zero::Keep), Some(Zero::MayUnmap)] {
+        let image = qcow2(false);
+        let spec = Spec { detect_zeroes, ..Spec::file(name(&image), Some("qcow2")) };
+        let drive = Drive::with("d", handle.clone(), spec).unwrap();
+        let found = drive.on_disk(|disk| async move {
+            disk.write(0, IoBuf::copy_of(&[1; 65536]), true).await.unwrap();
+            disk.write(0, IoBuf::zeroed(65536), true).await.unwrap();
+            assert_eq!(bytes(&*disk.node(), 0, 65536).await, [0; 65536]);
+            disk.map(0, 65536).await.unwrap().state
+        });
+        let wanted = if detect_zeroes.is_some() { State::Zero } else { State::Data };
+        assert_eq!(found.unwrap(), wanted, "{detect_zeroes:?}");
+    }
+}

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use block::options::OptionError;
-use block::{Drive, Failure, IoStatus, OnError, Options, Policy};
+use block::{Drive, Failure, IoStatus, OnError, Options, Policy, Spec};
 use resources::clock::Clock;
 use resources::iol::Handle;
 use resources::value::check_identifier;
@@ -22,6 +22,8 @@ pub struct Drives {
     all: Vec<Arc<Drive>>,
     /// Where those of `-drive` are.
     places: Vec<Place>,
+    /// Nodes that are parts of others, by their names.
+    parts: Vec<(String, Spec)>,
     /// Those that go when their device does.
     with_device: Vec<String>,
     clock: Option<Arc<Clock>>,
@@ -54,6 +56,11 @@ impl Drives {
     /// The drive of this name.
     pub fn find(&self, id: &str) -> Option<&Arc<Drive>> {
         self.all.iter().find(|drive| drive.id() == id)
+    }
+
+    /// Whether a drive, or a part of one, has this name.
+    fn is_taken(&self, name: &str) -> bool {
+        self.find(name).is_some() || self.parts.iter().any(|(part, _)| part == name)
     }
 
     /// All of them, oldest first.
@@ -94,7 +101,7 @@ impl Drives {
         home: &Home<'_>,
         goes_with_device: bool,
     ) -> Result<(), DriveError> {
-        if self.find(id).is_some() {
+        if self.is_taken(id) {
             return wrong(format!("Duplicate ID '{id}' for drive"));
         }
         let wanted = Wanted::parse(id, options)?;

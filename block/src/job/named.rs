@@ -89,7 +89,7 @@ impl Place {
         let (spec, file) = (self.drive.spec().unwrap(), self.file(name));
         let spec = self.drive.on_loop(move |local, disk| async move {
             Ok::<_, crate::OpenError>(
-                Overlay::prepare(&local, &disk, &spec, &file).await?.commit(&disk).await,
+                Overlay::prepare(&local, &disk, &spec, &file, None).await?.commit(&disk).await,
             )
         });
         self.drive.set_spec(spec.unwrap().unwrap());
@@ -144,6 +144,29 @@ fn a_drive_goes_from_image_to_image() {
         place.reopen();
         assert!(place.contents() == model, "{to}, opened anew");
     }
+}
+
+#[test]
+fn two_images_are_put_on_top_at_once() {
+    let (place, mut model) = Place::new();
+    let (spec, one, two) = (place.drive.spec().unwrap(), place.file("one"), place.file("two"));
+    let spec = place.drive.on_loop(move |local, disk| async move {
+        let one = Overlay::prepare(&local, &disk, &spec, &one, None).await?;
+        let two = Overlay::prepare(&local, &disk, &spec, &two, Some(&one)).await?;
+        one.commit(&disk).await;
+        Ok::<_, crate::OpenError>(two.commit(&disk).await)
+    });
+    place.drive.set_spec(spec.unwrap().unwrap());
+    place.write(70_000, 0xaa, &mut model);
+    assert!(place.contents() == model);
+    let told = place.drive.describe().unwrap();
+    assert_eq!((told.filename.as_str(), told.depth()), (place.name("two").as_str(), 2));
+    assert_eq!(told.backing.unwrap().filename, place.name("one"));
+    place.reopen();
+    assert!(place.contents() == model);
+    // As the images themselves have it.
+    place.drive.insert(Spec::file(&place.name("two"), None)).unwrap();
+    assert!(place.contents() == model);
 }
 
 #[test]

@@ -135,6 +135,8 @@ impl Default for OverlapCheck {
 /// A write that would have damaged the image was not done, or the image contradicts itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Corruption {
+    /// The name of the image's file.
+    pub image: String,
     /// What happened.
     pub message: String,
     /// Where in the file, in bytes.

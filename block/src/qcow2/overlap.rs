@@ -171,7 +171,8 @@ impl Qcow2 {
         self.dead.set(fatal);
         tracing::error!(message, offset, size, fatal, "qcow2_corrupt");
         if let Some(tell) = &self.options.on_corruption {
-            tell(&Corruption { message, offset, size, fatal });
+            let image = crate::name::of(&*self.file);
+            tell(&Corruption { image, message, offset, size, fatal });
         }
     }
 

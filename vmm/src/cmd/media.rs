@@ -76,21 +76,7 @@ impl Handle<BlockPasswd> for Vm {
         if !encrypted {
             return Err(QmpError::generic(format!("Device '{device}' is not encrypted")));
         }
-        let done = drive.on_disk(move |disk| async move {
-            let node = disk.node();
-            let Some(image) = node.image() else { return Ok(()) };
-            let backing = image.backing();
-            for image in [backing.as_ref().and_then(|node| node.image()), Some(image)] {
-                match image {
-                    Some(image) if image.facts().encrypted => image.set_key(&password)?,
-                    _ => {}
-                }
-            }
-            Ok::<_, std::io::Error>(())
-        });
-        if !matches!(done, Ok(Ok(()))) {
-            return Err(QmpError::generic("Password incorrect"));
-        }
+        drive.set_key(&password).map_err(|_| QmpError::generic("Password incorrect"))?;
         if missing {
             self.medium_came(&drive);
         }
@@ -102,6 +88,16 @@ impl Vm {
     /// The first drive that lacks a key, as an error.
     pub fn lacks_key(&self) -> Option<QmpError> {
         self.drives.iter().find_map(|drive| keyless(drive))
+    }
+
+    /// Opens the trays that are closed, before the process ends.
+    pub fn open_trays(&mut self) {
+        let closed = |drive: &&Arc<Drive>| {
+            let tray = drive.model().and_then(|model| model.tray());
+            tray.is_some_and(|tray| !tray.open)
+        };
+        let closed: Vec<_> = self.drives.iter().filter(closed).cloned().collect();
+        closed.iter().for_each(|drive| self.tray_moved(drive, true));
     }
 
     /// Takes the medium out, and opens the tray for that.

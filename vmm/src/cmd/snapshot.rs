@@ -159,16 +159,23 @@ impl Vm {
         if !drive.has_medium() {
             return refuse(format!("Device '{device}' has no medium"));
         }
-        // The images of two new ones on one drive would both name the same one below them.
-        let twice = |prepared: &Prepared| matches!(prepared, Prepared::Overlay(other, _) if Arc::ptr_eq(other, &drive));
-        if drive.in_use() || done.iter().any(twice) {
+        if drive.in_use() {
             return refuse(format!("Device '{device}' is in use"));
         }
+        // A second one on the same drive stands on the first.
+        let before = done.iter().rev().find_map(|prepared| match prepared {
+            Prepared::Overlay(other, overlay) if Arc::ptr_eq(other, &drive) => {
+                Some(overlay.clone())
+            }
+            _ => None,
+        });
         let existing = mode == Some(NewImageMode::Existing);
         let file = NewFile { filename, format: Some(format), existing };
         let spec = drive.spec().map(|spec| (*spec).clone()).unwrap_or_default();
         let prepared = drive.on_loop(move |local, disk| async move {
-            let overlay = Overlay::prepare(&local, &disk, &spec, &file).await?;
+            let before = before.as_ref().and_then(|overlay| overlay.get(&local));
+            let before = before.as_deref();
+            let overlay = Overlay::prepare(&local, &disk, &spec, &file, before).await?;
             Ok(Arc::new(local.keep(Rc::new(overlay))))
         });
         let overlay = prepared.and_then(|prepared| prepared).map_err(refused)?;

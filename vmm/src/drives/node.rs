@@ -1,8 +1,9 @@
 //! Drives of `-blockdev`: they have a node's name, and may stand on one another.
 //!
 //! A node is a drive without a device, whose name a `-device` gives. One that another names as its
-//! `file` or `backing` becomes a part of that: it is closed, opened with the other, and has no
-//! name of its own any more. Main thread; options are the user's.
+//! `file` or `backing` becomes a part of that: it is closed, and opened with the other. Its name
+//! stays its own, and others may be put on it too: each opens it for itself, so that two may read
+//! it, but only one may write to it. Main thread; options are the user's.
 
 use block::Options;
 use resources::value::check_identifier;
@@ -21,7 +22,7 @@ impl Drives {
             return wrong("Parameter 'node-name' is missing");
         };
         check_identifier("node-name", &name).map_err(|error| DriveError(error.to_string()))?;
-        if self.find(&name).is_some() {
+        if self.is_taken(&name) {
             return wrong(format!("Duplicate nodes with node-name='{name}'"));
         }
         if options.get("driver").is_none() {
@@ -33,9 +34,10 @@ impl Drives {
             match last {
                 // Parts of a node have no names here; what is opened read-only stays so.
                 "node-name" | "auto-read-only" => drop(options.take(&key)),
-                "detect-zeroes" => {
+                // What is written is looked at once, where it comes in.
+                "detect-zeroes" if key != last => {
                     if let Some("on" | "unmap") = options.take(&key).as_deref() {
-                        return wrong(format!("'{key}' is not supported"));
+                        return wrong(format!("'{key}' is for the topmost node only"));
                     }
                 }
                 "force-share" => {
@@ -53,13 +55,20 @@ impl Drives {
     fn absorb(&mut self, key: &str, options: &mut Options) -> Result<(), DriveError> {
         let Some(name) = options.get(key).filter(|name| !name.is_empty()) else { return Ok(()) };
         let name = name.to_owned();
-        let Some(spec) = self.find(&name).and_then(|drive| drive.spec()) else {
-            return wrong(format!("Cannot find device='' nor node-name='{name}'"));
+        let spec = match self.find(&name).map(|drive| drive.spec()) {
+            Some(Some(spec)) => {
+                if self.attached().contains(&name) {
+                    return wrong(format!("Node '{name}' is busy: node is used by a device"));
+                }
+                self.remove(&name)?;
+                self.parts.push((name, (*spec).clone()));
+                spec
+            }
+            Some(None) | None => match self.parts.iter().find(|(part, _)| *part == name) {
+                Some((_, spec)) => spec.clone().into(),
+                None => return wrong(format!("Cannot find device='' nor node-name='{name}'")),
+            },
         };
-        if self.attached().contains(&name) {
-            return wrong(format!("Node '{name}' is busy: node is used by a device"));
-        }
-        self.remove(&name)?;
         options.take(key);
         if let Some(filename) = &spec.filename {
             options.set(&format!("{key}.filename"), filename);

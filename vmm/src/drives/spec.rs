@@ -2,6 +2,7 @@
 //!
 //! Pure data. Options are the user's or a client's.
 
+use block::node::Zero;
 use block::throttle::Given;
 use block::{Cache, Limits, OnError, Options, Policy, Spec};
 
@@ -54,6 +55,18 @@ fn medium(id: &str, mut options: Options) -> Result<Option<Spec>, DriveError> {
         Some("unmap" | "on") => true,
         Some(_) => return wrong("invalid discard option"),
     };
+    let detect_zeroes = match options.take("detect-zeroes").as_deref() {
+        None | Some("off") => None,
+        Some("on") => Some(Zero::Keep),
+        Some("unmap") if discard => Some(Zero::MayUnmap),
+        Some("unmap") => {
+            return wrong(
+                "setting detect-zeroes to unmap is not allowed without setting discard operation \
+                 to unmap",
+            );
+        }
+        Some(_) => return wrong("invalid detect-zeroes option"),
+    };
     let old_name = options.take_switch("readonly")?;
     let read_only = options.take_switch("read-only")?.or(old_name).unwrap_or(false);
     let mut copy_on_read = options.take_switch("copy-on-read")?.unwrap_or(false);
@@ -73,7 +86,8 @@ fn medium(id: &str, mut options: Options) -> Result<Option<Spec>, DriveError> {
     if filename.is_none() && options.is_empty() {
         return Ok(None);
     }
-    let flags = Spec { read_only, cache, discard, threads, snapshot, ..Spec::default() };
+    let flags =
+        Spec { read_only, cache, discard, detect_zeroes, threads, snapshot, ..Spec::default() };
     let device = id.to_owned();
     Ok(Some(Spec { filename, options, device, copy_on_read, ..flags }))
 }

@@ -30,6 +30,13 @@ impl Rig {
         self.image.as_path().to_str().unwrap()
     }
 
+    /// As [`add`](Self::add), for `-blockdev`.
+    fn add_node(&mut self, option: &str) -> Result<(), String> {
+        let pairs = keyval::parse(&option.replace("FILE", self.file()), &DRIVE).unwrap();
+        let home = Home { io: self.io.clone(), mailbox: &self.mailbox };
+        self.drives.add_node(&pairs, &home).map_err(|error| error.to_string())
+    }
+
     /// `FILE` in the option stands for the image.
     fn add(&mut self, option: &str) -> Result<Vec<Pairs>, String> {
         let pairs = keyval::parse(&option.replace("FILE", self.file()), &DRIVE).unwrap();
@@ -120,6 +127,38 @@ fn limits_and_overlays_are_told() {
     let image = told.image;
     assert_eq!((image.cluster_size, image.dirty_flag), (Some(65536), Some(false)));
     assert_eq!((image.backing_image.unwrap().filename.as_str(), told.ro), (rig.file(), false));
+}
+
+#[test]
+fn nodes_stand_on_one_another() {
+    let mut rig = Rig::new();
+    rig.add_node("driver=file,node-name=f,filename=FILE,read-only=on").unwrap();
+    rig.add_node("driver=raw,node-name=one,file=f").unwrap();
+    // The part is still known by its name, and others may stand on it too.
+    rig.add_node("driver=raw,node-name=two,file=f").unwrap();
+    for (option, why) in [
+        ("driver=raw,node-name=f,file=one", "Duplicate nodes with node-name='f'"),
+        ("driver=raw,node-name=x,file=y", "Cannot find device='' nor node-name='y'"),
+        (
+            "driver=raw,node-name=x,file.driver=file,file.filename=FILE,file.detect-zeroes=on",
+            "'file.detect-zeroes' is for the topmost node only",
+        ),
+        (
+            "driver=raw,node-name=x,file=f,detect-zeroes=unmap",
+            "setting detect-zeroes to unmap is not allowed without setting discard operation to \
+             unmap",
+        ),
+        ("driver=raw,node-name=x,file=f,detect-zeroes=maybe", "invalid detect-zeroes option"),
+    ] {
+        assert_eq!(rig.add_node(option).unwrap_err(), why, "{option}");
+    }
+    assert!(rig.add("if=none,id=f").unwrap_err().contains("Duplicate ID 'f'"));
+    rig.add_node("driver=raw,node-name=x,file=f,detect-zeroes=unmap,discard=unmap").unwrap();
+    for name in ["one", "two", "x"] {
+        let told = info(rig.drives.find(name).unwrap()).inserted.unwrap();
+        assert!(told.ro && told.file == rig.file(), "{name}");
+    }
+    assert!(rig.drives.find("f").is_none());
 }
 
 #[test]

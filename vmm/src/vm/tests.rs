@@ -10,7 +10,7 @@ use resources::device::{At, Device, DeviceCell};
 use resources::hv::fake::Fake;
 use resources::iol::Notify;
 use resources::ram::{Ram, RamConfig};
-use resources::request::{Mailbox as _, Request};
+use resources::request::{Mailbox as _, Request, WakeReason};
 
 use super::*;
 use crate::boot::BootSource;

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use resources::iol::{IoBuf, Local};
 
@@ -27,6 +28,8 @@ use crate::node::Zero;
 
 /// What one cache command reads at once.
 const CACHE_STEP: u64 = 1 << 20;
+/// How long a client waits before it looks again for a disk that is being moved.
+const MOVING: Duration = Duration::from_millis(2);
 /// After so many requests everybody else has a turn.
 const TURN: u32 = 64;
 
@@ -52,6 +55,8 @@ pub(super) async fn serve(
     let export = chosen.export.clone();
     let place = || (export.place)();
     let Some(disk) = place().and_then(|place| place.get(local)) else {
+        // Its graph is on another loop, or on its way there.
+        local.sleep(MOVING).await;
         return Ok(place().map(|_| ahead.to_vec()));
     };
     let socket = stream::watch(local, fd.clone())?;
