@@ -57,8 +57,10 @@ pub enum Encoded {
 }
 
 /// Makes deltas, with the best instructions there are.
-#[derive(Clone, Copy, Debug)]
-pub struct Encoder(Simd);
+pub struct Encoder {
+    simd: Simd,
+    edges: Box<vector::Edges>,
+}
 
 impl Default for Encoder {
     fn default() -> Self {
@@ -70,21 +72,21 @@ impl Encoder {
     /// With the best instructions of this processor.
     #[must_use]
     pub fn new() -> Self {
-        Self(Simd::detect())
+        Self::with(Simd::detect())
     }
 
     /// With chosen instructions, for tests and benches. What the processor does not have is not
     /// used.
     #[must_use]
     pub fn with(simd: Simd) -> Self {
-        Self(simd)
+        Self { simd, edges: vector::edges() }
     }
 
     /// The difference from `old` to `new`, into `out`; what is after the delta there is undefined.
     /// All instructions give the same delta.
     #[must_use]
-    pub fn encode(self, old: &Page, new: &Page, out: &mut Page) -> Encoded {
-        vector::encode(self.0, old, new, out)
+    pub fn encode(&mut self, old: &Page, new: &Page, out: &mut Page) -> Encoded {
+        vector::encode(self.simd, old, new, out, &mut self.edges)
     }
 }
 
@@ -100,35 +102,22 @@ impl<'a> Writer<'a> {
     }
 
     /// One run: `same` equal bytes, then those of `new` from `start` to `end`. None: no room.
-    #[inline(always)]
     fn run(&mut self, same: usize, new: &Page, start: usize, end: usize) -> Option<()> {
         self.length(same)?;
         self.length(end - start)?;
-        self.bytes(new, start, end)
+        let bytes = new.get(start..end)?;
+        let after = self.len + bytes.len();
+        self.out.get_mut(self.len..after)?.copy_from_slice(bytes);
+        self.len = after;
+        Some(())
     }
 
     /// A uleb of up to 14 bits. Two bytes must be free, even where one is enough.
-    #[inline(always)]
     fn length(&mut self, length: usize) -> Option<()> {
         let long = length >= 0x80;
         let [low, high] = [(length & 0x7F) as u8 | u8::from(long) << 7, (length >> 7) as u8];
         *self.out.get_mut(self.len..)?.first_chunk_mut()? = [low, high];
         self.len += 1 + usize::from(long);
-        Some(())
-    }
-
-    #[inline(always)]
-    fn bytes(&mut self, new: &Page, start: usize, end: usize) -> Option<()> {
-        /// Copies of a fixed length are cheap; most runs are short.
-        const SHORT: usize = 16;
-        let after = self.len + (end - start);
-        let from = new.get(start..)?;
-        let to = self.out.get_mut(self.len..)?;
-        match (to.first_chunk_mut::<SHORT>(), from.first_chunk::<SHORT>()) {
-            (Some(to), Some(from)) if end - start <= SHORT => *to = *from,
-            _ => to.get_mut(..end - start)?.copy_from_slice(from.get(..end - start)?),
-        }
-        self.len = after;
         Some(())
     }
 

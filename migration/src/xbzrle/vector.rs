@@ -1,5 +1,5 @@
 //! The encoder with vector instructions. They make a mask with one bit for each byte that
-//! differs; the runs begin and end where a bit is unlike the one before it.
+//! differs; the runs begin and end where a bit is unlike the one before it: at the edges.
 
 #![expect(unsafe_code)] // vector loads, and calls for instructions that were found present
 
@@ -14,23 +14,41 @@ use crate::simd::Simd;
 /// The bytes that a word of the mask stands for.
 const WORD: usize = 64;
 
-/// A bit for each byte of a page, the lowest first.
-type Mask = [u64; PAGE_SIZE / WORD];
+/// Runs that fit into a page: each is two lengths and a byte or more.
+const RUNS: usize = PAGE_SIZE / 3;
+
+/// So many edges are taken out of a word at once, whether it has them or not: that is quicker
+/// than to guess how many it has.
+const AT_ONCE: usize = 8;
+
+/// Where the runs of bytes that differ begin and end, by turns. What is behind them is undefined.
+pub(super) type Edges = [u16; 2 * RUNS + WORD + AT_ONCE];
+
+/// Room for edges.
+pub(super) fn edges() -> Box<Edges> {
+    Box::new([0; 2 * RUNS + WORD + AT_ONCE])
+}
 
 /// With the instructions of `simd`, or with fewer if the processor does not have them.
-pub(super) fn encode(simd: Simd, old: &Page, new: &Page, out: &mut Page) -> Encoded {
+pub(super) fn encode(
+    simd: Simd,
+    old: &Page,
+    new: &Page,
+    out: &mut Page,
+    edges: &mut Edges,
+) -> Encoded {
     match simd.min(Simd::detect()) {
         Simd::Portable => scalar::encode(old, new, out),
         // SAFETY: the processor has these, says `detect`.
-        Simd::Avx2 => unsafe { encode_avx2(old, new, out) },
+        Simd::Avx2 => unsafe { encode_avx2(old, new, out, edges) },
         // SAFETY: as above.
-        Simd::Avx512 => unsafe { encode_avx512(old, new, out) },
+        Simd::Avx512 => unsafe { encode_avx512(old, new, out, edges) },
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,bmi1,popcnt")]
-fn encode_avx512(old: &Page, new: &Page, out: &mut Page) -> Encoded {
-    encode_by(old, new, out, |old, new| {
+fn encode_avx512(old: &Page, new: &Page, out: &mut Page, edges: &mut Edges) -> Encoded {
+    encode_by(old, new, out, edges, |old, new| {
         // SAFETY: 64 bytes are there to be read, at any alignment.
         let (old, new) = unsafe {
             (
@@ -43,8 +61,8 @@ fn encode_avx512(old: &Page, new: &Page, out: &mut Page) -> Encoded {
 }
 
 #[target_feature(enable = "avx2,bmi1,popcnt")]
-fn encode_avx2(old: &Page, new: &Page, out: &mut Page) -> Encoded {
-    encode_by(old, new, out, |old, new| {
+fn encode_avx2(old: &Page, new: &Page, out: &mut Page, edges: &mut Edges) -> Encoded {
+    encode_by(old, new, out, edges, |old, new| {
         let half = |at: usize| {
             // SAFETY: `at` is 0 or 32, so 32 bytes are there to be read, at any alignment.
             let (old, new) = unsafe {
@@ -65,51 +83,96 @@ fn encode_by(
     old: &Page,
     new: &Page,
     out: &mut Page,
+    edges: &mut Edges,
     different: impl Fn(&[u8; WORD], &[u8; WORD]) -> u64,
 ) -> Encoded {
-    let mut mask: Mask = [0; PAGE_SIZE / WORD];
-    let (old, _) = old.as_chunks::<WORD>();
-    let (words, _) = new.as_chunks::<WORD>();
-    // Each run costs two bytes for its lengths or more, so much is known before the first is made.
+    // A bit for each byte that is unlike the one before it, the lowest first.
+    let mut turns = [0; PAGE_SIZE / WORD];
+    // A bit for each word of these that has any.
+    let mut busy = 0;
     let mut least = 0;
     let mut before = 0;
-    for (bits, (old, new)) in mask.iter_mut().zip(old.iter().zip(words)) {
-        *bits = different(old, new);
-        let begins = *bits & !(*bits << 1 | before);
-        before = *bits >> 63;
-        least += bits.count_ones() + 2 * begins.count_ones();
+    let (words, _) = new.as_chunks::<WORD>();
+    let (old, _) = old.as_chunks::<WORD>();
+    for (index, (turns, (old, new))) in turns.iter_mut().zip(old.iter().zip(words)).enumerate() {
+        let bits = different(old, new);
+        *turns = bits ^ (bits << 1 | before);
+        before = bits >> 63;
+        busy |= u64::from(*turns != 0) << index;
+        // Each run is two lengths and its bytes, or more.
+        least += bits.count_ones() + 2 * (bits & *turns).count_ones();
     }
     match least {
         0 => Encoded::Unchanged,
-        1..=4096 => runs(&mask, new, out).unwrap_or(Encoded::Overflow),
+        1..=4096 => runs(&turns, busy, edges, new, out).unwrap_or(Encoded::Overflow),
         _ => Encoded::Overflow,
     }
 }
 
+/// None: there is no room.
 #[inline(always)]
-fn runs(mask: &Mask, new: &Page, out: &mut Page) -> Option<Encoded> {
-    let mut writer = Writer::new(out);
-    // Where the last run ended, where the one that is not at its end yet began.
-    let mut last = 0;
-    let mut open = None;
-    let mut before = 0;
-    for (base, &bits) in (0..).step_by(WORD).zip(mask) {
-        let mut edges = bits ^ (bits << 1 | before);
-        before = bits >> 63;
-        while edges != 0 {
-            let at = base + edges.trailing_zeros() as usize;
-            edges &= edges - 1;
-            match open.take() {
-                None => open = Some(at),
-                Some(start) => {
-                    writer.run(start - last, new, start, at)?;
-                    last = at;
-                }
+fn runs(
+    turns: &[u64; PAGE_SIZE / WORD],
+    mut busy: u64,
+    edges: &mut Edges,
+    new: &Page,
+    out: &mut Page,
+) -> Option<Encoded> {
+    let mut count = 0;
+    while busy != 0 {
+        let index = busy.trailing_zeros();
+        busy &= busy - 1;
+        let base = (index as usize * WORD) as u16;
+        let mut turns = *turns.get(index as usize)?;
+        let after = count + turns.count_ones() as usize;
+        while turns != 0 {
+            for edge in edges.get_mut(count..)?.first_chunk_mut::<AT_ONCE>()? {
+                *edge = base + turns.trailing_zeros() as u16;
+                turns &= turns.wrapping_sub(1);
             }
+            count += AT_ONCE;
         }
+        count = after;
     }
-    if let Some(start) = open {
-        writer.run(start - last, new, start, PAGE_SIZE)?;
+    if count % 2 == 1 {
+        *edges.get_mut(count)? = PAGE_SIZE as u16;
+        count += 1;
+    }
+    let mut writer = Writer::new(out);
+    let mut last = 0;
+    for &[start, end] in edges.get(..count)?.as_chunks::<2>().0 {
+        let (start, end) = (start.into(), end.into());
+        if !short_run(&mut writer, start - last, new, start, end) {
+            writer.run(start - last, new, start, end)?;
+        }
+        last = end;
     }
     Some(writer.finish())
+}
+
+/// [`Writer::run`] without decisions that depend on the run; false: it is too long for that, or
+/// too near an end.
+#[inline(always)]
+fn short_run(writer: &mut Writer, same: usize, new: &Page, start: usize, end: usize) -> bool {
+    /// A copy of so many bytes is as quick as one of fewer.
+    const SHORT: usize = 32;
+    let len = end - start;
+    let from = new.get(start..).and_then(|rest| rest.first_chunk::<SHORT>());
+    let to = writer.out.get_mut(writer.len..).and_then(|rest| rest.first_chunk_mut());
+    let (Some(from), Some(to)) = (from, to) else { return false };
+    let to: &mut [u8; 4 + SHORT] = to;
+    if len > SHORT {
+        return false;
+    }
+    let long = usize::from(same >= 0x80);
+    let same = same & 0x7F | long << 7 | (same >> 7) << 8;
+    let lengths = (same | len << (8 * (1 + long))) as u32;
+    let (head, _) = to.split_at_mut(4);
+    head.copy_from_slice(&lengths.to_le_bytes());
+    let Some(bytes) = to.get_mut(2 + long..).and_then(|rest| rest.first_chunk_mut()) else {
+        return false;
+    };
+    *bytes = *from;
+    writer.len += 2 + long + len;
+    true
 }

@@ -21,7 +21,7 @@ use crate::rig::Result;
 use crate::rig::vm::{BOOT, Peer};
 use crate::suite::{Supplies, native_kvm};
 use crate::supply::debian::Debian;
-use crate::workspace::{peer, root};
+use crate::workspace::{cargo, peer, root};
 use measure::{Measure, Place, begins, has_init, millis};
 use process::cpu_time;
 use report::{Report, Where};
@@ -32,7 +32,7 @@ usage: cargo vmbench [--quick] [--rounds N] [--only MEASURE] [--write]
   --quick   one round of everything
   --rounds  that many boots of every machine, and four times as many starts; 5 without it
   --only    one measure: greeting, boot, query, session, disk, net, hotplug, devices; or images,
-            the image tools
+            the image tools; or xbzrle, the pages of a migration
   --write   put the table into docs/performance.md
 environment:
   VMTEST_HOST, VMTEST_VMM as for cargo vmtest";
@@ -45,12 +45,15 @@ struct Options {
     only: Option<Measure>,
     /// The image tools alone.
     images: bool,
+    /// The pages of a migration alone.
+    xbzrle: bool,
     write: bool,
 }
 
 impl Options {
     fn parse(words: &[&str]) -> Result<Self> {
-        let mut options = Self { rounds: 5, only: None, images: false, write: false };
+        let mut options =
+            Self { rounds: 5, only: None, images: false, xbzrle: false, write: false };
         let mut words = words.iter();
         while let Some(&word) = words.next() {
             match word {
@@ -66,6 +69,10 @@ impl Options {
                         options.images = true;
                         continue;
                     }
+                    if word == "xbzrle" {
+                        options.xbzrle = true;
+                        continue;
+                    }
                     let only = Measure::ALL.into_iter().find(|measure| measure.word() == word);
                     options.only = Some(only.ok_or_else(|| format!("--only {word}?\n{USAGE}"))?);
                 }
@@ -73,7 +80,7 @@ impl Options {
                 _ => return Err(USAGE.into()),
             }
         }
-        if options.write && (options.only.is_some() || options.images) {
+        if options.write && (options.only.is_some() || options.images || options.xbzrle) {
             return Err("--write needs all measures".into());
         }
         Ok(options)
@@ -105,6 +112,10 @@ pub fn run(words: &[&str]) -> Result {
     if options.images {
         println!("{}", images::run(options.rounds)?);
         return Ok(());
+    }
+    if options.xbzrle {
+        let done = cargo().args(["bench", "-p", "migration", "--bench", "pages"]).status()?;
+        return if done.success() { Ok(()) } else { Err("the bench has failed".into()) };
     }
     let Peer::Vmm(vmm) = peer()? else {
         return Err("VMTEST_PEER is for cargo vmtest: the bench measures both".into());
