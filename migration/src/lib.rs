@@ -20,6 +20,8 @@
 
 pub mod channel;
 pub mod dest;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod inventory;
 pub mod ram;
 pub mod simd;
