@@ -75,41 +75,127 @@ pub async fn find(local: &Local, top: &Rc<dyn Node>, wanted: &str) -> Option<Rc<
     None
 }
 
+/// What a range reads as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Data that lies somewhere.
+    Data,
+    /// Zeros that a layer says are zeros.
+    Zero,
+    /// Nothing: no layer that was looked at has anything.
+    Nothing,
+    /// Nothing, and the layer below ends before: these are zeros.
+    Beyond,
+}
+
+/// A range of one layer.
+pub struct Place {
+    /// Bytes; at least 1.
+    pub len: u64,
+    /// What it reads as.
+    pub content: Content,
+    /// Layers above the one that decides.
+    pub depth: u32,
+    /// Where it begins in the layer's file, where that is known.
+    pub offset: Option<u64>,
+    /// The layer.
+    pub node: Rc<dyn Node>,
+}
+
+/// What lies at `offset`, looking at no more than `len` bytes and at the `layers` topmost layers.
+///
+/// # Errors
+/// What the layers report; `UnexpectedEof` beyond the end.
+pub async fn look(
+    top: &Rc<dyn Node>,
+    offset: u64,
+    len: u64,
+    layers: Option<u32>,
+) -> io::Result<Place> {
+    walk(top, offset, len, |depth, _| layers.is_none_or(|layers| depth < layers)).await
+}
+
+/// As [`look`], for as long as what lies there is of the same content: neighbours are put
+/// together, up to `len` bytes.
+///
+/// # Errors
+/// As [`look`].
+pub async fn run(node: &Rc<dyn Node>, offset: u64, len: u64) -> io::Result<(Content, u64)> {
+    let alike = |content| match content {
+        Content::Beyond => Content::Nothing,
+        other => other,
+    };
+    let first = look(node, offset, len, None).await?;
+    let len = len.min(node.info().size.saturating_sub(offset));
+    let mut known = first.len;
+    while known < len {
+        let next = look(node, offset.saturating_add(known), len - known, None).await?;
+        if alike(next.content) != alike(first.content) {
+            break;
+        }
+        known += next.len;
+    }
+    Ok((alike(first.content), known))
+}
+
 /// What the layers above `base` have at `offset`: all of them when there is no `base`. `Absent`
 /// if they have nothing. The second figure is how far that holds, at most `len` and at least 1.
 ///
 /// What lies past the end of a lower layer that is shorter than those above it is `Zero`.
 ///
 /// # Errors
-/// What the host reports, or that the offset is beyond the end.
+/// As [`look`].
 pub async fn state_above(
     top: &Rc<dyn Node>,
     base: Option<&Rc<dyn Node>>,
     offset: u64,
     len: u64,
 ) -> io::Result<(State, u64)> {
-    let mut len = len;
+    if base.is_some_and(|base| same(base, top)) {
+        return Ok((State::Absent, len));
+    }
+    let wanted = |_, node: &Rc<dyn Node>| !base.is_some_and(|base| same(base, node));
+    let place = walk(top, offset, len, wanted).await?;
+    let state = match place.content {
+        Content::Data => State::Data,
+        Content::Zero | Content::Beyond => State::Zero,
+        Content::Nothing => State::Absent,
+    };
+    Ok((state, place.len))
+}
+
+/// Looks at one layer after the other, from the topmost one on, as long as the next one is wanted.
+async fn walk(
+    top: &Rc<dyn Node>,
+    offset: u64,
+    len: u64,
+    wanted: impl Fn(u32, &Rc<dyn Node>) -> bool,
+) -> io::Result<Place> {
     let mut node = top.clone();
-    for depth in 0..DEPTH {
-        if base.is_some_and(|base| same(base, &node)) {
-            return Ok((State::Absent, len));
-        }
-        let room = node.info().size.saturating_sub(offset);
-        if room == 0 && depth > 0 {
-            return Ok((State::Zero, len));
-        }
-        let extent = node.map(offset, len.min(room)).await?;
-        len = extent.len.min(len);
+    let mut len = len.min(node.info().size.saturating_sub(offset));
+    for depth in 0.. {
         if len == 0 {
-            return Err(io::ErrorKind::InvalidInput.into());
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if extent.state != State::Absent {
-            return Ok((extent.state, len));
+        let extent = node.map(offset, len).await?;
+        len = extent.len.clamp(1, len);
+        let place = |content, offset, node| Place { len, content, depth, offset, node };
+        match extent.state {
+            State::Data => return Ok(place(Content::Data, extent.offset, node)),
+            State::Zero => return Ok(place(Content::Zero, extent.offset, node)),
+            State::Absent => {}
         }
-        match backing(&node) {
-            Some(next) => node = next,
-            None => return Ok((State::Absent, len)),
+        let Some(below) = backing(&node).filter(|below| wanted(depth + 1, below)) else {
+            return Ok(place(Content::Nothing, None, node));
+        };
+        match below.info().size.saturating_sub(offset) {
+            0 => return Ok(place(Content::Beyond, None, node)),
+            room => len = len.min(room),
         }
+        if depth as usize >= DEPTH {
+            break;
+        }
+        node = below;
     }
     Err(io::Error::other("the chain of backing files is too long"))
 }

@@ -28,6 +28,8 @@ pub struct Format {
     pub create: Option<CreateFormat>,
     /// Options of new images.
     pub create_options: &'static [CreateOption],
+    /// Options of images that are there, which can be changed.
+    pub amend_options: &'static [CreateOption],
 }
 
 /// Makes an image in an empty file.
@@ -38,7 +40,7 @@ pub type Creating<'a> = Pin<Box<dyn Future<Output = Result<(), OpenError>> + 'a>
 
 /// A format that is only recognised.
 const fn foreign(name: &'static str, probe: fn(&[u8], &str) -> u8) -> Format {
-    Format { name, probe, open: None, create: None, create_options: &[] }
+    Format { name, probe, open: None, create: None, create_options: &[], amend_options: &[] }
 }
 
 /// The bytes as they are.
@@ -48,6 +50,7 @@ pub const RAW: &Format = &Format {
     open: Some(|layer, file| Box::pin(open_raw(layer, file))),
     create: Some(|new| Box::pin(create_raw(new))),
     create_options: &[CreateOption { name: "size", help: "Virtual disk size" }],
+    amend_options: &[],
 };
 
 /// All of them.

@@ -5,7 +5,9 @@
 use std::io;
 use std::rc::Rc;
 
+use crate::dirty::Bitmap;
 use crate::node::{Node, Op};
+use crate::options::Options;
 
 /// The backing file as the image names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub enum Fact {
     Number(u64),
     /// Yes or no.
     Flag(bool),
+    /// Several words.
+    Words(Vec<&'static str>),
     /// Several, each with members.
     List(Vec<Vec<(&'static str, Fact)>>),
 }
@@ -101,6 +105,42 @@ pub struct Snapshot {
     pub disk_size: u64,
 }
 
+/// A dirty bitmap that is kept in an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PersistentBitmap {
+    /// Its name, unique in the image.
+    pub name: String,
+    /// Bytes of the disk that a bit stands for: a power of two.
+    pub granularity: u64,
+    /// It was being changed when its program ended: nobody knows what it misses.
+    pub inconsistent: bool,
+    /// Whoever writes the disk keeps it up to date.
+    pub enabled: bool,
+}
+
+/// What is done to a dirty bitmap of an image.
+#[derive(Debug, Clone, Copy)]
+pub enum BitmapChange<'a> {
+    /// It is new, with nothing dirty.
+    Add {
+        /// Bytes that a bit stands for: a power of two from 512 to 2 GiB. The image chooses when
+        /// nothing is said.
+        granularity: Option<u64>,
+        /// Whoever writes the disk keeps it up to date.
+        enabled: bool,
+    },
+    /// It goes.
+    Remove,
+    /// Nothing is dirty in it any more.
+    Clear,
+    /// From now on it is kept up to date.
+    Enable,
+    /// It stays as it is.
+    Disable,
+    /// What is dirty here is dirty in it too.
+    Merge(&'a Bitmap),
+}
+
 /// A format with metadata. What it does not have answers `Unsupported`.
 pub trait Image {
     /// The name of the format.
@@ -157,6 +197,28 @@ pub trait Image {
     /// Shows the disk of a snapshot, by its identity or its name as it was given, in place of its
     /// own. Only what was opened to be read.
     fn show_snapshot<'a>(&'a self, _id: Option<&'a str>, _name: Option<&'a str>) -> Op<'a> {
+        unsupported()
+    }
+
+    /// The dirty bitmaps that are kept in it. `None` when the format has none at all.
+    fn bitmaps(&self) -> Option<Vec<PersistentBitmap>> {
+        None
+    }
+
+    /// What is dirty in the bitmap of this name, which is valid.
+    fn bitmap<'a>(&'a self, _name: &'a str) -> Op<'a, Bitmap> {
+        unsupported()
+    }
+
+    /// Changes the bitmap of this name, durably or, if it follows the writes, when the image is
+    /// closed. Nothing else is under way. Errors are in words that clients know.
+    fn change_bitmap<'a>(&'a self, _name: &'a str, _change: BitmapChange<'a>) -> Op<'a> {
+        unsupported()
+    }
+
+    /// Changes what the image is, by options as a new image has them; those that are known are
+    /// taken. Nothing else is under way. Errors are in words that clients know.
+    fn amend<'a>(&'a self, _options: &'a mut Options) -> Op<'a> {
         unsupported()
     }
 

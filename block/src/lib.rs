@@ -72,7 +72,9 @@ pub use drive::{
     Action, AttachError, Attachment, Busy, Drive, Failure, IoStatus, Model, OnError, Policy, Tray,
 };
 pub use host::{Cache, HostError, HostFile, OpenOptions, errno_text};
-pub use image::{BackingFile, Check, Fact, Facts, Image, Repair, Snapshot};
+pub use image::{
+    BackingFile, BitmapChange, Check, Fact, Facts, Image, PersistentBitmap, Repair, Snapshot,
+};
 pub use node::{Extent, Info, Node, Op, State, Zero};
 pub use open::{OpenError, Spec, open};
 pub use options::Options;

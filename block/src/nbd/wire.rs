@@ -214,6 +214,9 @@ pub const BASE_ALLOCATION: &str = "base:allocation";
 /// What the context of a dirty bitmap begins with; its name follows.
 pub const DIRTY_BITMAP: &str = "qemu:dirty-bitmap:";
 
+/// The context that tells how many layers of a chain there are down to what holds a range.
+pub const ALLOCATION_DEPTH: &str = "qemu:allocation-depth";
+
 /// A request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {

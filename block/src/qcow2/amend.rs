@@ -10,9 +10,11 @@ use resources::iol::IoBuf;
 use super::Qcow2;
 use super::bytes::errno;
 use super::check;
-use super::header::{CORRUPT, DIRTY, LAZY_REFCOUNTS};
-use crate::image::{BackingFile, Image};
+use super::create::version_named;
+use super::header::{CORRUPT, DIRTY, Header, LAZY_REFCOUNTS, RAW_DATA};
+use crate::image::{BackingFile, BitmapChange, Image};
 use crate::node::Node;
+use crate::options::{OptionError, Options};
 
 /// What is to be changed.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +29,47 @@ pub struct AmendOptions {
     pub size: Option<u64>,
     /// Bits of a refcount.
     pub refcount_bits: Option<u32>,
+    /// Another name of the file with the guest's data.
+    pub data_file: Option<String>,
+    /// That file need not be a raw image by itself any more.
+    pub data_file_any: bool,
+}
+
+impl AmendOptions {
+    /// Takes them from the options of a new image, for an image with this header.
+    ///
+    /// # Errors
+    /// What is no value of its option, or cannot be changed, in words that clients know.
+    pub fn parse(options: &mut Options, header: &Header) -> io::Result<AmendOptions> {
+        let invalid = |error: OptionError| refused(error.0);
+        let now = (header.backing.clone(), header.backing_format.clone());
+        let backing = options.take("backing_file").is_some_and(|name| Some(name) != now.0);
+        let format = options.take("backing_fmt").is_some_and(|name| Some(name) != now.1);
+        if backing || format {
+            return Err(refused("Cannot amend the backing file"));
+        }
+        let version = options.take("compat").map(|compat| version_named(&compat)).transpose();
+        let bits = options.take_number("refcount_bits").map_err(invalid)?;
+        let data_file = options.take("data_file");
+        if data_file.is_some() && !header.external_data() {
+            return Err(refused(
+                "data-file can only be set for images that use an external data file",
+            ));
+        }
+        let raw = options.take_switch("data_file_raw").map_err(invalid)?;
+        if raw == Some(true) && header.autoclear & RAW_DATA == 0 {
+            return Err(refused("data-file-raw cannot be set on existing images"));
+        }
+        Ok(AmendOptions {
+            version: version.map_err(refused)?,
+            lazy_refcounts: options.take_switch("lazy_refcounts").map_err(invalid)?,
+            backing: None,
+            size: options.take_size("size").map_err(invalid)?,
+            refcount_bits: bits.map(|bits| u32::try_from(bits).unwrap_or(u32::MAX)),
+            data_file,
+            data_file_any: raw == Some(false),
+        })
+    }
 }
 
 fn refused(text: impl Into<String>) -> io::Error {
@@ -68,6 +111,12 @@ impl Qcow2 {
         if let Some(lazy) = options.lazy_refcounts {
             self.make_lazy(lazy).await?;
         }
+        if let Some(name) = &options.data_file {
+            self.switch_header(|header| header.data_file = Some(name.clone())).await?;
+        }
+        if options.data_file_any {
+            self.switch_header(|header| header.autoclear &= !RAW_DATA).await?;
+        }
         if let Some(backing) = &options.backing {
             self.change_backing_file(backing.clone()).await?;
         }
@@ -104,8 +153,8 @@ impl Qcow2 {
         }
         self.write_zeros_out().await?;
         self.make_lazy(false).await?;
-        for bitmap in self.bitmaps().await? {
-            self.remove_bitmap(&bitmap.name).await?;
+        for bitmap in self.bitmaps() {
+            self.change_bitmap(&bitmap.name, BitmapChange::Remove).await?;
         }
         self.switch_header(|header| {
             header.version = 2;

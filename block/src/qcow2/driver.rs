@@ -24,6 +24,7 @@ pub const QCOW2: &Format = &Format {
     open: Some(|layer, file| Box::pin(open_layer(layer, file))),
     create: Some(|new| Box::pin(make(new))),
     create_options: CREATE_OPTIONS,
+    amend_options: AMEND_OPTIONS,
 };
 
 const CREATE_OPTIONS: &[CreateOption] = &[
@@ -50,6 +51,20 @@ const CREATE_OPTIONS: &[CreateOption] = &[
         name: "data_file_raw",
         help: "The external data file must stay valid as a raw image",
     },
+];
+
+const AMEND_OPTIONS: &[CreateOption] = &[
+    CreateOption { name: "backing_file", help: "File name of a base image" },
+    CreateOption { name: "backing_fmt", help: "Image format of the base image" },
+    CreateOption { name: "compat", help: "Compatibility level (0.10 or 1.1)" },
+    CreateOption { name: "data_file", help: "File name of an external data file" },
+    CreateOption {
+        name: "data_file_raw",
+        help: "The external data file must stay valid as a raw image",
+    },
+    CreateOption { name: "lazy_refcounts", help: "Postpone refcount updates" },
+    CreateOption { name: "refcount_bits", help: "Width of a reference count entry in bits" },
+    CreateOption { name: "size", help: "Virtual disk size" },
 ];
 
 fn probe(head: &[u8], _: &str) -> u8 {
@@ -87,7 +102,6 @@ async fn open_layer(mut layer: Layer<'_>, file: Rc<dyn Node>) -> Result<Rc<dyn N
         l2_cache_size,
         refcount_cache_size,
         check: spec.check,
-        keeps_bitmaps: false,
         on_corruption: spec.on_corruption.clone(),
     };
     // Known, and of no effect: slices have one size, and are given back when they are not used.

@@ -6,12 +6,16 @@ use std::io;
 use std::rc::Rc;
 
 use super::Qcow2;
+use super::amend::AmendOptions;
 use super::bytes::errno;
 use super::check;
 use super::crypt::{self, Key};
 use super::header::{CORRUPT, Compression, Crypt, LAZY_REFCOUNTS, MAX_BACKING_FORMAT, RAW_DATA};
 use super::snapshot::Record;
-use crate::image::{BackingFile, Check, Fact, Facts, Image, Repair, Snapshot};
+use crate::dirty::Bitmap;
+use crate::image::{
+    BackingFile, BitmapChange, Check, Fact, Facts, Image, PersistentBitmap, Repair, Snapshot,
+};
 use crate::node::{Node, Op};
 
 impl Qcow2 {
@@ -95,6 +99,10 @@ impl Qcow2 {
             let lazy = header.compatible & LAZY_REFCOUNTS != 0;
             specific.push(("lazy-refcounts", Fact::Flag(lazy)));
         }
+        let bitmaps = Qcow2::bitmaps(self);
+        if !bitmaps.is_empty() {
+            specific.push(("bitmaps", Fact::List(bitmaps.into_iter().map(about).collect())));
+        }
         specific.push(("refcount-bits", Fact::Number(header.refcount_bits().into())));
         if header.version >= 3 {
             specific.push(("corrupt", Fact::Flag(header.incompatible & CORRUPT != 0)));
@@ -114,6 +122,17 @@ impl Qcow2 {
             specific,
         }
     }
+}
+
+/// What is told about a bitmap.
+fn about(bitmap: PersistentBitmap) -> Vec<(&'static str, Fact)> {
+    let flags = [(bitmap.inconsistent, "in-use"), (bitmap.enabled, "auto")];
+    let flags = flags.into_iter().filter(|(is, _)| *is).map(|(_, word)| word);
+    vec![
+        ("flags", Fact::Words(flags.collect())),
+        ("name", Fact::Text(bitmap.name)),
+        ("granularity", Fact::Number(bitmap.granularity)),
+    ]
 }
 
 impl Image for Qcow2 {
@@ -167,6 +186,25 @@ impl Image for Qcow2 {
     fn apply_snapshot(&self, id: &str) -> Op<'_> {
         let id = id.to_owned();
         Box::pin(async move { self.go_to_snapshot(&id).await })
+    }
+
+    fn bitmaps(&self) -> Option<Vec<PersistentBitmap>> {
+        Some(Qcow2::bitmaps(self))
+    }
+
+    fn bitmap<'a>(&'a self, name: &'a str) -> Op<'a, Bitmap> {
+        Box::pin(Qcow2::bitmap(self, name))
+    }
+
+    fn change_bitmap<'a>(&'a self, name: &'a str, change: BitmapChange<'a>) -> Op<'a> {
+        Box::pin(Qcow2::change_bitmap(self, name, change))
+    }
+
+    fn amend<'a>(&'a self, options: &'a mut crate::Options) -> Op<'a> {
+        Box::pin(async move {
+            let options = AmendOptions::parse(options, &self.header.borrow())?;
+            Qcow2::amend(self, &options).await
+        })
     }
 
     fn make_empty(&self) -> Op<'_> {

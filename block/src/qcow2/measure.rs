@@ -47,14 +47,14 @@ impl Touched {
 
 /// What an image of these options needs. `data`: bytes of whole clusters with data, as [`Touched`]
 /// counts them. `bitmaps`: length of the name, and bytes that a bit stands for, of each persistent
-/// bitmap.
+/// bitmap of a source that can have some.
 ///
 /// # Errors
 /// As making the image.
 pub fn measure(
     options: &CreateOptions,
     data: u64,
-    bitmaps: &[(usize, u64)],
+    bitmaps: Option<&[(usize, u64)]>,
 ) -> Result<Measure, CreateError> {
     let layout = options.layout()?;
     let header = &layout.header;
@@ -70,7 +70,7 @@ pub fn measure(
         _ => data.min(all),
     };
     let fully_allocated = metadata.checked_add(all).ok_or(CreateError::TooLarge)?;
-    let bitmaps = (!bitmaps.is_empty()).then(|| bitmap_bytes(header.size, cluster, bitmaps));
+    let bitmaps = bitmaps.map(|bitmaps| bitmap_bytes(header.size, cluster, bitmaps));
     Ok(Measure { required: metadata + data, fully_allocated, bitmaps })
 }
 
@@ -93,7 +93,7 @@ mod tests {
     fn of(size: u64, cluster_size: u64, refcount_bits: u32) -> (u64, u64) {
         let options =
             CreateOptions { size, cluster_size, refcount_bits, ..CreateOptions::default() };
-        let sizes = measure(&options, 0, &[]).unwrap();
+        let sizes = measure(&options, 0, None).unwrap();
         (sizes.required, sizes.fully_allocated)
     }
 
@@ -115,13 +115,13 @@ mod tests {
         touched.add(200, 65_536);
         touched.add(1 << 20, 1);
         assert_eq!(touched.bytes(), 3 << 16);
-        let sizes = measure(&options, touched.bytes(), &[(2, 65_536), (1, 512)]).unwrap();
+        let sizes = measure(&options, touched.bytes(), Some(&[(2, 65_536), (1, 512)])).unwrap();
         assert_eq!(sizes.required, 393_216 + (3 << 16));
         assert_eq!(sizes.bitmaps, Some((2 + 5 + 1) << 16));
         let full = CreateOptions { preallocation: Preallocation::Full, ..options };
-        let sizes = measure(&full, 0, &[]).unwrap();
+        let sizes = measure(&full, 0, None).unwrap();
         assert_eq!(sizes.required, sizes.fully_allocated);
         let far = CreateOptions { size: u64::MAX, ..CreateOptions::default() };
-        assert!(measure(&far, 0, &[]).is_err());
+        assert!(measure(&far, 0, None).is_err());
     }
 }

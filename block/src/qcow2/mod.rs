@@ -111,6 +111,7 @@ pub struct Qcow2 {
     ordering: flush::Ordering,
     metadata: overlap::Metadata,
     snapshots: RefCell<Vec<snapshot::Record>>,
+    bitmaps: bitmap::Bitmaps,
     /// Held by whoever makes L2 tables.
     tables: sync::Turnstile,
     /// Held by whoever writes the header.
@@ -201,12 +202,18 @@ impl Node for Qcow2 {
 
     fn write(&self, offset: u64, buf: IoBuf, durable: bool) -> Op<'_> {
         let check = self.check_write(offset, buf.len() as u64);
-        checked(check, || self.write_now(offset, buf, durable))
+        checked(check, || {
+            self.bitmaps.touch(offset, buf.len() as u64);
+            self.write_now(offset, buf, durable)
+        })
     }
 
     fn zero(&self, offset: u64, len: u64, how: Zero) -> Op<'_> {
         let check = self.check_write(offset, len);
-        checked(check, || Box::pin(self.zero_range(offset, len, how)))
+        checked(check, || {
+            self.bitmaps.touch(offset, len);
+            Box::pin(self.zero_range(offset, len, how))
+        })
     }
 
     fn zero_fast(&self, offset: u64, len: u64, how: Zero) -> Op<'_> {
@@ -218,7 +225,10 @@ impl Node for Qcow2 {
 
     fn discard(&self, offset: u64, len: u64) -> Op<'_> {
         let check = self.check_write(offset, len);
-        checked(check, || Box::pin(self.discard_range(offset, len)))
+        checked(check, || {
+            self.bitmaps.touch(offset, len);
+            Box::pin(self.discard_range(offset, len))
+        })
     }
 
     fn flush(&self) -> Op<'_> {
@@ -231,7 +241,10 @@ impl Node for Qcow2 {
 
     fn write_compressed(&self, offset: u64, buf: IoBuf) -> Op<'_> {
         let check = self.check_write(offset, buf.len() as u64);
-        checked(check, || Box::pin(self.write_packed(offset, buf)))
+        checked(check, || {
+            self.bitmaps.touch(offset, buf.len() as u64);
+            Box::pin(self.write_packed(offset, buf))
+        })
     }
 
     fn reopen(&self, read_only: bool) -> Op<'_> {
@@ -240,6 +253,10 @@ impl Node for Qcow2 {
 
     fn close(&self) -> Op<'_> {
         Box::pin(async move {
+            if let Err(error) = self.store_bitmaps().await {
+                // They stay marked as in use; the data are worth more.
+                tracing::warn!(%error, "lost the persistent bitmaps of an image");
+            }
             self.settle().await?;
             if self.geometry().external {
                 self.data.close().await?;

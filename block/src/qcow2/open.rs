@@ -82,6 +82,7 @@ pub async fn open(
     let (l1, table) = load_tables(&*file, &header).await?;
     let image = Rc::new(build(local, file, header, options, l1, table));
     image.load_snapshots().await?;
+    image.load_bitmaps().await;
     if !image.read_only.get() {
         image.begin_writing().await?;
     }
@@ -148,6 +149,7 @@ fn build(
         sectors: Default::default(),
         metadata: Default::default(),
         snapshots: Default::default(),
+        bitmaps: Default::default(),
         unpacked: RefCell::new(None),
     }
 }
@@ -156,17 +158,13 @@ impl Qcow2 {
     /// What has to be done before the first write: features that clear themselves, and repair
     /// after a crash.
     async fn begin_writing(&self) -> Result<(), OpenError> {
+        let lost_bitmaps = self.has_lost_bitmaps() && !self.options.check;
         let (dirty, changed) = {
             let header = &mut *self.header.borrow_mut();
             let lazy = self.options.lazy_refcounts;
             self.lazy.set(lazy.unwrap_or(header.compatible & LAZY_REFCOUNTS != 0));
-            let mut kept = 0;
-            if header.external_data() {
-                kept |= RAW_DATA;
-            }
-            if self.options.keeps_bitmaps || self.options.check {
-                kept |= BITMAPS;
-            }
+            let mut kept = if header.external_data() { RAW_DATA } else { 0 };
+            kept |= if lost_bitmaps { 0 } else { BITMAPS };
             let before = header.autoclear;
             header.autoclear &= kept;
             (header.incompatible & DIRTY != 0, header.autoclear != before)
@@ -182,6 +180,10 @@ impl Qcow2 {
                 return Err(cannot(io::Error::from_raw_os_error(libc::EIO)));
             }
             self.reload().await?;
+        }
+        if !self.options.check {
+            let follow = self.follow_writes().await;
+            follow.map_err(|error| OpenError::io("Could not mark bitmaps as in use", &error))?;
         }
         Ok(())
     }
@@ -200,6 +202,7 @@ impl Qcow2 {
         self.counts.clear();
         self.metadata.forget();
         *self.unpacked.borrow_mut() = None;
+        self.load_bitmaps().await;
         self.load_snapshots().await
     }
 
@@ -253,19 +256,29 @@ impl Qcow2 {
         self.clear_dirty().await
     }
 
+    async fn forbid_writes(&self) -> io::Result<()> {
+        self.settle().await?;
+        self.file.reopen(true).await?;
+        if self.geometry().external {
+            self.data.reopen(true).await?;
+        }
+        self.read_only.set(true);
+        Ok(())
+    }
+
     pub(super) fn reopen_as<'a>(&'a self, read_only: bool) -> Op<'a> {
         Box::pin(async move {
             if read_only == self.read_only.get() {
                 return Ok(());
             }
             if read_only {
-                self.settle().await?;
-                self.file.reopen(true).await?;
-                if self.geometry().external {
-                    self.data.reopen(true).await?;
+                self.store_bitmaps().await?;
+                let done = self.forbid_writes().await;
+                if done.is_err() && self.follow_writes().await.is_err() {
+                    // Nobody would notice what is written.
+                    self.dead.set(true);
                 }
-                self.read_only.set(true);
-                return Ok(());
+                return done;
             }
             refuse_corrupt(&self.header.borrow(), true).map_err(io::Error::other)?;
             self.file.reopen(false).await?;

@@ -175,8 +175,6 @@ pub struct Options {
     pub refcount_cache_size: Option<u64>,
     /// It is opened to be checked: neither repaired nor refused for being damaged.
     pub check: bool,
-    /// Who opens it keeps the persistent bitmaps valid, or marks them as in use.
-    pub keeps_bitmaps: bool,
     /// Who is told of corruption.
     pub on_corruption: Option<OnCorruption>,
 }

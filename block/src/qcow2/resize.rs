@@ -29,11 +29,14 @@ impl Qcow2 {
         if size > i64::MAX as u64 || header.l1_entries_for(size) * 8 > MAX_L1_BYTES {
             return Err(errno(libc::EFBIG));
         }
-        match size.cmp(&old) {
-            std::cmp::Ordering::Equal => return Ok(()),
-            std::cmp::Ordering::Greater => self.enlarge(old, size).await?,
-            std::cmp::Ordering::Less => self.shrink(old, size).await?,
-        }
+        let aside = self.set_bitmaps_aside(size).await?;
+        let resized = match size.cmp(&old) {
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => self.enlarge(old, size).await,
+            std::cmp::Ordering::Less => self.shrink(old, size).await,
+        };
+        let kept = self.resize_bitmaps(aside).await;
+        resized.and(kept)?;
         self.release().await
     }
 

@@ -92,7 +92,10 @@ pub async fn open(local: &Local, wanted: &Wanted<'_>) -> Result<Rc<dyn Node>, Fa
 
 /// Has an image show a snapshot: `snapshot.id=`, `snapshot.name=` and both, or else an identity or
 /// name.
-async fn show(node: &Rc<dyn Node>, wanted: &str) -> Result<(), Fail> {
+///
+/// # Errors
+/// When there is none.
+pub async fn show(node: &Rc<dyn Node>, wanted: &str) -> Result<(), Fail> {
     let pairs = split_options(wanted);
     let given = |key: &str| pairs.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
     let by_options = (given("snapshot.id"), given("snapshot.name"));
@@ -166,6 +169,10 @@ pub fn split_options(text: &str) -> Vec<(String, String)> {
 
 /// What an error says, in the words of the C library.
 pub fn why(error: &io::Error) -> String {
+    if error.get_ref().is_some() {
+        // It has words of its own.
+        return error.to_string();
+    }
     let number = error.raw_os_error().or(match error.kind() {
         io::ErrorKind::Unsupported => Some(libc::ENOTSUP),
         io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => Some(libc::EIO),

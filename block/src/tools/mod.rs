@@ -10,7 +10,6 @@
 //! | where text goes, and how a failure is told | `console.rs` |
 //! | progress, and being interrupted | `progress.rs`, `signals.rs` |
 //! | sizes and JSON as text | `size.rs`, `json.rs` |
-//! | what lies where in a chain of images | `chain.rs` |
 //! | several requests at a time | `work.rs` |
 //!
 //! A tool runs one loop on its main thread and closes every image before it reports success. What
@@ -18,7 +17,6 @@
 //! the layers below, and every mistake ends in one line on standard error.
 
 pub mod args;
-pub mod chain;
 pub(crate) mod clock;
 pub mod console;
 pub mod images;

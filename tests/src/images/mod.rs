@@ -4,6 +4,7 @@
 //! `tools` runs programs, `variants` has the kinds of images; the tests are in the file of their
 //! subject. They need no KVM. Each test has a directory of its own and runs on one thread.
 
+mod bitmaps;
 mod chains;
 mod features;
 mod nbd;
@@ -41,6 +42,10 @@ pub const ALL: &[ImageTest] = &[
     ImageTest { name: "images::chain_of_five", body: chains::read },
     ImageTest { name: "images::commit_and_rebase", body: chains::commit_and_rebase },
     ImageTest { name: "images::snapshots", body: chains::snapshots },
+    ImageTest { name: "images::bitmaps", body: bitmaps::followed },
+    ImageTest { name: "images::bitmaps_copied", body: bitmaps::copied },
+    ImageTest { name: "images::amend", body: bitmaps::amended },
+    ImageTest { name: "images::nbd_contexts", body: bitmaps::contexts },
     ImageTest { name: "images::random_operations", body: random::operations },
     ImageTest { name: "images::random_operations_in_a_chain", body: random::in_a_chain },
     ImageTest { name: "images::nbd_libnbd", body: nbd::libnbd },

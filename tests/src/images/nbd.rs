@@ -15,7 +15,7 @@ const SIZE: usize = 4 << 20;
 const SOON: Duration = Duration::from_secs(30);
 
 /// A server that ends with this.
-struct Server(Child);
+pub(super) struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -26,11 +26,21 @@ impl Drop for Server {
 
 /// Serves a raw image at the socket `s` as `disk`.
 fn serve(tools: &Tools, whose: Whose, image: &str) -> Result<Server> {
+    serve_as(tools, whose, &["-f", "raw", "-D", "a text"], image)
+}
+
+/// Serves an image at the socket `s` as `disk`, with more options.
+pub(super) fn serve_as(
+    tools: &Tools,
+    whose: Whose,
+    options: &[&str],
+    image: &str,
+) -> Result<Server> {
     let socket = tools.path("s");
     let _ = fs::remove_file(&socket);
     let mut command = tools.command(whose, "nbd");
-    command.args(["-t", "-e", "0", "-f", "raw", "-x", "disk", "-D", "a text", "-k"]);
-    command.arg(&socket).arg(image);
+    command.args(["-t", "-e", "0", "-x", "disk"]).args(options);
+    command.arg("-k").arg(&socket).arg(image);
     die_with_parent(&mut command);
     let server = Server(command.spawn()?);
     let start = Instant::now();
@@ -60,7 +70,7 @@ fn image(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn uri(tools: &Tools) -> String {
+pub(super) fn uri(tools: &Tools) -> String {
     format!("nbd+unix:///disk?socket={}", tools.path("s").display())
 }
 

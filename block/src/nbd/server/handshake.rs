@@ -13,8 +13,8 @@ use resources::iol::Local;
 use super::{Export, Server};
 use crate::nbd::stream::{self, Reader, Writer};
 use crate::nbd::wire::{
-    BASE_ALLOCATION, Bytes, DIRTY_BITMAP, Fields, INIT_MAGIC, MAX_OPTION, MAX_PAYLOAD,
-    OPTION_MAGIC, PADDING, handshake, info, option, option_reply, reply,
+    ALLOCATION_DEPTH, BASE_ALLOCATION, Bytes, DIRTY_BITMAP, Fields, INIT_MAGIC, MAX_OPTION,
+    MAX_PAYLOAD, OPTION_MAGIC, PADDING, handshake, info, option, option_reply, reply,
 };
 
 /// What a client and the server have agreed on.
@@ -30,6 +30,8 @@ pub(super) struct Chosen {
 pub(super) enum Context {
     /// Holes and zeros.
     Allocation,
+    /// How deep in the chain what shows is.
+    Depth,
     /// A dirty bitmap of the export, by its place there.
     Bitmap(usize),
 }
@@ -260,7 +262,9 @@ fn contexts(export: &Export) -> Vec<(Context, String)> {
     let bitmaps = export.bitmaps.iter().enumerate();
     let bitmaps =
         bitmaps.map(|(at, (name, _))| (Context::Bitmap(at), format!("{DIRTY_BITMAP}{name}")));
-    std::iter::once((Context::Allocation, BASE_ALLOCATION.to_owned())).chain(bitmaps).collect()
+    let depth = export.allocation_depth.then(|| (Context::Depth, ALLOCATION_DEPTH.to_owned()));
+    let all = std::iter::once((Context::Allocation, BASE_ALLOCATION.to_owned()));
+    all.chain(depth).chain(bitmaps).collect()
 }
 
 /// Whether a query means this context. Wildcards end at a colon, and only lists have them.

@@ -54,6 +54,7 @@ pub struct Export {
     writable: bool,
     multi_conn: bool,
     resizable: bool,
+    allocation_depth: bool,
     bitmaps: Vec<(String, Box<FindBitmap>)>,
 }
 
@@ -72,6 +73,7 @@ impl Export {
             writable: false,
             multi_conn: false,
             resizable: false,
+            allocation_depth: false,
             bitmaps: Vec::new(),
         }
     }
@@ -94,6 +96,13 @@ impl Export {
     #[must_use]
     pub fn resizable(mut self, resizable: bool) -> Export {
         self.resizable = resizable;
+        self
+    }
+
+    /// Offers the context `qemu:allocation-depth`.
+    #[must_use]
+    pub fn allocation_depth(mut self, offered: bool) -> Export {
+        self.allocation_depth = offered;
         self
     }
 

@@ -4,18 +4,15 @@
 //! many extents it gets is bounded here.
 
 use std::io;
-use std::rc::Rc;
 
+use crate::chain::{self, Content, Place};
 use crate::disk::Disk;
 use crate::nbd::wire::state;
-use crate::node::{Node, State};
 
 /// Most extents of one reply.
 const MOST: usize = 4096;
 /// Most times that a node is asked for one reply.
 const LOOKS: usize = 2 * MOST;
-/// Most images below each other that are looked at.
-const DEPTH: usize = 1024;
 
 /// A dirty bitmap as a client sees it.
 pub trait Bitmap {
@@ -83,38 +80,29 @@ pub(super) async fn allocation(
     len: u64,
     one: bool,
 ) -> io::Result<Extents> {
-    let mut list = List::new(offset, len, one);
-    while let Some((offset, len)) = list.next() {
-        let top = disk.map(offset, len).await?;
-        let (len, zero) = match top.state {
-            State::Data => (top.len, false),
-            State::Zero => (top.len, true),
-            State::Absent => below(disk.node(), offset, top.len.min(len)).await?,
-        };
-        list.add(len, if zero { state::HOLE | state::ZERO } else { 0 });
-    }
-    Ok(list.finish())
+    extents(disk, List::new(offset, len, one), |place| match place.content {
+        Content::Data => 0,
+        _ => state::HOLE | state::ZERO,
+    })
+    .await
 }
 
-/// Looks into the backing images of a node that has nothing there: how far it is the same, and
-/// whether that is zeros.
-async fn below(node: Rc<dyn Node>, offset: u64, len: u64) -> io::Result<(u64, bool)> {
-    let (mut node, mut len) = (node, len);
-    for _ in 0..DEPTH {
-        let Some(backing) = node.image().and_then(|image| image.backing()) else {
-            return Ok((len, true));
-        };
-        let left = backing.info().size.saturating_sub(offset);
-        if left == 0 {
-            return Ok((len, true));
-        }
-        let extent = backing.map(offset, len.min(left)).await?;
-        len = extent.len.min(len.min(left)).max(1);
-        match extent.state {
-            State::Data => return Ok((len, false)),
-            State::Zero => return Ok((len, true)),
-            State::Absent => node = backing,
-        }
+/// The extents of `qemu:allocation-depth`: 1 for what the topmost image has, 0 for what none has.
+pub(super) async fn depth(disk: &Disk, offset: u64, len: u64, one: bool) -> io::Result<Extents> {
+    extents(disk, List::new(offset, len, one), |place| match place.content {
+        Content::Data | Content::Zero => place.depth.saturating_add(1),
+        // Its end is what the shorter layer has there, as others' servers tell.
+        Content::Beyond => place.depth.saturating_add(2),
+        Content::Nothing => 0,
+    })
+    .await
+}
+
+async fn extents(disk: &Disk, mut list: List, tell: impl Fn(&Place) -> u32) -> io::Result<Extents> {
+    while let Some((offset, len)) = list.next() {
+        let request = disk.begin(offset, len).await?;
+        let place = chain::look(&request.node, offset, len, None).await?;
+        list.add(place.len, tell(&place));
     }
-    Ok((len, false))
+    Ok(list.finish())
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use resources::iol::{IoBuf, Local};
 
 use super::handshake::{Chosen, Context};
-use super::status::{Bitmap, allocation, dirty};
+use super::status::{Bitmap, allocation, depth, dirty};
 use super::{IN_FLIGHT, IN_MEMORY};
 use crate::disk::Disk;
 use crate::nbd::gauge::{Buffer, Buffers, Gauge, Taken};
@@ -318,6 +318,7 @@ impl Session {
         for (at, (id, context)) in self.contexts.iter().enumerate() {
             let extents = match context {
                 Context::Allocation => allocation(&self.disk, offset, len, one).await?,
+                Context::Depth => depth(&self.disk, offset, len, one).await?,
                 Context::Bitmap(at) => match self.bitmaps.get(*at) {
                     Some(Some(bitmap)) => dirty(&**bitmap, offset, len, one),
                     _ => return Err(io::Error::other("the dirty bitmap has gone")),

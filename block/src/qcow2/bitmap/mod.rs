@@ -3,225 +3,261 @@
 //! | piece | file |
 //! |---|---|
 //! | the directory and the tables | `directory.rs` |
-//! | the bits | `bits.rs` |
+//! | bitmaps that follow the writes | `live.rs` |
+//! | changing them, and bringing them to the file | `mod.rs` |
 //!
-//! An image that is opened to be written without anybody keeping its bitmaps loses them: the bit in
-//! the header that vouches for them is cleared. Who keeps them opens it with
-//! [`keeps_bitmaps`](super::Options::keeps_bitmaps).
+//! While an image is open to be written, its enabled bitmaps are in memory and follow every write;
+//! the file says of them that they are in use, which is what a crash leaves behind. They are
+//! written back when the image is closed or may not be written any more. What the file says of a
+//! bitmap that was in use when the image was opened is left alone: nobody knows what it misses.
 //!
 //! What is new is written to places of its own and durable before the header is switched to it;
-//! what was there before is given up after that. On the image's loop, with nothing else under way;
+//! what was there before is given up after that. Where only flags change they are changed in place:
+//! none crosses a sector. On the image's loop, with nothing else under way but what follows writes;
 //! names are a client's, the directory is whoever made the image's.
 
-mod bits;
 mod directory;
+mod live;
 
 use std::io;
 
-pub use bits::Bits;
 pub(super) use directory::{Entry, OFFSET_MASK, load_directory};
+pub(super) use live::Bitmaps;
 
 use super::Qcow2;
 use super::access::{load, store};
 use super::bytes::errno;
 use super::header::{BITMAPS, BitmapDirectory};
 use super::options::Freed;
-use directory::{ALL_ONES, AUTO, GRANULARITY_BITS, IN_USE, MAX_NAME, serialise_directory};
-
-/// A persistent bitmap.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PersistentBitmap {
-    /// Its name, unique in the image.
-    pub name: String,
-    /// Bytes of the disk that a bit stands for: a power of two.
-    pub granularity: u64,
-    /// It was being changed when its program ended, and may be wrong.
-    pub in_use: bool,
-    /// Whoever writes the disk keeps it up to date.
-    pub enabled: bool,
-}
+use crate::dirty::Bitmap;
+use crate::image::{BitmapChange, PersistentBitmap};
+use directory::{
+    ALL_ONES, AUTO, GRANULARITY_BITS, IN_USE, MAX_BITMAP_BYTES, MAX_NAME, serialise_directory,
+};
 
 fn refused(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
-impl Qcow2 {
-    /// The directory; nothing where nobody vouches for it.
-    async fn entries(&self) -> io::Result<Vec<Entry>> {
-        self.alive()?;
-        let header = self.header.borrow().clone();
-        match header.bitmaps.filter(|_| header.autoclear & BITMAPS != 0) {
-            Some(place) => load_directory(&*self.file, &header, &place).await,
-            None => Ok(Vec::new()),
-        }
-    }
+fn inconsistent(name: &str) -> io::Error {
+    refused(format!("Bitmap '{name}' is inconsistent and cannot be used"))
+}
 
-    /// The persistent bitmaps.
-    ///
-    /// # Errors
-    /// Those of the file, and when the directory makes no sense.
-    pub async fn bitmaps(&self) -> io::Result<Vec<PersistentBitmap>> {
+/// Nothing dirty, for a disk of `size` bytes.
+///
+/// # Errors
+/// `EFBIG` when the format has no place for so many bits.
+fn clean(size: u64, granularity_bits: u8) -> io::Result<Bitmap> {
+    let bitmap = Bitmap::new(size, 1 << granularity_bits);
+    let fits = bitmap.bit_bytes() <= MAX_BITMAP_BYTES;
+    fits.then_some(bitmap).ok_or(errno(libc::EFBIG))
+}
+
+impl Qcow2 {
+    /// The persistent bitmaps. One that this image keeps up to date is not in use by others.
+    pub fn bitmaps(&self) -> Vec<PersistentBitmap> {
+        let live = self.bitmaps.live();
         let told = |entry: &Entry| PersistentBitmap {
             name: String::from_utf8_lossy(&entry.name).into_owned(),
             granularity: 1 << entry.granularity_bits,
-            in_use: entry.flags & IN_USE != 0,
+            inconsistent: entry.flags & IN_USE != 0 && !live.contains_key(&entry.name),
             enabled: entry.flags & AUTO != 0,
         };
-        Ok(self.entries().await?.iter().map(told).collect())
+        self.bitmaps.entries().iter().map(told).collect()
     }
 
-    /// The bits of a bitmap.
+    /// What is dirty in a bitmap.
     ///
     /// # Errors
     /// Those of the file; when there is no such bitmap, or it is not valid.
-    pub async fn bitmap(&self, name: &str) -> io::Result<Bits> {
-        let entries = self.entries().await?;
-        self.bits_of(named(&entries, name)?).await
+    pub async fn bitmap(&self, name: &str) -> io::Result<Bitmap> {
+        self.alive()?;
+        if let Some(live) = self.bitmaps.live().get(name.as_bytes()) {
+            return Ok(live.bits.clone());
+        }
+        let entry = self.entry(name)?;
+        match entry.flags & IN_USE {
+            0 => self.load_bits(&entry).await,
+            _ => Err(inconsistent(name)),
+        }
     }
 
-    async fn bits_of(&self, entry: &Entry) -> io::Result<Bits> {
-        if entry.flags & IN_USE != 0 {
-            let name = String::from_utf8_lossy(&entry.name);
-            return Err(refused(format!("Bitmap '{name}' is inconsistent and cannot be used")));
-        }
+    fn entry(&self, name: &str) -> io::Result<Entry> {
+        let entries = self.bitmaps.entries();
+        let found = entries.iter().find(|entry| entry.name == name.as_bytes()).cloned();
+        found.ok_or_else(|| refused(format!("Dirty bitmap '{name}' not found")))
+    }
+
+    /// The bits that the file has, whatever its flags say.
+    async fn load_bits(&self, entry: &Entry) -> io::Result<Bitmap> {
         let header = self.header.borrow().clone();
+        let mut bits = clean(self.size.get(), entry.granularity_bits)?;
         let table = entry.load_table(&*self.file, &header).await?;
-        let bits = Bits::new(self.size.get(), entry.granularity_bits.into());
-        let mut bits = bits.ok_or(errno(libc::EFBIG))?;
-        let cluster = header.cluster_size() as usize;
-        if table.len() != bits.bytes().len().div_ceil(cluster) {
+        let cluster = header.cluster_size();
+        if table.len() as u64 != bits.bit_bytes().div_ceil(cluster) {
             return Err(errno(libc::EINVAL));
         }
-        for (part, word) in bits.bytes_mut().chunks_mut(cluster).zip(table) {
+        for (at, word) in (0u64..).step_by(cluster as usize).zip(table) {
+            let len = (bits.bit_bytes() - at).min(cluster);
             match word & OFFSET_MASK {
-                0 => part.fill(if word & ALL_ONES != 0 { 0xff } else { 0 }),
-                offset => {
-                    let data = load(&*self.file, offset, part.len() as u64).await?;
-                    part.copy_from_slice(&data);
-                }
+                0 if word & ALL_ONES != 0 => bits.set_bits(at, &vec![0xff; len as usize]),
+                0 => {}
+                offset => bits.set_bits(at, &load(&*self.file, offset, len).await?),
             }
         }
         Ok(bits)
     }
 
-    /// Adds a bitmap without dirty parts. `granularity`: bytes that a bit stands for, a power of
-    /// two from 512 to 2 GiB; a cluster, at least 4 KiB, when nothing is said.
+    /// Changes one bitmap.
     ///
     /// # Errors
-    /// Those of the file; when there is one of that name, or the image cannot have it.
-    pub async fn add_bitmap(
+    /// Those of the file; what speaks against it, in words that clients know. Nothing has changed
+    /// then.
+    pub async fn change_bitmap(&self, name: &str, change: BitmapChange<'_>) -> io::Result<()> {
+        self.begin_change().await?;
+        if let BitmapChange::Add { granularity, enabled } = change {
+            return self.add_bitmap(name, granularity, enabled).await;
+        }
+        let entry = self.entry(name)?;
+        if matches!(change, BitmapChange::Remove) {
+            let gone = entry.clone();
+            self.switch_directory(&[], &[gone]).await?;
+            self.bitmaps.unfollow(&entry.name);
+            return Ok(());
+        }
+        let live = self.bitmaps.live().contains_key(&entry.name);
+        if entry.flags & IN_USE != 0 && !live {
+            return Err(inconsistent(name));
+        }
+        match change {
+            BitmapChange::Add { .. } | BitmapChange::Remove => Ok(()),
+            BitmapChange::Clear => {
+                let none = clean(self.size.get(), entry.granularity_bits)?;
+                self.replace_bits(&entry, none).await
+            }
+            BitmapChange::Merge(other) => {
+                let mut bits = self.bitmap(name).await?;
+                bits.merge(other);
+                self.replace_bits(&entry, bits).await
+            }
+            BitmapChange::Enable if live => Ok(()),
+            BitmapChange::Enable => {
+                let bits = self.load_bits(&entry).await?;
+                self.set_flags_of(&entry, AUTO | IN_USE).await?;
+                self.bitmaps.follow(&entry.name, bits, false);
+                Ok(())
+            }
+            BitmapChange::Disable if !live => self.set_flags_of(&entry, 0).await,
+            BitmapChange::Disable => {
+                let bits = self.bitmap(name).await?;
+                self.put_bits(&entry, 0, &bits).await?;
+                self.bitmaps.unfollow(&entry.name);
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds a bitmap in which nothing is dirty. `granularity`: bytes that a bit stands for; a
+    /// cluster, of 4 KiB to 64 KiB, when nothing is said.
+    async fn add_bitmap(
         &self,
         name: &str,
         granularity: Option<u64>,
         enabled: bool,
     ) -> io::Result<()> {
-        let mut entries = self.entries().await?;
         if self.header.borrow().version < 3 {
-            return Err(refused("Cannot store dirty bitmaps in qcow2 v2 files".into()));
+            return Err(refused(format!(
+                "Can't make bitmap '{name}' persistent: Cannot store dirty bitmaps in qcow2 v2 \
+                 files"
+            )));
         }
-        let granularity = granularity.unwrap_or(self.geometry().cluster().max(4096));
+        let usual = self.geometry().cluster().clamp(4096, 65536);
+        let granularity = granularity.unwrap_or(usual);
         let bits = granularity.trailing_zeros() as u8;
-        let fits = granularity.is_power_of_two() && GRANULARITY_BITS.contains(&bits);
-        fits.then_some(())
-            .ok_or_else(|| refused("Granularity must be a power of 2 between 512 and 2G".into()))?;
+        if !granularity.is_power_of_two() || bits < *GRANULARITY_BITS.start() {
+            return Err(refused("Granularity must be power of 2 and at least 512".into()));
+        }
+        if bits > *GRANULARITY_BITS.end() {
+            return Err(refused("Granularity must be at most 2 GiB".into()));
+        }
         if !(1..=MAX_NAME).contains(&name.len()) {
             return Err(refused("Bitmap name must be of 1 to 1023 bytes".into()));
         }
-        if entries.iter().any(|entry| entry.name == name.as_bytes()) {
+        if self.entry(name).is_ok() {
             return Err(refused(format!("Bitmap already exists: {name}")));
         }
-        let none = Bits::new(self.size.get(), bits.into()).ok_or(errno(libc::EFBIG))?;
+        let none = clean(self.size.get(), bits)?;
+        if enabled && !self.bitmaps.has_room(&none) {
+            return Err(refused("Too many bitmaps are enabled".into()));
+        }
         let entry = Entry {
             table_offset: 0,
             table_entries: 0,
-            flags: if enabled { AUTO } else { 0 },
+            flags: if enabled { AUTO | IN_USE } else { 0 },
             granularity_bits: bits,
             name: name.as_bytes().to_vec(),
             extra: Vec::new(),
         };
         let entry = self.write_bits(entry, &none).await?;
-        entries.push(entry.clone());
-        self.switch_directory(entries, None, Some(&entry)).await
+        self.switch_directory(&[entry], &[]).await?;
+        if enabled {
+            self.bitmaps.follow(name.as_bytes(), none, false);
+        }
+        Ok(())
     }
 
-    /// Removes a bitmap.
-    ///
-    /// # Errors
-    /// Those of the file; when there is no such bitmap.
-    pub async fn remove_bitmap(&self, name: &str) -> io::Result<()> {
-        let mut entries = self.entries().await?;
-        let entry = named(&entries, name)?.clone();
-        entries.retain(|other| *other != entry);
-        self.switch_directory(entries, Some(&entry), None).await
+    /// Gives a valid bitmap other bits: in memory, if it is there, or else in the file.
+    async fn replace_bits(&self, entry: &Entry, bits: Bitmap) -> io::Result<()> {
+        if self.bitmaps.live().contains_key(&entry.name) {
+            self.bitmaps.follow(&entry.name, bits, true);
+            return Ok(());
+        }
+        self.put_bits(entry, entry.flags, &bits).await
     }
 
-    /// Replaces the bits of a bitmap by `bits`, of the granularity that it has. It is valid then.
-    ///
-    /// # Errors
-    /// Those of the file; when there is no such bitmap.
-    pub async fn store_bitmap(&self, name: &str, bits: &Bits) -> io::Result<()> {
-        let mut entries = self.entries().await?;
-        let old = named(&entries, name)?.clone();
-        if bits.granularity_bits() != u32::from(old.granularity_bits) {
+    /// Writes the bits of a bitmap, and flags, to the file.
+    async fn put_bits(&self, old: &Entry, flags: u32, bits: &Bitmap) -> io::Result<()> {
+        let flags = flags & (AUTO | IN_USE) | old.flags & !(AUTO | IN_USE);
+        let new = self.write_bits(Entry { flags, ..old.clone() }, bits).await?;
+        self.switch_directory(&[new], std::slice::from_ref(old)).await
+    }
+
+    /// Writes the flags of one bitmap.
+    async fn set_flags_of(&self, entry: &Entry, flags: u32) -> io::Result<()> {
+        let mut entries = self.bitmaps.entries().clone();
+        for one in entries.iter_mut().filter(|one| one.name == entry.name) {
+            one.flags = flags | one.flags & !(AUTO | IN_USE);
+        }
+        self.write_flags(entries).await
+    }
+
+    /// Writes entries of which only flags have changed over those in the file, durably.
+    async fn write_flags(&self, entries: Vec<Entry>) -> io::Result<()> {
+        let place = self.header.borrow().bitmaps.ok_or(errno(libc::EINVAL))?;
+        let data = serialise_directory(&entries)?;
+        if data.len() as u64 != place.size {
             return Err(errno(libc::EINVAL));
         }
-        let new = Entry { flags: old.flags & !IN_USE, ..old.clone() };
-        let new = self.write_bits(new, bits).await?;
-        for entry in entries.iter_mut().filter(|entry| **entry == old) {
-            entry.clone_from(&new);
-        }
-        self.switch_directory(entries, Some(&old), Some(&new)).await
-    }
-
-    /// Makes a bitmap have no dirty parts.
-    ///
-    /// # Errors
-    /// Those of the file; when there is no such bitmap, or it is not valid.
-    pub async fn clear_bitmap(&self, name: &str) -> io::Result<()> {
-        let bits = self.bitmap(name).await?;
-        let none = Bits::new(self.size.get(), bits.granularity_bits()).ok_or(errno(libc::EFBIG))?;
-        self.store_bitmap(name, &none).await
-    }
-
-    /// Makes everything dirty in a bitmap that is so in `other`.
-    ///
-    /// # Errors
-    /// Those of the file; when there is no such bitmap, or it is not valid.
-    pub async fn merge_bitmap(&self, name: &str, other: &Bits) -> io::Result<()> {
-        let mut bits = self.bitmap(name).await?;
-        bits.merge(other);
-        self.store_bitmap(name, &bits).await
-    }
-
-    /// Has a bitmap be kept up to date by whoever writes the disk, or not any more.
-    ///
-    /// # Errors
-    /// Those of the file; when there is no such bitmap, or it is not valid.
-    pub async fn enable_bitmap(&self, name: &str, enabled: bool) -> io::Result<()> {
-        let mut entries = self.entries().await?;
-        if named(&entries, name)?.flags & IN_USE != 0 {
-            return Err(refused(format!("Bitmap '{name}' is inconsistent and cannot be used")));
-        }
-        for entry in entries.iter_mut().filter(|entry| entry.name == name.as_bytes()) {
-            entry.flags = if enabled { entry.flags | AUTO } else { entry.flags & !AUTO };
-        }
-        self.switch_directory(entries, None, None).await
+        self.file.flush().await?;
+        self.check_overlap(place.offset, place.size).await?;
+        store(&*self.file, place.offset, &data).await?;
+        self.file.flush().await?;
+        self.bitmaps.set_entries(entries);
+        Ok(())
     }
 
     /// Writes bits to new places; the entry that refers to them.
-    async fn write_bits(&self, mut entry: Entry, bits: &Bits) -> io::Result<Entry> {
+    async fn write_bits(&self, mut entry: Entry, bits: &Bitmap) -> io::Result<Entry> {
         self.begin_change().await?;
         let cluster = self.geometry().cluster();
         let mut places = Vec::new();
         let written = async {
             let mut table = Vec::new();
-            for part in bits.bytes().chunks(cluster as usize) {
-                let word = if part.iter().all(|byte| *byte == 0) {
-                    0
-                } else if part.iter().all(|byte| *byte == 0xff) {
-                    ALL_ONES
-                } else {
-                    self.write_place(&mut places, part).await?
+            for at in (0..bits.bit_bytes()).step_by(cluster as usize) {
+                let word = match bits.bits(at, cluster) {
+                    None => 0,
+                    Some(part) if part.iter().all(|byte| *byte == 0xff) => ALL_ONES,
+                    Some(part) => self.write_place(&mut places, &part).await?,
                 };
                 table.extend_from_slice(&word.to_be_bytes());
             }
@@ -251,50 +287,23 @@ impl Qcow2 {
         Ok(offset)
     }
 
-    /// Switches the header to a new directory, and gives up the old one and what `gone` refers to;
-    /// if it cannot, what `new` refers to.
-    async fn switch_directory(
-        &self,
-        entries: Vec<Entry>,
-        gone: Option<&Entry>,
-        new: Option<&Entry>,
-    ) -> io::Result<()> {
-        let result = self.write_directory(&entries, gone).await;
-        if let (Err(_), Some(new)) = (&result, new)
-            && !self.refers_to(new).await
-        {
-            let _ = self.free_bits(new).await;
+    /// Switches the header to a directory with `new` entries, in the place of those of their names
+    /// or behind all, and without the others of `gone`; gives up what `gone` refers to. If it
+    /// cannot, what `new` refers to, and nothing has changed.
+    async fn switch_directory(&self, new: &[Entry], gone: &[Entry]) -> io::Result<()> {
+        let mut entries = self.bitmaps.entries().clone();
+        for entry in new {
+            match entries.iter_mut().find(|old| old.name == entry.name) {
+                Some(old) => old.clone_from(entry),
+                None => entries.push(entry.clone()),
+            }
         }
-        result
-    }
-
-    /// The directory in the file may have this entry.
-    async fn refers_to(&self, entry: &Entry) -> bool {
-        self.entries().await.map_or(true, |entries| entries.contains(entry))
-    }
-
-    async fn write_directory(&self, entries: &[Entry], gone: Option<&Entry>) -> io::Result<()> {
-        self.begin_change().await?;
-        let mut places = Vec::new();
-        let prepared = async {
-            let data = serialise_directory(entries)?;
-            let place = match entries.is_empty() {
-                true => None,
-                false => Some(BitmapDirectory {
-                    count: u32::try_from(entries.len()).map_err(|_| errno(libc::EFBIG))?,
-                    size: data.len() as u64,
-                    offset: self.write_place(&mut places, &data).await?,
-                }),
-            };
-            self.counts_durable().await?;
-            Ok(place)
-        };
-        let prepared: io::Result<_> = prepared.await;
-        let place = match prepared {
+        entries.retain(|entry| !gone.contains(entry));
+        let place = match self.write_directory(&entries).await {
             Ok(place) => place,
             Err(error) => {
-                for (offset, len) in places {
-                    let _ = self.lower(offset, len, Freed::Unused).await;
+                for entry in new {
+                    let _ = self.free_bits(entry).await;
                 }
                 return Err(error);
             }
@@ -311,13 +320,45 @@ impl Qcow2 {
             *self.header.borrow_mut() = old;
             return Err(error);
         }
-        if let Some(place) = old.bitmaps.filter(|_| old.autoclear & BITMAPS != 0) {
-            self.lower(place.offset, place.size, Freed::Other).await?;
+        self.bitmaps.set_entries(entries);
+        let free = async {
+            if let Some(place) = old.bitmaps.filter(|_| old.autoclear & BITMAPS != 0) {
+                self.lower(place.offset, place.size, Freed::Other).await?;
+            }
+            for entry in gone {
+                self.free_bits(entry).await?;
+            }
+            self.counts_durable().await
+        };
+        // It is done all the same; at worst room is lost.
+        free.await.unwrap_or_else(|error| tracing::warn!(%error, "old bitmaps still take room"));
+        Ok(())
+    }
+
+    /// Writes a directory to a new place, durably with all it refers to.
+    async fn write_directory(&self, entries: &[Entry]) -> io::Result<Option<BitmapDirectory>> {
+        self.begin_change().await?;
+        let mut places = Vec::new();
+        let write = async {
+            let data = serialise_directory(entries)?;
+            let place = match entries.is_empty() {
+                true => None,
+                false => Some(BitmapDirectory {
+                    count: u32::try_from(entries.len()).map_err(|_| errno(libc::EFBIG))?,
+                    size: data.len() as u64,
+                    offset: self.write_place(&mut places, &data).await?,
+                }),
+            };
+            self.counts_durable().await?;
+            Ok(place)
+        };
+        let written: io::Result<_> = write.await;
+        if written.is_err() {
+            for (offset, len) in places {
+                let _ = self.lower(offset, len, Freed::Unused).await;
+            }
         }
-        if let Some(gone) = gone {
-            self.free_bits(gone).await?;
-        }
-        self.counts_durable().await
+        written
     }
 
     /// Gives up what an entry refers to.
@@ -330,11 +371,6 @@ impl Qcow2 {
         let bytes = (u64::from(entry.table_entries) * 8).max(1);
         self.lower(entry.table_offset, bytes, Freed::Other).await
     }
-}
-
-fn named<'a>(entries: &'a [Entry], name: &str) -> io::Result<&'a Entry> {
-    let found = entries.iter().find(|entry| entry.name == name.as_bytes());
-    found.ok_or_else(|| refused(format!("Dirty bitmap '{name}' not found")))
 }
 
 #[cfg(test)]

@@ -229,7 +229,7 @@ impl Qcow2 {
         if self.geometry().external {
             return Err(errno(libc::ENOTSUP));
         }
-        if !self.bitmaps().await?.is_empty() {
+        if !self.bitmaps().is_empty() {
             // They tell of changes to the disk that there is.
             return Err(io::Error::other("Device has active dirty bitmaps"));
         }

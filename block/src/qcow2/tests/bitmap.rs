@@ -6,6 +6,7 @@ use super::*;
 use crate::image::{Image, Repair};
 use crate::memory::Memory;
 use crate::node::Node;
+use crate::node::Zero;
 use crate::qcow2::{CreateOptions, Options, check_file, create, open};
 
 const LIMIT: u64 = 64 << 20;
@@ -22,8 +23,12 @@ async fn made(options: &CreateOptions) -> Rc<Memory> {
     file
 }
 
-async fn opened(local: &Local, file: &Rc<Memory>, keeps_bitmaps: bool) -> Rc<Qcow2> {
-    let options = Options { keeps_bitmaps, ..Options::default() };
+async fn opened(local: &Local, file: &Rc<Memory>) -> Rc<Qcow2> {
+    open(local, file.clone(), Options::default()).await.unwrap()
+}
+
+async fn read_only(local: &Local, file: &Rc<Memory>) -> Rc<Qcow2> {
+    let options = Options { read_only: true, ..Options::default() };
     open(local, file.clone(), options).await.unwrap()
 }
 
@@ -33,24 +38,16 @@ async fn assert_clean(file: &Memory) {
     assert_eq!(counts, (0, 0, 0), "{:?}", check.lines);
 }
 
-#[test]
-fn bits_are_set_and_merged() {
-    let mut bits = Bits::new(1 << 20, 16).unwrap();
-    bits.set(65_535, 2);
-    bits.set((1 << 20) - 1, 100);
-    assert_eq!((bits.bytes(), bits.count()), (&[3, 128][..], 3 << 16));
-    let mut fine = Bits::new(1 << 20, 9).unwrap();
-    fine.merge(&bits);
-    assert_eq!(fine.count(), 3 << 16);
-    assert!(fine.get(0) && fine.get(131_071) && !fine.get(131_072));
-    let mut coarse = Bits::new(1 << 20, 19).unwrap();
-    coarse.merge(&fine);
-    assert_eq!(coarse.bytes(), [3]);
-    assert!(Bits::new(u64::MAX, 9).is_none() && Bits::new(1 << 62, 9).is_none());
+fn add(granularity: impl Into<Option<u64>>, enabled: bool) -> BitmapChange<'static> {
+    BitmapChange::Add { granularity: granularity.into(), enabled }
+}
+
+async fn refusal(image: &Qcow2, name: &str, change: BitmapChange<'_>) -> String {
+    image.change_bitmap(name, change).await.unwrap_err().to_string()
 }
 
 #[test]
-fn bitmaps_are_kept() {
+fn bitmaps_follow_writes_and_are_kept() {
     for cluster_bits in [9, 12, 16, 21] {
         run(|local| async move {
             let options = CreateOptions {
@@ -59,38 +56,53 @@ fn bitmaps_are_kept() {
                 ..CreateOptions::default()
             };
             let file = made(&options).await;
-            let image = opened(&local, &file, true).await;
-            image.add_bitmap("fine", Some(512), true).await.unwrap();
-            image.add_bitmap("plain", None, false).await.unwrap();
-            let error = image.add_bitmap("fine", None, true).await.unwrap_err();
-            assert_eq!(error.to_string(), "Bitmap already exists: fine");
+            let image = opened(&local, &file).await;
+            image.change_bitmap("fine", add(512, true)).await.unwrap();
+            image.change_bitmap("plain", add(None, false)).await.unwrap();
+            let said = refusal(&image, "fine", add(None, true)).await;
+            assert_eq!(said, "Bitmap already exists: fine");
             for bad in [0, 256, 1000, 1 << 32] {
-                image.add_bitmap("bad", Some(bad), true).await.unwrap_err();
+                image.change_bitmap("bad", add(bad, true)).await.unwrap_err();
             }
-            let mut bits = image.bitmap("fine").await.unwrap();
-            assert_eq!(bits.count(), 0);
-            bits.set(0, 5 << 20);
-            bits.set((7 << 20) + 512, 512);
-            bits.set(8 << 20, 512);
-            image.store_bitmap("fine", &bits).await.unwrap();
-            image.merge_bitmap("plain", &bits).await.unwrap();
-            image.enable_bitmap("plain", true).await.unwrap();
+            let mut model = Bitmap::new(options.size, 512);
+            image.write(1000, IoBuf::zeroed(100), false).await.unwrap();
+            model.set(1000, 100);
+            image.zero(3 << 20, 70_000, Zero::Keep).await.unwrap();
+            model.set(3 << 20, 70_000);
+            image.discard(5 << 20, 1 << 20).await.unwrap();
+            model.set(5 << 20, 1 << 20);
+            image.write(8 << 20, IoBuf::zeroed(512), true).await.unwrap();
+            model.set(8 << 20, 512);
+            assert!(image.bitmap("fine").await.unwrap() == model);
+            assert!(image.bitmap("plain").await.unwrap().is_clean());
+            image.change_bitmap("plain", BitmapChange::Merge(&model)).await.unwrap();
             image.close().await.unwrap();
             assert_clean(&file).await;
 
-            let image = opened(&local, &file, true).await;
-            assert!(image.bitmap("fine").await.unwrap() == bits);
+            let image = read_only(&local, &file).await;
+            assert!(image.bitmap("fine").await.unwrap() == model);
             let plain = image.bitmap("plain").await.unwrap();
-            assert!(plain.get(0) && plain.get(8 << 20));
-            let told = image.bitmaps().await.unwrap();
-            assert_eq!((&*told[0].name, told[0].granularity, told[0].enabled), ("fine", 512, true));
-            assert_eq!(
-                (told[1].granularity, told[1].enabled),
-                ((1 << cluster_bits).max(4096), true)
-            );
-            image.write(0, IoBuf::zeroed(100), false).await.unwrap();
-            let error = image.apply_snapshot("1").await.unwrap_err();
-            assert_eq!(error.to_string(), "Can't find the snapshot");
+            assert!(plain.is_dirty(0) && plain.is_dirty(8 << 20) && !plain.is_dirty(7 << 20));
+            let told = image.bitmaps();
+            let one = |name: &str, granularity, enabled| PersistentBitmap {
+                name: name.into(),
+                granularity,
+                inconsistent: false,
+                enabled,
+            };
+            let usual = (1u64 << cluster_bits).clamp(4096, 65536);
+            assert_eq!(told, [one("fine", 512, true), one("plain", usual, false)]);
+
+            // Nothing is written: nothing but the flags.
+            let before = file.bytes();
+            let image = opened(&local, &file).await;
+            assert!(file.bytes() != before);
+            assert!(read_only(&local, &file).await.bitmaps()[0].inconsistent);
+            assert!(!image.bitmaps()[0].inconsistent);
+            image.close().await.unwrap();
+            assert!(file.bytes() == before);
+
+            let image = opened(&local, &file).await;
             let one = crate::Snapshot {
                 id: String::new(),
                 name: "one".into(),
@@ -103,14 +115,29 @@ fn bitmaps_are_kept() {
             let error = image.apply_snapshot("1").await.unwrap_err();
             assert_eq!(error.to_string(), "Device has active dirty bitmaps");
             image.delete_snapshot("1").await.unwrap();
-            image.clear_bitmap("fine").await.unwrap();
-            assert_eq!(image.bitmap("fine").await.unwrap().count(), 0);
+            image.change_bitmap("fine", BitmapChange::Clear).await.unwrap();
+            image.change_bitmap("plain", BitmapChange::Enable).await.unwrap();
+            image.change_bitmap("plain", BitmapChange::Clear).await.unwrap();
+            image.write(0, IoBuf::zeroed(512), false).await.unwrap();
+            image.change_bitmap("fine", BitmapChange::Disable).await.unwrap();
+            image.write(4 << 20, IoBuf::zeroed(512), false).await.unwrap();
+            let fine = image.bitmap("fine").await.unwrap();
+            assert_eq!((fine.count(), fine.is_dirty(0)), (1, true));
+            assert_eq!(image.bitmap("plain").await.unwrap().count(), 2);
+            image.reopen(true).await.unwrap();
+            assert_clean(&file).await;
+            assert_eq!(image.bitmap("plain").await.unwrap().count(), 2);
+            image.reopen(false).await.unwrap();
+            image.write(6 << 20, IoBuf::zeroed(512), false).await.unwrap();
             assert!(image.check(Repair::All).await.unwrap().lines.is_empty());
-            image.remove_bitmap("plain").await.unwrap();
-            let error = image.remove_bitmap("plain").await.unwrap_err();
-            assert_eq!(error.to_string(), "Dirty bitmap 'plain' not found");
-            image.remove_bitmap("fine").await.unwrap();
-            assert_eq!(image.bitmaps().await.unwrap(), []);
+            image.close().await.unwrap();
+            let image = opened(&local, &file).await;
+            assert_eq!(image.bitmap("plain").await.unwrap().count(), 3);
+            image.change_bitmap("plain", BitmapChange::Remove).await.unwrap();
+            let said = refusal(&image, "plain", BitmapChange::Remove).await;
+            assert_eq!(said, "Dirty bitmap 'plain' not found");
+            image.change_bitmap("fine", BitmapChange::Remove).await.unwrap();
+            assert_eq!(image.bitmaps(), []);
             image.close().await.unwrap();
             assert_clean(&file).await;
         });
@@ -118,21 +145,82 @@ fn bitmaps_are_kept() {
 }
 
 #[test]
-fn bitmaps_that_nobody_keeps_are_dropped() {
+fn after_a_crash_nobody_trusts_what_followed_writes() {
     run(|local| async move {
         let file = made(&CreateOptions { size: 8 << 20, ..CreateOptions::default() }).await;
-        let image = opened(&local, &file, true).await;
-        image.add_bitmap("one", None, true).await.unwrap();
+        let image = opened(&local, &file).await;
+        image.change_bitmap("on", add(None, true)).await.unwrap();
+        image.change_bitmap("off", add(None, false)).await.unwrap();
         image.close().await.unwrap();
-        let image = opened(&local, &file, false).await;
-        assert_eq!(image.bitmaps().await.unwrap(), []);
+        let image = opened(&local, &file).await;
+        image.write(0, IoBuf::zeroed(100), true).await.unwrap();
+        drop(image);
+        let image = opened(&local, &file).await;
+        let told: Vec<_> = image.bitmaps().iter().map(|b| (b.inconsistent, b.enabled)).collect();
+        assert_eq!(told, [(true, true), (false, false)]);
+        let text = "Bitmap 'on' is inconsistent and cannot be used";
+        assert_eq!(image.bitmap("on").await.unwrap_err().to_string(), text);
+        assert_eq!(refusal(&image, "on", BitmapChange::Disable).await, text);
+        image.bitmap("off").await.unwrap();
+        image.resize(9 << 20).await.unwrap();
         image.close().await.unwrap();
-        // Their room is what a check finds.
+        assert_clean(&file).await;
+        let image = opened(&local, &file).await;
+        assert!(image.bitmaps()[0].inconsistent);
+        image.change_bitmap("on", BitmapChange::Remove).await.unwrap();
+        image.close().await.unwrap();
+        assert_clean(&file).await;
+        let old = made(&CreateOptions { version: 2, ..CreateOptions::default() }).await;
+        opened(&local, &old).await.change_bitmap("one", add(None, true)).await.unwrap_err();
+    });
+}
+
+#[test]
+fn bitmaps_have_the_size_of_the_disk() {
+    run(|local| async move {
+        let options = CreateOptions { size: 4 << 20, cluster_size: 512, ..Default::default() };
+        let file = made(&options).await;
+        let image = opened(&local, &file).await;
+        image.change_bitmap("on", add(512, true)).await.unwrap();
+        image.change_bitmap("off", add(512, false)).await.unwrap();
+        let mut some = Bitmap::new(4 << 20, 512);
+        some.set(1 << 20, 3 << 20);
+        for name in ["on", "off"] {
+            image.change_bitmap(name, BitmapChange::Merge(&some)).await.unwrap();
+        }
+        for size in [2 << 20, 6 << 20, (6 << 20) + 512] {
+            image.resize(size).await.unwrap();
+        }
+        let size = (6 << 20) + 512;
+        for image in [&image, &opened(&local, &file).await] {
+            let off = image.bitmap("off").await.unwrap();
+            assert_eq!((off.size(), off.bytes()), (size, 1 << 20));
+        }
+        let on = image.bitmap("on").await.unwrap();
+        assert_eq!((on.size(), on.bytes()), (size, size - (1 << 20)));
+        image.close().await.unwrap();
+        assert_clean(&file).await;
+        assert!(read_only(&local, &file).await.bitmap("on").await.unwrap() == on);
+    });
+}
+
+#[test]
+fn a_directory_without_sense_is_let_go() {
+    run(|local| async move {
+        let file = made(&CreateOptions { size: 8 << 20, ..CreateOptions::default() }).await;
+        let image = opened(&local, &file).await;
+        image.change_bitmap("one", add(None, true)).await.unwrap();
+        image.close().await.unwrap();
+        let place = image.header.borrow().bitmaps.unwrap().offset;
+        store(&*file, place + 17, &[99]).await.unwrap();
+        assert_eq!(read_only(&local, &file).await.bitmaps(), []);
+        let image = opened(&local, &file).await;
+        assert_eq!(image.bitmaps(), []);
+        image.change_bitmap("one", add(None, true)).await.unwrap();
+        image.close().await.unwrap();
+        // The room of the old one is what a check finds.
         let check = check_file(&*file, Repair::Leaks).await.unwrap();
         assert_eq!((check.corruptions, check.leaks_fixed), (0, 2));
         assert_clean(&file).await;
-        let old = made(&CreateOptions { version: 2, ..CreateOptions::default() }).await;
-        let image = opened(&local, &old, true).await;
-        image.add_bitmap("one", None, true).await.unwrap_err();
     });
 }

@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use super::copy::{Copy, Source};
 use super::{Call, Command, Fail, Running, size_option};
+use crate::chain;
 use crate::name;
 use crate::node::Node;
 use crate::tools::args::{flag, long_flag, long_value, value};
-use crate::tools::chain;
 use crate::tools::images::{Wanted, why};
 
 pub(super) const COMMAND: Command = Command {

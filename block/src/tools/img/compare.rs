@@ -9,9 +9,9 @@ use std::rc::Rc;
 use resources::iol::IoBuf;
 
 use super::{Call, Command, Fail, Running};
+use crate::chain::{self, Content};
 use crate::node::Node;
 use crate::tools::args::{flag, long_flag, long_value, value};
-use crate::tools::chain::{self, Content};
 use crate::tools::console::Console;
 use crate::tools::images::{Wanted, why};
 use crate::tools::progress::Progress;

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use super::bitmap;
 use super::copy::{Copy, Source};
 use super::create::format_options;
 use super::{Call, Command, Fail, Running, size_option};
@@ -141,6 +142,14 @@ async fn run(call: &Call) -> Result<(), Fail> {
         let wanted = Wanted { snapshot: call.args.get('l'), ..wanted };
         sources.push(Source::all(&call.open(&wanted).await?));
     }
+    let bitmaps = match (call.args.has("bitmaps"), sources.as_slice()) {
+        (false, _) => None,
+        (true, [source]) => {
+            let skip = call.args.has("skip-broken-bitmaps");
+            Some((bitmap::usable(call, &source.node, skip)?, source.node.clone()))
+        }
+        (true, _) => return Err("Copying bitmaps only possible with single source".into()),
+    };
     let total = sources.iter().try_fold(0u64, |sum, source| sum.checked_add(source.len));
     let total = total.ok_or("the images together are too large")?;
     let mut backed = call.args.has('B');
@@ -159,6 +168,10 @@ async fn run(call: &Call) -> Result<(), Fail> {
     if target.info().size < total {
         return Err("output file is smaller than input file".into());
     }
+    if bitmaps.is_some() && target.image().is_none_or(|image| image.bitmaps().is_none()) {
+        let text = format!("Format driver '{}' does not support bitmaps", target.driver());
+        return Err(text.into());
+    }
     let compressed = if plan.compress { Some(cluster_of(&target)?) } else { None };
     let zeroed = call.args.has("target-is-zero")
         || plan.create && !backed && images::is_zero_when_new(&target);
@@ -176,6 +189,9 @@ async fn run(call: &Call) -> Result<(), Fail> {
         ..copy
     };
     copy.run(&call.local, &call.console, call.args.has('p') && !call.quiet()).await?;
+    if let Some((bitmaps, source)) = bitmaps {
+        bitmap::copy(&bitmaps, &source, &target).await?;
+    }
     target
         .flush()
         .await

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use resources::iol::{IoBuf, Local};
 
+use crate::chain::{self, Content};
 use crate::node::{Node, Zero};
-use crate::tools::chain::{self, Content};
 use crate::tools::console::{Console, Fail};
 use crate::tools::images::why;
 use crate::tools::progress::Progress;
@@ -239,7 +239,7 @@ impl Work {
         let kind = match place.content {
             Content::Data => Some(Kind::Data),
             Content::Zero => self.zeros(),
-            Content::Nothing if self.copy.layers.is_some() => {
+            Content::Nothing | Content::Beyond if self.copy.layers.is_some() => {
                 // The source's own backing file may end before the target's does.
                 let below = chain::backing(&source.node).map_or(0, |below| below.info().size);
                 if at < below {
@@ -247,7 +247,7 @@ impl Work {
                 }
                 self.zeros()
             }
-            Content::Nothing => self.zeros(),
+            Content::Nothing | Content::Beyond => self.zeros(),
         };
         Ok((kind, place.len))
     }

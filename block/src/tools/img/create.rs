@@ -4,8 +4,10 @@
 
 use super::{Call, Command, Fail, Running};
 use crate::tools::args::{flag, long_value, value};
+use crate::tools::console::Console;
+use crate::tools::images::Wanted;
 use crate::tools::{images, size};
-use crate::{NewImage, Options};
+use crate::{CreateOption, NewImage, Options, name};
 
 pub(super) const COMMAND: Command = Command {
     name: "create",
@@ -26,12 +28,24 @@ pub(super) const COMMAND: Command = Command {
 /// The options that `-o` gives, of all of them that were given; the list of those that there are
 /// is printed if it is asked for, and that is all.
 pub(super) fn format_options(call: &Call, format: &str) -> Result<Options, Fail> {
+    if let Some(options) = chosen_options(call, format)? {
+        return Ok(options);
+    }
+    if !images::is_format(format) {
+        return Err(Fail::Told(format!("Unknown file format '{format}'")));
+    }
+    call.console.line("Supported options:");
+    list(&call.console, images::create_options(format));
+    Err(Fail::Code(0))
+}
+
+/// The options that `-o` gives; `None` when the list of those that there are is asked for.
+pub(super) fn chosen_options(call: &Call, format: &str) -> Result<Option<Options>, Fail> {
     let mut options = Options::new();
     for text in call.args.all('o') {
         for (key, value) in images::split_options(text) {
             if key == "help" || key == "?" {
-                list(call, format)?;
-                return Err(Fail::Code(0));
+                return Ok(None);
             }
             if key.is_empty() {
                 let text = format!("Invalid options for file format '{format}'.");
@@ -40,18 +54,13 @@ pub(super) fn format_options(call: &Call, format: &str) -> Result<Options, Fail>
             options.set(&key, &value);
         }
     }
-    Ok(options)
+    Ok(Some(options))
 }
 
-fn list(call: &Call, format: &str) -> Result<(), Fail> {
-    if !images::is_format(format) {
-        return Err(Fail::Told(format!("Unknown file format '{format}'")));
+pub(super) fn list(console: &Console, options: &[CreateOption]) {
+    for option in options {
+        console.line(format_args!("{:<16} {}", option.name, option.help));
     }
-    call.console.line("Supported options:");
-    for option in images::create_options(format) {
-        call.console.line(format_args!("{:<16} {}", option.name, option.help));
-    }
-    Ok(())
 }
 
 async fn run(call: &Call) -> Result<(), Fail> {
@@ -60,9 +69,9 @@ async fn run(call: &Call) -> Result<(), Fail> {
         return Err("option -e is deprecated, please use '-o encryption' instead!".into());
     }
     let options = format_options(call, format)?;
-    let (name, text) = match call.args.operands.as_slice() {
-        [name] => (name, None),
-        [name, size] => (name, Some(size)),
+    let (file, text) = match call.args.operands.as_slice() {
+        [file] => (file, None),
+        [file, size] => (file, Some(size)),
         [] => return Err(Fail::Usage("Expecting image file name".to_owned())),
         [_, _, extra, ..] => return Err(Fail::Usage(format!("Unexpected argument: {extra}"))),
     };
@@ -71,7 +80,7 @@ async fn run(call: &Call) -> Result<(), Fail> {
         Some(text) => Some(parse_size(call, text)?),
     };
     let new = NewImage {
-        filename: name.clone(),
+        filename: file.clone(),
         format: format.to_owned(),
         size,
         backing: call.args.get('b').map(str::to_owned),
@@ -81,8 +90,32 @@ async fn run(call: &Call) -> Result<(), Fail> {
     if !call.quiet() {
         call.console.line(announcement(&new));
     }
+    if call.args.has('u') {
+        if new.size.is_none() && !new.options.has("size") {
+            return Err(Fail::Told(format!("{file}: Image creation needs a size parameter")));
+        }
+    } else {
+        look_below(call, &new).await?;
+    }
     let made = images::create(&call.local, &new).await;
-    made.map_err(|error| Fail::Told(format!("{name}: {error}")))
+    made.map_err(|error| Fail::Told(format!("{file}: {error}")))
+}
+
+/// What shows through a new image has to be there, even where its size is not needed.
+async fn look_below(call: &Call, new: &NewImage) -> Result<(), Fail> {
+    let backing = new.backing.as_deref().or(new.options.get("backing_file"));
+    let Some(backing) = backing.filter(|name| !name.is_empty() && *name != new.filename) else {
+        return Ok(());
+    };
+    let full = name::combine(&new.filename, backing);
+    let format = new.backing_format.as_deref().or(new.options.get("backing_fmt"));
+    let wanted = Wanted { no_backing: true, force_share: true, ..Wanted::read(&full, format) };
+    if let Err(Fail::Told(text)) = call.open(&wanted).await.map(drop) {
+        call.console.error(format_args!("{}: {text}", new.filename));
+        call.console.error_line("Could not open backing image.");
+        return Err(Fail::Code(1));
+    }
+    call.close().await
 }
 
 fn parse_size(call: &Call, text: &str) -> Result<u64, Fail> {

@@ -191,6 +191,12 @@ fn tell(console: &Console, indent: usize, name: &str, fact: &Fact) {
         Fact::Text(text) => console.line(format_args!("{space}{name}: {text}")),
         Fact::Number(number) => console.line(format_args!("{space}{name}: {number}")),
         Fact::Flag(flag) => console.line(format_args!("{space}{name}: {flag}")),
+        Fact::Words(words) => {
+            console.line(format_args!("{space}{name}:"));
+            for (index, word) in words.iter().enumerate() {
+                console.line(format_args!("{space}    [{index}]: {word}"));
+            }
+        }
         Fact::List(elements) => {
             console.line(format_args!("{space}{name}:"));
             for (index, members) in elements.iter().enumerate() {
@@ -213,6 +219,7 @@ fn value_of(fact: &Fact) -> Value {
         Fact::Text(text) => json!(text),
         Fact::Number(number) => json!(number),
         Fact::Flag(flag) => json!(flag),
+        Fact::Words(words) => json!(words),
         Fact::List(elements) => elements.iter().map(|members| members_of(members)).collect(),
     }
 }

@@ -5,10 +5,10 @@
 use std::rc::Rc;
 
 use super::{Call, Command, Fail, Running, size_option};
+use crate::chain::{self, Content};
 use crate::name;
 use crate::node::Node;
 use crate::tools::args::{flag, long_flag, long_value, value};
-use crate::tools::chain::{self, Content};
 use crate::tools::images::why;
 use crate::tools::signals;
 

@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 use super::create::format_options;
 use super::{Call, Command, Fail, Running};
 use crate::Options;
-use crate::image::{BackingFile, Fact};
+use crate::chain::{self, Content};
+use crate::image::BackingFile;
 use crate::node::Node;
 use crate::qcow2::create::version_named;
 use crate::qcow2::{CreateOptions, Measure, Preallocation, Touched, measure};
 use crate::tools::args::{flag, long_flag, long_value, value};
-use crate::tools::chain::{self, Content};
 use crate::tools::images::{self, Wanted, why};
 use crate::tools::{json, signals, size};
 
@@ -104,7 +104,7 @@ async fn of_qcow2(
 ) -> Result<Measure, Fail> {
     let wanted = parse(size, options)?;
     let mut touched = Touched::new(wanted.cluster_size);
-    let mut bitmaps = Vec::new();
+    let mut bitmaps = None;
     if let Some(image) = image {
         // With a backing file only what the image itself has is copied.
         let layers = wanted.backing.as_ref().map(|_| 1);
@@ -118,29 +118,14 @@ async fn of_qcow2(
             }
             at += place.len;
         }
-        bitmaps = bitmaps_of(image);
+        // Length of the name, and bytes for each bit.
+        let all = image.image().and_then(|image| image.bitmaps()).filter(|_| wanted.version >= 3);
+        bitmaps = all.map(|all| -> Vec<_> {
+            all.iter().map(|bitmap| (bitmap.name.len(), bitmap.granularity)).collect()
+        });
     }
-    let found = measure(&wanted, touched.bytes(), &bitmaps);
+    let found = measure(&wanted, touched.bytes(), bitmaps.as_deref());
     found.map_err(|error| Fail::Told(error.to_string()))
-}
-
-/// Length of the name and bytes for each bit of every persistent bitmap.
-fn bitmaps_of(image: &Rc<dyn Node>) -> Vec<(usize, u64)> {
-    let facts = image.image().map(|image| image.facts()).unwrap_or_default();
-    let named = facts.specific.iter().find(|(name, _)| *name == "bitmaps");
-    let Some((_, Fact::List(bitmaps))) = named else { return Vec::new() };
-    let one = |members: &Vec<(&'static str, Fact)>| {
-        let (mut name, mut granularity) = (0, 0);
-        for member in members {
-            match member {
-                ("name", Fact::Text(text)) => name = text.len(),
-                ("granularity", Fact::Number(number)) => granularity = *number,
-                _ => {}
-            }
-        }
-        (name, granularity)
-    };
-    bitmaps.iter().map(one).collect()
 }
 
 fn parse(size: u64, mut options: Options) -> Result<CreateOptions, Fail> {

@@ -6,7 +6,9 @@
 //!
 //! One thread with a loop. Words come from whoever starts it, images from anybody.
 
+mod amend;
 mod bench;
+mod bitmap;
 mod check;
 mod commit;
 mod compare;
@@ -51,7 +53,9 @@ pub(crate) struct Command {
 
 /// All subcommands, as the help lists them.
 static COMMANDS: &[&Command] = &[
+    &amend::COMMAND,
     &bench::COMMAND,
+    &bitmap::COMMAND,
     &check::COMMAND,
     &commit::COMMAND,
     &compare::COMMAND,

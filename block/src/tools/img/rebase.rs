@@ -10,11 +10,11 @@ use std::rc::Rc;
 use resources::iol::IoBuf;
 
 use super::{Call, Command, Fail, Running};
+use crate::chain::{self, Content};
 use crate::image::BackingFile;
 use crate::name;
 use crate::node::{Node, Zero};
 use crate::tools::args::{flag, long_flag, long_value, value};
-use crate::tools::chain::{self, Content};
 use crate::tools::images::{self, Wanted, why};
 use crate::tools::progress::Progress;
 use crate::tools::signals;

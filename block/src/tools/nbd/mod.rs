@@ -3,11 +3,13 @@
 //! | piece | file |
 //! |---|---|
 //! | options, and serving | `mod.rs` |
+//! | bitmaps of the image | `bitmap.rs` |
 //! | in the background | `process.rs` |
 //! | the exports of another server | `list.rs` |
 //!
 //! One loop on the main thread, no lock. Clients reach what [`crate::nbd::server`] lets them.
 
+mod bitmap;
 mod list;
 mod process;
 #[cfg(test)]
@@ -24,11 +26,12 @@ use super::console::{Console, Fail};
 use super::{args, images, signals};
 use crate::disk::Disk;
 use crate::nbd::address::{Address, Listener};
-use crate::nbd::server::{Export, Server};
+use crate::nbd::server::{Bitmap, Export, Server};
 use crate::nbd::wire::PORT;
 use crate::node::Node;
 use crate::raw::Raw;
 use crate::{Cache, Spec};
+use bitmap::Shown;
 
 const OPTIONS: &[args::Opt] = &[
     value('p').long("port"),
@@ -143,6 +146,8 @@ struct Wish {
     spec: Spec,
     name: String,
     offset: u64,
+    /// The snapshot that is wanted in the image's place.
+    snapshot: Option<String>,
     clients: usize,
     address: Address,
 }
@@ -150,11 +155,6 @@ struct Wish {
 impl Wish {
     fn new(args: &Parsed, file: &str) -> Result<Wish, Fail> {
         let told = |text: String| Err(Fail::Told(text));
-        for letter in ['l', 'A', 'B'] {
-            if args.has(letter) {
-                return told(format!("-{letter} is not supported"));
-            }
-        }
         let mut cache = Cache::default();
         if args.has('n') {
             cache = Cache::named("none").unwrap_or(cache);
@@ -202,8 +202,9 @@ impl Wish {
         } else {
             Spec::file(file, args.get('f'))
         };
+        let snapshot = args.get('l').map(str::to_owned);
         let spec = Spec {
-            read_only: args.has('r'),
+            read_only: args.has('r') || snapshot.is_some(),
             snapshot: args.has('s'),
             cache,
             discard,
@@ -211,7 +212,7 @@ impl Wish {
             ..spec
         };
         let address = address(args, "")?;
-        Ok(Wish { spec, name: file.to_owned(), offset, clients, address })
+        Ok(Wish { spec, name: file.to_owned(), offset, snapshot, clients, address })
     }
 
     /// Opens the image.
@@ -224,6 +225,9 @@ impl Wish {
             let error = if told { error } else { format!("Could not open '{name}': {error}") };
             Fail::Told(format!("Failed to open '{name}': {error}"))
         })?;
+        if let Some(snapshot) = &self.snapshot {
+            images::show(&node, snapshot).await?;
+        }
         if self.offset == 0 {
             return Ok(node);
         }
@@ -270,7 +274,13 @@ async fn serve(local: &Local, wish: &Wish, args: &Parsed, background: bool) -> R
         .description(args.get('D').map(str::to_owned))
         .writable(writable)
         .multi_conn(true)
+        .allocation_depth(args.has('A'))
         .resizable(writable && wish.offset == 0 && wish.clients == 1);
+    let mut export = export;
+    for name in args.all('B') {
+        let shown = Arc::new(local.keep(Shown::find(&disk, name).await?));
+        export = export.bitmap(name, move |local| Some(shown.get(local)? as Rc<dyn Bitmap>));
+    }
     let server = Server::new(wish.clients);
     server.add(export).map_err(|error| error.to_string())?;
     let listening = wish.address.listen(None, |_| true).map_err(|error| error.to_string());
