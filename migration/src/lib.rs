@@ -12,6 +12,7 @@
 //! | how it stands, who has the guest | `status.rs` |
 //! | pages of zeros | `zero.rs` |
 //! | pages as differences to what the other side has | `xbzrle/` |
+//! | pages packed with zstd | `compress.rs` |
 //!
 //! What the other side sends comes from anybody, so nothing here may panic: the lints below say
 //! so.
@@ -19,6 +20,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod channel;
+pub mod compress;
 pub mod dest;
 #[doc(hidden)]
 pub mod fuzz;
