@@ -4,6 +4,7 @@
 //! |---|---|
 //! | where the other side is: `tcp:`, `unix:`, `fd:`, `exec:`, `file:` | `uri.rs` |
 //! | the connection to it | `channel/` |
+//! | the same within TLS | `tls.rs` |
 //! | which vector instructions there are | `simd.rs` |
 //! | the outer form of what is sent | `stream.rs` |
 //! | memory in it | `ram.rs` |
@@ -30,6 +31,7 @@ pub mod simd;
 pub mod source;
 pub mod status;
 pub mod stream;
+pub mod tls;
 pub mod uri;
 pub mod xbzrle;
 pub mod zero;
