@@ -97,7 +97,7 @@ const OWN: [Prop; 8] = [
         name: "vectors",
         kind: Kind::U32(0, 2048),
         default: None,
-        help: "MSI-X messages, 0 for none; by default one for each queue and one more",
+        help: "MSI-X messages, 0 for none; 2 for serial, else one more than queues by default",
     },
     Prop {
         name: "disable-legacy",

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use resources::class::{Class, CreateError};
 use resources::device::DeviceRef;
 use resources::iol::Handle;
-use resources::props::{Kind, Prop};
+use resources::props::{Kind, Prop, Value};
 use resources::state::{Blob, StateError};
 
 use crate::class::{Ctx, Hotplug, NewBus, Seat, Unplug};
@@ -88,6 +88,9 @@ impl VirtioSerial {
             let bus = SerialBus::new(path.clone(), ports, ctx.host.requests.clone());
             let device = VirtioSerial::new(path, bus.clone(), ctx.host.io.clone());
             let name = props.id().map(|id| format!("{id}.0")).unwrap_or_default();
+            // A message for each of 64 queues would be set up at each boot, for a few bytes a
+            // second.
+            props.fill("vectors", Value::Uint(2));
             let made = virtio::pci::plug(ctx, props, Box::new(device))?;
             ctx.new_buses.push(NewBus {
                 name,
