@@ -199,7 +199,8 @@ fn the_function_says_where_everything_is() {
                 window = if config(at + 3, 1) == 5 { at } else { window };
             }
             if config(at, 1) == 0x11 {
-                assert_eq!(config(at + 2, 2) & 0x7ff, u64::from(rig.queues), "{name}: vectors");
+                let last = if name == "virtio-serial-pci" { 1 } else { u64::from(rig.queues) };
+                assert_eq!(config(at + 2, 2) & 0x7ff, last, "{name}: vectors");
             }
             at = config(at + 1, 1);
         }
