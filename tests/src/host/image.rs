@@ -26,8 +26,15 @@ const INIT: &str = include_str!("nested-init.sh");
 const RUN_IMAGE_SIZE: u64 = 128 << 20;
 
 /// Programs that tests call beside QEMU; all have their places on the machine that runs the tests.
-const PROGRAMS: [&str; 5] =
-    [QEMU, "/sbin/e2fsck", "/sbin/mke2fs", "/usr/bin/iperf3", "/usr/bin/tcpdump"];
+const PROGRAMS: [&str; 7] = [
+    QEMU,
+    "/sbin/e2fsck",
+    "/sbin/mke2fs",
+    "/usr/bin/iperf3",
+    "/usr/bin/nbdcopy",
+    "/usr/bin/qemu-img",
+    "/usr/bin/tcpdump",
+];
 
 /// Modules a nested host loads: KVM with its AMD backend, its disks and their file system, and
 /// what tests of network devices need.

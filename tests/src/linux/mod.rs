@@ -12,6 +12,7 @@ mod everything;
 mod hotplug;
 mod iperf;
 mod live;
+mod live_debian;
 mod memory;
 mod net;
 mod nic;
@@ -35,6 +36,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(hotplug::tests());
     tests.extend(everything::tests());
     tests.extend(storm::tests());
+    tests.extend(live_debian::tests());
     tests.extend(live::tests());
     tests.extend(virtio::tests());
     tests.extend(debian::tests());
