@@ -276,7 +276,7 @@ fn clients_stage(
     let mut guest = boot()?;
     for (number, client) in (1..).zip(clients) {
         let start = Instant::now();
-        let verdict = guest.socket().and_then(|socket| (client.body)(&python, socket));
+        let verdict = guest.place().and_then(|place| (client.body)(&python, &place));
         let word = if verdict.is_ok() { "ok    " } else { "FAILED" };
         let (name, total, time) = (client.name, clients.len(), start.elapsed().as_secs_f32());
         println!("[{number}/{total}] {word} {name} ({time:.1} s)");

@@ -21,28 +21,42 @@ use crate::scratch::Scratch;
 use crate::supply::python::Python;
 
 const SESSION: &str = include_str!("session.py");
+const DISKS: &str = include_str!("disks.py");
 const SOON: Duration = Duration::from_secs(120);
 
 /// A client and what it does with a booted guest.
 pub struct Client {
     /// `clients::what`.
     pub name: &'static str,
-    /// Drives the machine at the socket.
-    pub body: fn(&Python, &Path) -> Result,
+    /// Drives the machine.
+    pub body: fn(&Python, &Place<'_>) -> Result,
+}
+
+/// What a client has of a machine.
+pub struct Place<'a> {
+    /// Where the monitor is.
+    pub socket: &'a Path,
+    /// Where the machine can make files.
+    pub files: &'a Path,
 }
 
 /// Every client, in the order in which they come; the last one ends the machine.
-pub const ALL: [Client; 5] = [
-    Client { name: "clients::qemu_qmp", body: |python, path| session(python, path) },
-    Client { name: "clients::qmp_shell", body: shell },
-    Client { name: "clients::qmp_shell_as_human", body: human_shell },
-    Client { name: "clients::qapi", body: |_, path| qapi::session(path) },
-    Client { name: "clients::qapi_ends_it", body: |_, path| qapi::end(path) },
+pub const ALL: [Client; 6] = [
+    Client { name: "clients::qemu_qmp", body: |python, at| script(python, SESSION, at) },
+    Client { name: "clients::qemu_qmp_disks", body: |python, at| script(python, DISKS, at) },
+    Client { name: "clients::qmp_shell", body: |python, at| shell(python, at.socket) },
+    Client {
+        name: "clients::qmp_shell_as_human",
+        body: |python, at| human_shell(python, at.socket),
+    },
+    Client { name: "clients::qapi", body: |_, at| qapi::session(at.socket) },
+    Client { name: "clients::qapi_ends_it", body: |_, at| qapi::end(at.socket) },
 ];
 
 /// A guest that has booted, and where its monitor is.
 pub struct Booted {
     socket: PathBuf,
+    files: PathBuf,
     nested: Option<Machine>,
     _here: Option<TestVm>,
     _dir: Scratch,
@@ -57,7 +71,8 @@ impl Booted {
         let vm = VmBuilder::new(peer, guests, &dir).kernel(Kernel::V6_12, Image::BzImage);
         let mut vm = vm.args(["-qmp", &option]).start()?;
         vm.booted()?;
-        Ok(Self { socket, _here: Some(vm), nested: None, _dir: dir })
+        let files = dir.to_path_buf();
+        Ok(Self { socket, files, _here: Some(vm), nested: None, _dir: dir })
     }
 
     /// Boots it in a nested host.
@@ -74,22 +89,23 @@ impl Booted {
         let booted = Console::new("console", transcript, stream).expect_line(READY, BOOT);
         booted.map_err(|error| machine.explain(&error.to_string()))?;
         let socket = machine.dir().join("vm.sock");
-        Ok(Self { socket, _here: None, nested: Some(machine), _dir: Scratch::new()? })
+        let files = PathBuf::from("/tmp");
+        Ok(Self { socket, files, _here: None, nested: Some(machine), _dir: Scratch::new()? })
     }
 
-    /// Where the monitor is, once another client may come.
-    pub fn socket(&mut self) -> Result<&Path> {
+    /// What another client has of it, once one may come.
+    pub fn place(&mut self) -> Result<Place<'_>> {
         if let Some(machine) = &mut self.nested {
             machine.expect(WAITS, SOON)?;
         }
-        Ok(&self.socket)
+        Ok(Place { socket: &self.socket, files: &self.files })
     }
 }
 
-/// The package's own client.
-fn session(python: &Python, socket: &Path) -> Result {
+/// The package's own client, in a script.
+fn script(python: &Python, script: &str, at: &Place<'_>) -> Result {
     let mut command = python.command();
-    run(command.arg("-c").arg(SESSION).arg(socket), "").map(drop)
+    run(command.arg("-c").arg(script).arg(at.socket).arg(at.files), "").map(drop)
 }
 
 /// The package's shell, as somebody at the keyboard uses it.
