@@ -3,11 +3,77 @@
 use serde_json::json;
 
 use crate::rig::Result;
+use crate::rig::disk::Disk;
 use crate::rig::registry::{Ctx, Test};
-use crate::rig::vm::{Kernel, SOON};
+use crate::rig::vm::{Kernel, SOON, TestVm};
 
 pub(super) fn tests() -> Vec<Test> {
-    vec![Test::linux("scsi::disk_and_cd", 240, disk_and_cd)]
+    vec![
+        Test::linux("scsi::disk_and_cd", 240, disk_and_cd),
+        Test::linux("scsi::locked_medium", 240, locked_medium),
+    ]
+}
+
+/// A guest that uses a medium locks it in: it comes out by force only.
+fn locked_medium(ctx: &Ctx) -> Result {
+    let (one, two) = (
+        Disk::patterned(&ctx.dir, "one", 2 << 20, 1)?,
+        Disk::patterned(&ctx.dir, "two", 4 << 20, 2)?,
+    );
+    let drive = format!("{},media=cdrom", one.drive("cd"));
+    let mut vm = ctx
+        .linux(Kernel::V6_12)
+        .args(["-device", "virtio-scsi-pci", "-drive", &drive, "-device", "scsi-cd,drive=cd"])
+        .start()?;
+    vm.booted()?;
+    vm.load(&["virtio_pci", "virtio_scsi", "sr_mod"])?;
+    vm.wait_for("test -b /dev/sr0")?;
+    if vm.sha256("/dev/sr0")? != one.sha256()? {
+        return Err("the guest reads something else".into());
+    }
+    vm.sh("exec 9</dev/sr0")?;
+    let told = |vm: &mut TestVm| -> Result<(bool, bool)> {
+        let all = vm.qmp.execute("query-block", json!({}))?;
+        let (locked, open) = (all[0]["locked"].as_bool(), all[0]["tray_open"].as_bool());
+        Ok((locked.ok_or("no lock")?, open.ok_or("no tray")?))
+    };
+    if told(&mut vm)? != (true, false) {
+        return Err("a medium in use is not locked".into());
+    }
+    let change = json!({"device": "cd", "target": two.path(), "arg": "raw"});
+    for (command, arguments) in [("eject", json!({"device": "cd"})), ("change", change.clone())] {
+        match vm.qmp.try_execute(command, arguments)? {
+            Err(refusal) if refusal.desc == "Device 'cd' is locked" => {}
+            other => return Err(format!("{command} of a locked medium: {other:?}").into()),
+        }
+    }
+    // Linux lets go of it when it hears that the user wants it out.
+    vm.sh("exec 9<&-")?;
+    vm.sh("exec 9</dev/sr0")?;
+    vm.qmp.forget_events();
+    vm.qmp.execute("eject", json!({"device": "cd", "force": true}))?;
+    let event = vm.qmp.event("DEVICE_TRAY_MOVED", SOON)?;
+    if event["data"] != json!({"device": "cd", "tray-open": true}) {
+        return Err(format!("the tray is told as {event}").into());
+    }
+    vm.sh("exec 9<&-")?;
+    vm.qmp.execute("change", change)?;
+    let event = vm.qmp.event("DEVICE_TRAY_MOVED", SOON)?;
+    if event["data"] != json!({"device": "cd", "tray-open": false}) {
+        return Err(format!("the tray is told as {event}").into());
+    }
+    vm.wait_for(
+        "dd if=/dev/sr0 of=/dev/null bs=2k count=1 && [ $(cat /sys/block/sr0/size) = 8192 ]",
+    )?;
+    if vm.sha256("/dev/sr0")? != two.sha256()? {
+        return Err("the guest reads the medium that was taken out".into());
+    }
+    vm.qmp.execute("quit", json!({}))?;
+    let event = vm.qmp.event("DEVICE_TRAY_MOVED", SOON)?;
+    if event["data"]["tray-open"] != true {
+        return Err(format!("the tray is told as {event} when the process ends").into());
+    }
+    vm.exit_code(SOON).map(drop)
 }
 
 fn disk_and_cd(ctx: &Ctx) -> Result {

@@ -11,7 +11,6 @@ use super::script::{Exchange, Script};
 
 /// Commands that cannot succeed, or not in a transcript, and why.
 const NO_SUCCESS: &[(&str, &str)] = &[
-    ("block_passwd", "an encrypted image is needed"),
     ("device_add", "no bus takes devices while the machine runs"),
     ("device_del", "nor gives any back"),
 ];

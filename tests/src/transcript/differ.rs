@@ -159,7 +159,7 @@ impl Pair {
                 self.command = "greeting".to_owned();
                 Ok(left)
             }
-            Step::End | Step::Debug(..) | Step::Start(..) => Ok(Vec::new()),
+            Step::End | Step::Debug(..) | Step::Start(..) | Step::File(..) => Ok(Vec::new()),
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -125,6 +126,14 @@ impl Stage {
             Step::Connect => {
                 self.vm.qmp.hang_up();
                 self.vm.qmp = Qmp::open(&self.vm.qmp_path, SOON)?;
+                Ok(None)
+            }
+            Step::File(name, size, parts) => {
+                let file = File::create(self.dir.join(name))?;
+                file.set_len(*size)?;
+                for (at, bytes) in parts {
+                    file.write_all_at(bytes, *at)?;
+                }
                 Ok(None)
             }
             Step::Debug(say, expected) => {

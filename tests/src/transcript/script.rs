@@ -18,6 +18,7 @@
 //! | `<* EVENT {DATA}` | an event |
 //! | `<< TEXT` | a message, as it is |
 //! | `<.` | the connection ends |
+//! | `file NAME SIZE AT=HEX ...` | there is a file of this size in `<dir>`, zeros but for these bytes |
 //! | `connect` | the client goes and comes anew, and does not negotiate |
 //! | `!! COMMAND` | the debug port is told this; `= VALUE` may say what it answers |
 //!
@@ -49,6 +50,8 @@ pub enum Step {
     End,
     /// The client connects anew.
     Connect,
+    /// A file is made: its name, its size, and bytes at their offsets.
+    File(String, u64, Vec<(u64, Vec<u8>)>),
     /// The debug port is told this, and may have to answer that.
     Debug(String, Option<String>),
 }
@@ -174,6 +177,7 @@ fn step(line: &str) -> Result<Step> {
         "qtest" => Step::Start(Machine::Qtest, words(rest)),
         "none" => Step::Start(Machine::None, words(rest)),
         "connect" if rest.is_empty() => Step::Connect,
+        "file" => file(rest)?,
         "->" => Step::Send { text: command(rest), with: Pass::Nothing },
         "=>" => Step::Send { text: command(rest), with: Pass::File },
         "+>" => Step::Send { text: command(rest), with: Pass::Ours },
@@ -199,6 +203,24 @@ fn step(line: &str) -> Result<Step> {
         },
         _ => return Err(format!("no line begins with {mark:?}").into()),
     })
+}
+
+/// `NAME SIZE AT=HEX ...`.
+fn file(text: &str) -> Result<Step> {
+    let mut words = text.split_whitespace();
+    let (Some(name), Some(size)) = (words.next(), words.next()) else {
+        return Err("a file has a name and a size".into());
+    };
+    let mut parts = Vec::new();
+    for word in words {
+        let (at, hex) = word.split_once('=').ok_or("bytes are AT=HEX")?;
+        let digits: Option<Vec<u8>> =
+            hex.chars().map(|c| c.to_digit(16)?.try_into().ok()).collect();
+        let digits = digits.ok_or("bytes are hexadecimal digits")?;
+        let bytes = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, d| byte << 4 | d));
+        parts.push((at.parse()?, bytes.collect()));
+    }
+    Ok(Step::File(name.to_owned(), size.parse()?, parts))
 }
 
 /// `COMMAND {ARGUMENTS}` as a client writes it.
@@ -244,7 +266,7 @@ mod tests {
     fn reads_every_kind_of_line() {
         let text = "# says nothing\nvm -name 'a b'\n-> stop\n<* STOP\n<- {}\n\
                     => add-fd {\"fdset-id\": <n>}\n<! GenericError no \"such\" thing\n\
-                    !! outb 0x70 1 = OK\n>> {\n<.\nconnect\n";
+                    !! outb 0x70 1 = OK\n>> {\n<.\nconnect\nfile f 4096 16=0fa0\n";
         let script = Script::parse("x", text).unwrap();
         let steps: Vec<_> = script.lines.iter().map(|line| line.step.clone()).collect();
         let send = |text: &str, with| Step::Send { text: text.to_owned(), with };
@@ -262,6 +284,7 @@ mod tests {
                 send("{", Pass::Nothing),
                 Step::End,
                 Step::Connect,
+                Step::File("f".into(), 4096, vec![(16, vec![0x0f, 0xa0])]),
             ]
         );
         assert_eq!(script.lines[1].number, 3);
