@@ -128,6 +128,11 @@ pub(super) enum Figure {
     DiskReadSequential,
     /// Writes of 1 MiB one after the other.
     DiskWriteSequential,
+    /// Random reads of 4 KiB, 32 in flight: those on an allocated qcow2 image as a part of those on a
+    /// raw one.
+    FormatRead,
+    /// The same with writes.
+    FormatWrite,
     /// iperf3 from the guest over TAP, in Mbit/s of guest time.
     TapSend,
     /// iperf3 to the guest over TAP.
@@ -148,7 +153,7 @@ pub(super) enum Figure {
 
 impl Figure {
     /// Every figure, in the order of the table.
-    pub(super) const ALL: [Self; 29] = [
+    pub(super) const ALL: [Self; 31] = [
         Self::GreetingCpu,
         Self::Greeting,
         Self::AnswerCpu,
@@ -170,6 +175,8 @@ impl Figure {
         Self::DiskWrite32,
         Self::DiskReadSequential,
         Self::DiskWriteSequential,
+        Self::FormatRead,
+        Self::FormatWrite,
         Self::TapSend,
         Self::TapReceive,
         Self::UserSend,
@@ -204,6 +211,8 @@ impl Figure {
             Self::DiskWrite32 => "disk, random writes of 4 KiB, depth 32, per second",
             Self::DiskReadSequential => "disk, sequential reads, MiB per second",
             Self::DiskWriteSequential => "disk, sequential writes, MiB per second",
+            Self::FormatRead => "fio on allocated qcow2 / raw, random reads, depth 32",
+            Self::FormatWrite => "fio on allocated qcow2 / raw, random writes, depth 32",
             Self::TapSend => "iperf3 over tap, guest sends, Mbit/s",
             Self::TapReceive => "iperf3 over tap, guest receives, Mbit/s",
             Self::UserSend => "iperf3 through user, guest sends, Mbit/s",

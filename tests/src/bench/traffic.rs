@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::net::Ipv4Addr;
+use std::process::Command;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use crate::rig::disk::Disk;
 use crate::rig::registry::Ctx;
 use crate::rig::vm::{BOOT, Kernel, Peer, SOON, TestVm, VmBuilder};
 use crate::rig::{Result, everything, net};
+use crate::supply::run;
 
 /// Bytes of the disk that is measured: more than any cache of the nested host's processor.
 const DISK: u64 = 128 << 20;
@@ -32,6 +34,28 @@ const JOBS: [(Figure, &str, &str, u32); 6] = [
     (Figure::DiskReadSequential, "read", "1M", 4),
     (Figure::DiskWriteSequential, "write", "1M", 4),
 ];
+
+/// The name in the guest of the disk with this serial number.
+fn found(vm: &mut TestVm, serial: &str) -> Result<String> {
+    vm.sh(&format!("grep -lx {serial} /sys/block/*/serial | cut -d/ -f4"))
+}
+
+/// Requests in a second of guest time that a job of fio does on a disk.
+fn fio(vm: &mut TestVm, name: &str, pattern: &str, size: &str, depth: u32) -> Result<f64> {
+    let line = format!(
+        "PATH=/usr/sbin:/usr/bin chroot /mnt fio --name=job --filename=/dev/{name} \
+         --ioengine=libaio --direct=1 --rw={pattern} --bs={size} --iodepth={depth} --time_based \
+         --runtime={SECONDS} --ramp_time=1 --norandommap --thread --gtod_reduce=1 \
+         --output-format=json 2>/dev/null"
+    );
+    let (status, said) = vm.sh_within(&line, BOOT)?;
+    let report = said.find('{').map(|at| serde_json::from_str::<Value>(&said[at..]));
+    let (0, Some(Ok(report))) = (status, report) else {
+        return Err(format!("fio ended with {status}: {said}").into());
+    };
+    let way = if pattern.ends_with("read") { "read" } else { "write" };
+    Ok(report["jobs"][0][way]["iops"].as_f64().ok_or("fio tells no rate")?)
+}
 
 impl Place {
     /// A context for guests of `who`, the uncompressed kernel's pair.
@@ -51,7 +75,7 @@ impl Place {
         Ok(vm)
     }
 
-    /// fio on a raw image.
+    /// fio on a raw image, and how it does on others.
     pub(super) fn disk(&self, round: usize, samples: &mut Samples) -> Result {
         for who in Who::order(Who::PVH, round) {
             let ctx = self.ctx(who)?;
@@ -60,23 +84,35 @@ impl Place {
             let vm = ctx.linux(Kernel::V6_12).args(["-drive", &drive, "-device"]);
             let vm = vm.args(["virtio-blk-pci,drive=measured,serial=measured"]);
             let mut vm = Self::guest(&ctx, vm)?;
-            let name = vm.sh("grep -l measured /sys/block/*/serial | cut -d/ -f4")?;
+            let name = found(&mut vm, "measured")?;
             for (figure, pattern, size, depth) in JOBS {
-                let line = format!(
-                    "PATH=/usr/sbin:/usr/bin chroot /mnt fio --name=job --filename=/dev/{name} \
-                     --ioengine=libaio --direct=1 --rw={pattern} --bs={size} --iodepth={depth} \
-                     --time_based --runtime={SECONDS} --ramp_time=1 --norandommap --thread \
-                     --gtod_reduce=1 --output-format=json 2>/dev/null"
-                );
-                let (status, said) = vm.sh_within(&line, BOOT)?;
-                let report = said.find('{').map(|at| serde_json::from_str::<Value>(&said[at..]));
-                let (0, Some(Ok(report))) = (status, report) else {
-                    return Err(format!("fio ended with {status}: {said}").into());
-                };
-                let way = if pattern.ends_with("read") { "read" } else { "write" };
-                let rate = report["jobs"][0][way]["iops"].as_f64();
-                samples.push(figure, who, rate.ok_or("fio tells no rate")?);
+                samples.push(figure, who, fio(&mut vm, &name, pattern, size, depth)?);
             }
+        }
+        self.formats(samples)
+    }
+
+    /// fio on an image in which every cluster is there, as a part of what it does on a raw one.
+    fn formats(&self, samples: &mut Samples) -> Result {
+        let who = Who::VmmPvh;
+        let ctx = self.ctx(who)?;
+        let raw = Disk::patterned(&ctx.dir, "raw", DISK, 1)?;
+        let qcow2 = ctx.dir.join("qcow2");
+        let mut convert = Command::new("/usr/bin/qemu-img");
+        convert.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(raw.path()).arg(&qcow2);
+        run(&mut convert)?;
+        let other = format!("if=none,id=qcow2,format=qcow2,file={}", qcow2.display());
+        let vm = ctx.linux(Kernel::V6_12).args(["-drive", &raw.drive("raw"), "-drive", &other]);
+        let vm = vm.args(["-device", "virtio-blk-pci,drive=raw,serial=is-raw"]);
+        let vm = vm.args(["-device", "virtio-blk-pci,drive=qcow2,serial=is-qcow2"]);
+        let mut vm = Self::guest(&ctx, vm)?;
+        let (raw, qcow2) = (found(&mut vm, "is-raw")?, found(&mut vm, "is-qcow2")?);
+        for (figure, pattern) in
+            [(Figure::FormatRead, "randread"), (Figure::FormatWrite, "randwrite")]
+        {
+            let [on_raw, on_qcow2] =
+                [raw.as_str(), qcow2.as_str()].map(|name| fio(&mut vm, name, pattern, "4k", 32));
+            samples.push(figure, who, on_qcow2? / on_raw?);
         }
         Ok(())
     }
