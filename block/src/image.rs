@@ -89,7 +89,7 @@ pub struct Check {
 }
 
 /// A snapshot inside an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// A number in text, unique.
     pub id: String,

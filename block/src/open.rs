@@ -162,37 +162,63 @@ pub async fn open(local: &Local, spec: &Spec) -> Result<Rc<dyn Node>, OpenError>
     open_at(local, spec, 0).await
 }
 
+/// A whole chain. What is below is opened in turn and not within: a chain is as deep as its images
+/// say, and the stack is not.
 fn open_at<'a>(local: &'a Local, spec: &'a Spec, depth: usize) -> Opening<'a> {
     Box::pin(async move {
-        if depth >= MAX_DEPTH {
-            return Err(OpenError(format!("there are more than {MAX_DEPTH} images in the chain")));
-        }
-        if let Some(make) = &spec.made {
-            return Ok(make(local));
-        }
-        if spec.snapshot {
-            let base = Spec { read_only: true, snapshot: false, ..spec.clone() };
-            let base = open_at(local, &base, depth).await?;
-            return overlay::open(local, spec, base).await;
-        }
-        let (filename, mut options) = parts(spec)?;
-        let format = match options.take("driver") {
-            None => None,
-            Some(driver) => {
-                if let Some(protocol) = protocol::named(&driver) {
-                    return open_protocol(local, spec, protocol, filename, options, depth).await;
-                }
-                let format = format::usable(&driver);
-                Some(format.ok_or_else(|| OpenError(format!("Invalid driver: '{driver}'")))?)
+        let (top, mut below) = open_layer(local, spec, depth).await?;
+        let mut above = top.clone();
+        let mut layers = 0;
+        while let Some(spec) = below {
+            layers += 1;
+            let opened = open_layer(local, &spec, depth + layers).await;
+            let (node, next) = opened.map_err(|error| {
+                OpenError("Could not open backing file: ".repeat(layers) + &error.0)
+            })?;
+            if let Some(image) = above.image() {
+                image.set_backing(Some(node.clone()));
             }
-        };
-        let file = open_file(local, spec, format, filename, &mut options, depth).await?;
-        let format = match format {
-            Some(format) => format,
-            None => probe(&*file).await?,
-        };
-        open_format(local, spec, format, file, options, depth).await
+            (above, below) = (node, next);
+        }
+        Ok(top)
     })
+}
+
+/// A layer, and what is to be opened below it.
+async fn open_layer(
+    local: &Local,
+    spec: &Spec,
+    depth: usize,
+) -> Result<(Rc<dyn Node>, Option<Spec>), OpenError> {
+    if depth >= MAX_DEPTH {
+        return Err(OpenError(format!("there are more than {MAX_DEPTH} images in the chain")));
+    }
+    if let Some(make) = &spec.made {
+        return Ok((make(local), None));
+    }
+    if spec.snapshot {
+        let base = Spec { read_only: true, snapshot: false, ..spec.clone() };
+        let base = open_at(local, &base, depth).await?;
+        return Ok((overlay::open(local, spec, base).await?, None));
+    }
+    let (filename, mut options) = parts(spec)?;
+    let format = match options.take("driver") {
+        None => None,
+        Some(driver) => {
+            if let Some(protocol) = protocol::named(&driver) {
+                let node = open_protocol(local, spec, protocol, filename, options, depth).await?;
+                return Ok((node, None));
+            }
+            let format = format::usable(&driver);
+            Some(format.ok_or_else(|| OpenError(format!("Invalid driver: '{driver}'")))?)
+        }
+    };
+    let file = open_file(local, spec, format, filename, &mut options, depth).await?;
+    let format = match format {
+        Some(format) => format,
+        None => probe(&*file).await?,
+    };
+    open_format(local, spec, format, file, options, depth).await
 }
 
 /// The file name and the options, when what the name says is one of the options.
@@ -277,7 +303,7 @@ async fn open_format(
     file: Rc<dyn Node>,
     mut options: Options,
     depth: usize,
-) -> Result<Rc<dyn Node>, OpenError> {
+) -> Result<(Rc<dyn Node>, Option<Spec>), OpenError> {
     let filename = name::of(&*file);
     let Some(open) = format.open else {
         return Err(OpenError(format!(
@@ -288,13 +314,9 @@ async fn open_format(
     };
     let layer = Layer { local, spec, options: &mut options, depth };
     let node = open(layer, file).await?;
-    let backing = open_backing(local, spec, &*node, &filename, &mut options, depth).await;
-    let backing = backing.map_err(|e| OpenError(format!("Could not open backing file: {e}")))?;
-    if let (Some(backing), Some(image)) = (backing, node.image()) {
-        image.set_backing(Some(backing));
-    }
+    let below = backing_of(spec, &*node, &filename, &mut options);
     match options.first_key() {
-        None => Ok(node),
+        None => Ok((node, below)),
         Some(key) => Err(OpenError(format!(
             "Block format '{}' used by device '{}' doesn't support the option '{key}'",
             format.name, spec.device
@@ -303,15 +325,8 @@ async fn open_format(
 }
 
 /// What shows through an image: what the options say, or what the image names.
-async fn open_backing(
-    local: &Local,
-    spec: &Spec,
-    node: &dyn Node,
-    filename: &str,
-    options: &mut Options,
-    depth: usize,
-) -> Result<Option<Rc<dyn Node>>, OpenError> {
-    let Some(image) = node.image() else { return Ok(None) };
+fn backing_of(spec: &Spec, node: &dyn Node, filename: &str, options: &mut Options) -> Option<Spec> {
+    let image = node.image()?;
     let mut below = options.take_under("backing");
     let wanted = options.get("backing").is_none_or(|value| !value.is_empty());
     if !wanted {
@@ -319,7 +334,7 @@ async fn open_backing(
     }
     let named = image.backing_file();
     if spec.no_backing || !wanted || (named.is_none() && below.is_empty()) {
-        return Ok(None);
+        return None;
     }
     let given = below.get("filename").is_some()
         || below.iter().any(|(key, _)| key == "file" || key.starts_with("file."));
@@ -336,8 +351,7 @@ async fn open_backing(
             below.set("driver", &format);
         }
     }
-    let below = Spec { read_only: true, ..spec.below(full, below) };
-    open_at(local, &below, depth + 1).await.map(Some)
+    Some(Spec { read_only: true, ..spec.below(full, below) })
 }
 
 /// Finds out the format by the first bytes.

@@ -492,6 +492,11 @@ fn chains_are_opened_by_what_images_name() {
          option 'x'"
     );
     with(&[("lazy-refcounts", "on"), ("overlap-check", "all"), ("cache-size", "1M")]).unwrap();
+    with(&[("l2-cache-entry-size", "4k"), ("cache-clean-interval", "1")]).unwrap();
+    let error = with(&[("l2-cache-entry-size", "3k")]).unwrap_err();
+    let text =
+        "L2 cache entry size must be a power of two between 512 and the cluster size (65536)";
+    assert!(error.contains(text), "{error}");
     assert!(with(&[("overlap-check", "some")]).unwrap_err().contains("overlap-check"));
     // One that shows itself through itself.
     make_with(names[1], Some(512), Some((names[2], None)));

@@ -7,10 +7,11 @@
 //! On the loop of the disk. A cluster is copied by whoever has its range.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
-use resources::iol::{IoBuf, Local};
+use resources::iol::{IoBuf, Local, Task};
 
 use super::run::{After, Done, Run};
 use super::{Errors, Job, Kind, Shared, Start, Sync};
@@ -22,6 +23,11 @@ use crate::ranges::Ranges;
 
 /// Bytes that are copied at once.
 const CLUSTER: u64 = 65536;
+/// Clusters that the job copies at the same time, at most.
+const IN_FLIGHT: usize = 16;
+
+/// With an error comes whether it was the target's.
+type Copied = Result<(), (bool, io::Error)>;
 
 /// What a backup is to do.
 pub struct BackupOptions {
@@ -94,24 +100,54 @@ impl Tap for Backup {
 }
 
 impl Backup {
-    async fn work(&self) -> io::Result<Done> {
+    async fn work(self: &Rc<Self>) -> io::Result<Done> {
         if self.options.sync == Sync::None {
             while !self.run.is_cancelled() {
                 self.run.sleep().await;
             }
             return Ok(Done::Cancelled);
         }
+        let mut steps: VecDeque<(u64, Task<Copied>)> = VecDeque::new();
+        let done = self.copy_all(&mut steps).await;
+        for (_, step) in steps {
+            // How the job ends is known.
+            let _ = step.await;
+        }
+        done
+    }
+
+    async fn copy_all(
+        self: &Rc<Self>,
+        steps: &mut VecDeque<(u64, Task<Copied>)>,
+    ) -> io::Result<Done> {
         let mut at = 0;
-        while at < self.size {
-            if !self.run.breathe().await {
-                return Ok(Done::Cancelled);
+        // Clusters that could not be copied, and are tried again.
+        let mut again = Vec::new();
+        loop {
+            let holds = self.run.is_paused() || self.run.is_cancelled();
+            if !holds && steps.len() < IN_FLIGHT {
+                let next = again.pop().or_else(|| (at < self.size).then_some(at));
+                if let Some(next) = next {
+                    if next == at {
+                        at += CLUSTER;
+                    }
+                    self.begin_step(next, steps).await;
+                    continue;
+                }
             }
-            let Err((write, error)) = self.step(at).await else {
-                at += CLUSTER;
+            let Some((cluster, step)) = steps.pop_front() else {
+                if !self.run.breathe().await {
+                    return Ok(Done::Cancelled);
+                }
+                if at >= self.size && again.is_empty() {
+                    return Ok(Done::All);
+                }
                 continue;
             };
+            let Err((write, error)) = step.await else { continue };
+            again.push(cluster);
             if self.run.is_cancelled() {
-                return Ok(Done::Cancelled);
+                continue;
             }
             let errors = self.options.errors;
             let policy = if write { errors.target } else { errors.source };
@@ -120,16 +156,21 @@ impl Backup {
                 return Err(error);
             }
         }
-        Ok(Done::All)
+    }
+
+    async fn begin_step(self: &Rc<Self>, at: u64, steps: &mut VecDeque<(u64, Task<Copied>)>) {
+        if self.copied.borrow().is_dirty(at) {
+            return;
+        }
+        self.run.pace(CLUSTER.min(self.size - at)).await;
+        let backup = self.clone();
+        steps.push_back((at, self.run.local.spawn(async move { backup.step(at).await })));
+        self.run.local.yield_now().await;
     }
 
     /// Copies the cluster at `at`, if it is to be.
-    async fn step(&self, at: u64) -> Result<(), (bool, io::Error)> {
-        if self.copied.borrow().is_dirty(at) {
-            return Ok(());
-        }
+    async fn step(&self, at: u64) -> Copied {
         let len = CLUSTER.min(self.size - at);
-        self.run.pace(len).await;
         let source = |error| (false, error);
         let request = self.disk.begin(at, len).await.map_err(source)?;
         if self.options.sync == Sync::Top
@@ -141,9 +182,8 @@ impl Backup {
         self.copy(&request.node, at).await
     }
 
-    /// Copies the cluster at `at`, unless it is copied. With an error comes whether it was the
-    /// target's.
-    async fn copy(&self, node: &Rc<dyn Node>, at: u64) -> Result<(), (bool, io::Error)> {
+    /// Copies the cluster at `at`, unless it is copied.
+    async fn copy(&self, node: &Rc<dyn Node>, at: u64) -> Copied {
         let len = CLUSTER.min(self.size - at);
         let _range = self.busy.take(at, len).await;
         if self.copied.borrow().is_dirty(at) {

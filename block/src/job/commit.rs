@@ -4,10 +4,11 @@
 //! On the loop of the disk. Nobody else writes to the images concerned: what the guest writes goes
 //! to the topmost one.
 
+use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
-use resources::iol::{IoBuf, Local};
+use resources::iol::{IoBuf, Local, Task};
 
 use super::run::{Done, Run};
 use super::{Job, Kind, Shared, Start};
@@ -18,6 +19,8 @@ use crate::node::{Node, State, Zero};
 
 /// Bytes of a step.
 const STEP: u64 = 512 << 10;
+/// Steps under way at most.
+const IN_FLIGHT: usize = 8;
 
 /// What a commit is to do. Both images that are written to, the overlay's metadata and the base,
 /// are open for writing, and are closed for writing at the end as they were.
@@ -66,20 +69,53 @@ impl Commit {
         if base.info().size < size {
             base.resize(size).await?;
         }
-        let mut at = 0;
-        while at < size {
-            if !self.run.breathe().await {
-                return Ok(Done::Cancelled);
-            }
-            let want = STEP.min(size - at);
-            self.run.pace(want).await;
-            let len = copy(&self.options.top, base, at, want).await?;
-            self.run.advance(len);
-            at += len;
+        if !self.draw(size).await? {
+            return Ok(Done::Cancelled);
         }
         base.flush().await?;
         self.cut().await?;
         Ok(Done::All)
+    }
+
+    /// Copies everything; false when the job is to end before. Nothing is under way afterwards.
+    async fn draw(&self, size: u64) -> io::Result<bool> {
+        let CommitOptions { top, base, .. } = &self.options;
+        let mut steps: VecDeque<Task<io::Result<()>>> = VecDeque::new();
+        let mut at = 0;
+        let mut result = Ok(true);
+        while at < size && matches!(result, Ok(true)) {
+            if (steps.len() >= IN_FLIGHT || self.run.is_paused())
+                && let Some(oldest) = steps.pop_front()
+            {
+                result = oldest.await.map(|()| true);
+                continue;
+            }
+            if !self.run.breathe().await {
+                result = Ok(false);
+                break;
+            }
+            let want = STEP.min(size - at);
+            self.run.pace(want).await;
+            match chain::state_above(top, Some(base), at, want).await {
+                Ok((state, len)) => {
+                    let (run, top, base) = (self.run.clone(), top.clone(), base.clone());
+                    steps.push_back(self.run.local.spawn(async move {
+                        copy(&top, &base, at, (state, len)).await?;
+                        run.advance(len);
+                        Ok(())
+                    }));
+                    at += len;
+                }
+                Err(error) => result = Err(error),
+            }
+        }
+        while let Some(oldest) = steps.pop_front() {
+            let done = oldest.await;
+            if let (Ok(_), Err(error)) = (&result, done) {
+                result = Err(error);
+            }
+        }
+        result
     }
 
     /// The overlay stands on the base now.
@@ -138,14 +174,20 @@ async fn draw_down(top: &Rc<dyn Node>, base: &Rc<dyn Node>) -> io::Result<()> {
     }
     let mut at = 0;
     while at < size {
-        at += copy(top, base, at, STEP.min(size - at)).await?;
+        let (state, len) = chain::state_above(top, Some(base), at, STEP.min(size - at)).await?;
+        copy(top, base, at, (state, len)).await?;
+        at += len;
     }
     base.flush().await
 }
 
-/// Copies what lies at `at` above `base` into that; returns how far that goes.
-async fn copy(top: &Rc<dyn Node>, base: &Rc<dyn Node>, at: u64, want: u64) -> io::Result<u64> {
-    let (state, len) = chain::state_above(top, Some(base), at, want).await?;
+/// Copies what lies at `at` above `base` into that.
+async fn copy(
+    top: &Rc<dyn Node>,
+    base: &Rc<dyn Node>,
+    at: u64,
+    (state, len): (State, u64),
+) -> io::Result<()> {
     match state {
         State::Absent => {}
         State::Zero => base.zero(at, len, Zero::MayUnmap).await?,
@@ -156,5 +198,5 @@ async fn copy(top: &Rc<dyn Node>, base: &Rc<dyn Node>, at: u64, want: u64) -> io
             base.write(at, buf, false).await?;
         }
     }
-    Ok(len)
+    Ok(())
 }

@@ -134,7 +134,8 @@ impl Qcow2 {
             return Ok(());
         }
         self.switch_header(|header| header.version = 3).await?;
-        self.geometry.set(super::Geometry::of(&self.header.borrow()));
+        self.geometry
+            .set(super::Geometry::of(&self.header.borrow(), self.options.cache_entry_size));
         Ok(())
     }
 
@@ -147,11 +148,10 @@ impl Qcow2 {
         if header.incompatible & !(DIRTY | CORRUPT) != 0 || header.refcount_order != 4 {
             return Err(errno(libc::ENOTSUP));
         }
-        if header.snapshots > 0 {
-            // Their clusters of zeros would have to be written in tables that others share.
-            return Err(errno(libc::ENOTSUP));
-        }
         self.write_zeros_out().await?;
+        if header.snapshots > 0 {
+            self.write_zeros_of_snapshots().await?;
+        }
         self.make_lazy(false).await?;
         for bitmap in self.bitmaps() {
             self.change_bitmap(&bitmap.name, BitmapChange::Remove).await?;
@@ -162,7 +162,8 @@ impl Qcow2 {
             header.unknown.clear();
         })
         .await?;
-        self.geometry.set(super::Geometry::of(&self.header.borrow()));
+        self.geometry
+            .set(super::Geometry::of(&self.header.borrow(), self.options.cache_entry_size));
         Ok(())
     }
 

@@ -14,8 +14,8 @@ use resources::iol::IoBuf;
 
 use super::sync::Waiters;
 
-/// Slices written at once, where they follow one another.
-const RUN: usize = 256;
+/// Bytes written at once, where slices follow one another.
+const RUN: usize = 1 << 20;
 
 /// Slices of tables.
 pub(super) struct Cache {
@@ -41,6 +41,8 @@ struct Slot {
     dirty: bool,
     writing: bool,
     used: bool,
+    /// Used since the last cleaning.
+    fresh: bool,
 }
 
 /// Slices that follow one another, for a write.
@@ -70,7 +72,7 @@ impl Cache {
     pub(super) fn look<R>(&self, at: u64, look: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let inner = &mut *self.inner.borrow_mut();
         let slot = inner.slots.get_mut(*inner.places.get(&at)?)?;
-        slot.used = true;
+        (slot.used, slot.fresh) = (true, true);
         Some(look(&slot.data))
     }
 
@@ -78,7 +80,7 @@ impl Cache {
     pub(super) fn change<R>(&self, at: u64, change: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
         let inner = &mut *self.inner.borrow_mut();
         let slot = inner.slots.get_mut(*inner.places.get(&at)?)?;
-        slot.used = true;
+        (slot.used, slot.fresh) = (true, true);
         if !slot.dirty {
             slot.dirty = true;
             inner.dirty += 1;
@@ -144,7 +146,7 @@ impl Cache {
             return;
         }
         inner.places.insert(at, inner.slots.len());
-        inner.slots.push(Slot { at, data, dirty: false, writing: false, used: true });
+        inner.slots.push(Slot { at, data, dirty: false, writing: false, used: true, fresh: true });
     }
 
     /// Takes what was changed, in the order of the file.
@@ -158,7 +160,7 @@ impl Cache {
         dirty.sort_unstable_by_key(|slot| slot.at);
         let mut batches = Vec::new();
         for run in dirty.chunk_by_mut(|one, next| one.at + self.slice as u64 == next.at) {
-            for part in run.chunks_mut(RUN) {
+            for part in run.chunks_mut((RUN / self.slice).max(1)) {
                 let Some(first) = part.first() else { continue };
                 let (at, count) = (first.at, part.len());
                 let data = IoBuf::zeroed(count * self.slice);
@@ -204,6 +206,19 @@ impl Cache {
         }
     }
 
+    /// Forgets what was not used since this was last called.
+    pub(super) fn clean(&self) {
+        let inner = &mut *self.inner.borrow_mut();
+        let mut idle = Vec::new();
+        for slot in &mut inner.slots {
+            if !std::mem::take(&mut slot.fresh) && !slot.dirty && !slot.writing {
+                idle.push(slot.at);
+            }
+        }
+        idle.into_iter().for_each(|at| inner.remove(at));
+        inner.slots.shrink_to_fit();
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&self) {
         *self.inner.borrow_mut() = Inner::default();
@@ -221,5 +236,30 @@ impl Inner {
         if let Some(moved) = self.slots.get(place) {
             self.places.insert(moved.at, place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_used_leaves_unless_it_is_changed() {
+        let cache = Cache::new(512, 8 * 512);
+        for at in [0, 512, 1024] {
+            cache.insert(at, vec![1; 512].into());
+        }
+        cache.change(1024, |data| data[0] = 2);
+        cache.clean();
+        assert!(cache.has(0) && cache.has(512) && cache.has(1024));
+        cache.look(512, |_| ());
+        cache.clean();
+        assert!(!cache.has(0) && cache.has(512) && cache.has(1024));
+        let batch = cache.take_dirty().pop().unwrap();
+        cache.clean();
+        assert!(!cache.has(512) && cache.has(1024));
+        cache.written(&batch, true);
+        cache.clean();
+        assert!(!cache.has(1024) && !cache.is_dirty());
     }
 }

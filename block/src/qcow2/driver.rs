@@ -101,12 +101,11 @@ async fn open_layer(mut layer: Layer<'_>, file: Rc<dyn Node>) -> Result<Rc<dyn N
         overlap_check: overlap_check(options)?,
         l2_cache_size,
         refcount_cache_size,
+        cache_entry_size: options.take_size("l2-cache-entry-size")?,
+        cache_clean_interval: options.take_number("cache-clean-interval")?,
         check: spec.check,
         on_corruption: spec.on_corruption.clone(),
     };
-    // Known, and of no effect: slices have one size, and are given back when they are not used.
-    options.take_size("l2-cache-entry-size")?;
-    options.take_number("cache-clean-interval")?;
     let image = super::open(layer.local, file, wanted).await.map_err(refused)?;
     Ok(image)
 }

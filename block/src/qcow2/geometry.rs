@@ -89,12 +89,14 @@ pub(super) struct Run {
 }
 
 impl Geometry {
-    pub(super) fn of(header: &Header) -> Geometry {
+    /// With tables read and written in pieces of so many bytes, a power of two.
+    pub(super) fn of(header: &Header, piece: Option<u64>) -> Geometry {
+        let piece = piece.map_or(12, u64::ilog2);
         Geometry {
             cluster_bits: header.cluster_bits,
             l2_bits: header.l2_bits(),
             entry_bits: header.l2_entry_bits(),
-            slice_bits: header.cluster_bits.min(12),
+            slice_bits: piece.clamp(9, header.cluster_bits),
             sub_bits: header.subcluster_size().ilog2(),
             refcount_order: header.refcount_order,
             external: header.external_data(),

@@ -2,7 +2,7 @@
 //!
 //! | piece | file |
 //! |---|---|
-//! | the header and its extensions | `header.rs`, names of features in `names.rs` |
+//! | the header and its extensions | `header/`, names of features in `names.rs` |
 //! | opening, reopening, closing | `open.rs`, how in `options.rs` |
 //! | addresses and L2 entries | `geometry.rs` |
 //! | the active L1 table, own L2 tables | `l1.rs` |
@@ -11,7 +11,7 @@
 //! | finding and reading data | `read.rs` |
 //! | writing data | `write.rs` |
 //! | zeros and discards | `zero.rs` |
-//! | refcounts, allocation | `alloc.rs`, in their blocks `refcount.rs` |
+//! | refcounts, allocation | `alloc/`, in their blocks `refcount.rs` |
 //! | keeping writes off metadata | `overlap.rs` |
 //! | another size | `resize.rs` |
 //! | packing, encryption | `compress.rs`, `crypt.rs` |

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use resources::iol::{IoBuf, Local};
 
@@ -14,7 +15,9 @@ use super::cache::Cache;
 use super::geometry::Geometry;
 use super::header::{BITMAPS, CORRUPT, Crypt, DIRTY, Header, LAZY_REFCOUNTS, RAW_DATA, V2_LENGTH};
 use super::l1::L1;
-use super::options::{DEFAULT_L2_CACHE, DEFAULT_REFCOUNT_CACHE, OpenError, Options};
+use super::options::{
+    DEFAULT_CLEAN_INTERVAL, DEFAULT_L2_CACHE, DEFAULT_REFCOUNT_CACHE, OpenError, Options,
+};
 use super::{Qcow2, bytes::be64, check_file, snapshot};
 use crate::image::Repair;
 use crate::node::{Node, Op};
@@ -79,6 +82,19 @@ pub async fn open(
             libc::EINVAL,
         ));
     }
+    let sizes = 512..=header.cluster_size();
+    if options
+        .cache_entry_size
+        .is_some_and(|size| !size.is_power_of_two() || !sizes.contains(&size))
+    {
+        let most = header.cluster_size();
+        return Err(OpenError::new(
+            format!(
+                "L2 cache entry size must be a power of two between 512 and the cluster size ({most})"
+            ),
+            libc::EINVAL,
+        ));
+    }
     let (l1, table) = load_tables(&*file, &header).await?;
     let image = Rc::new(build(local, file, header, options, l1, table));
     image.load_snapshots().await?;
@@ -86,7 +102,28 @@ pub async fn open(
     if !image.read_only.get() {
         image.begin_writing().await?;
     }
+    clean_caches(&image);
     Ok(image)
+}
+
+/// Has what nobody uses leave the caches, as long as the image is there.
+fn clean_caches(image: &Rc<Qcow2>) {
+    let seconds = image.options.cache_clean_interval.unwrap_or(DEFAULT_CLEAN_INTERVAL);
+    let interval = Duration::from_secs(seconds.min(u64::from(u32::MAX)));
+    if interval.is_zero() {
+        return;
+    }
+    let (local, image) = (image.local.clone(), Rc::downgrade(image));
+    let timer = local.clone();
+    let clean = async move {
+        loop {
+            timer.sleep(interval).await;
+            let Some(image) = image.upgrade() else { return };
+            image.l2.clean();
+            image.counts.clean();
+        }
+    };
+    local.spawn(clean).detach();
 }
 
 /// The active L1 table and the refcount table.
@@ -117,7 +154,7 @@ fn build(
     l1: Vec<u64>,
     table: Vec<u64>,
 ) -> Qcow2 {
-    let geometry = Geometry::of(&header);
+    let geometry = Geometry::of(&header, options.cache_entry_size);
     let slice = geometry.slice();
     let data = options.data_file.clone().unwrap_or_else(|| file.clone());
     let encrypted = header.crypt != Crypt::None;
@@ -194,7 +231,7 @@ impl Qcow2 {
         let header = read_header(&*self.file, &self.options.device).await?;
         let (l1, table) = load_tables(&*self.file, &header).await?;
         self.size.set(header.size);
-        self.geometry.set(Geometry::of(&header));
+        self.geometry.set(Geometry::of(&header, self.options.cache_entry_size));
         *self.header.borrow_mut() = header;
         self.l1.replace(l1);
         self.alloc.replace(table);
@@ -235,9 +272,13 @@ impl Qcow2 {
     /// Writes the header, durably. Header writes take turns.
     pub(super) async fn write_header(&self) -> io::Result<()> {
         let _turn = self.header_turn.enter().await;
-        let bytes = self.header.borrow().serialise()?;
-        self.file.write(0, IoBuf::copy_of(&bytes), false).await?;
-        self.file.flush().await
+        let (writes, named_at) = self.header.borrow().writes()?;
+        for (at, bytes) in writes {
+            self.file.write(at, IoBuf::copy_of(&bytes), false).await?;
+            self.file.flush().await?;
+        }
+        self.header.borrow_mut().named_at = named_at;
+        Ok(())
     }
 
     /// Everything is durable, in order, and the refcounts are right.

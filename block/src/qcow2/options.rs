@@ -14,6 +14,9 @@ pub const DEFAULT_L2_CACHE: u64 = 32 << 20;
 /// Bytes of refcount blocks that are kept in memory, at most, where nothing else is said.
 pub const DEFAULT_REFCOUNT_CACHE: u64 = 1 << 20;
 
+/// Seconds after which what was not used leaves the caches, where nothing else is said.
+pub const DEFAULT_CLEAN_INTERVAL: u64 = 600;
+
 /// Why places in the file are given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freed {
@@ -173,6 +176,10 @@ pub struct Options {
     pub l2_cache_size: Option<u64>,
     /// Bytes of refcount blocks in memory, at most.
     pub refcount_cache_size: Option<u64>,
+    /// Bytes of a table that are read and written at once: a power of two from 512 to a cluster.
+    pub cache_entry_size: Option<u64>,
+    /// Seconds after which what was not used leaves the caches; 0 for never.
+    pub cache_clean_interval: Option<u64>,
     /// It is opened to be checked: neither repaired nor refused for being damaged.
     pub check: bool,
     /// Who is told of corruption.

@@ -24,8 +24,10 @@ enum Fate {
     Zero,
     /// They are zeros and lose their places.
     Unmap,
-    /// They are nothing of this image.
+    /// They are nothing of this image, or zeros where something would show from below.
     Discard,
+    /// They are nothing of this image.
+    Drop,
 }
 
 impl Qcow2 {
@@ -104,7 +106,7 @@ impl Qcow2 {
     /// Version 2 has no entry for zeros: nothing at all will do where nothing is below.
     async fn zero_old(&self, at: u64, len: u64, fate: Fate) -> io::Result<()> {
         if fate == Fate::Unmap && self.nothing_below(at) {
-            return self.change_slice(at, len, Fate::Discard).await.map(drop);
+            return self.change_slice(at, len, Fate::Drop).await.map(drop);
         }
         self.zero_part(at, at + len).await
     }
@@ -122,11 +124,15 @@ impl Qcow2 {
                 return Ok(());
             }
         }
-        self.drop_range_of_guest(start, end).await
+        self.forget_range(start, end, Fate::Discard).await
     }
 
-    /// Forgets the contents of whole clusters.
+    /// Forgets the contents of whole clusters; what lies below shows.
     pub(super) async fn drop_range_of_guest(&self, start: u64, end: u64) -> io::Result<()> {
+        self.forget_range(start, end, Fate::Drop).await
+    }
+
+    async fn forget_range(&self, start: u64, end: u64, fate: Fate) -> io::Result<()> {
         let geometry = self.geometry();
         let mut at = start;
         while at < end {
@@ -139,7 +145,7 @@ impl Qcow2 {
                 continue;
             }
             let len = (end - at).min(geometry.left_in_slice(at));
-            self.change_slice(at, len, Fate::Discard).await?;
+            self.change_slice(at, len, fate).await?;
             at += len;
         }
         Ok(())
@@ -157,7 +163,8 @@ impl Qcow2 {
         let clusters = self.cluster_range(at, len);
         self.flights.free(clusters.clone()).await;
         let flight = self.flights.take(clusters.clone());
-        if fate == Fate::Discard && self.is_gone(at, len).await? {
+        let forgets = matches!(fate, Fate::Discard | Fate::Drop);
+        if forgets && self.is_gone(at, len, fate).await? {
             return Ok(None);
         }
         let table = self.own_table(at).await?;
@@ -203,7 +210,7 @@ impl Qcow2 {
     }
 
     /// A discard would change nothing.
-    async fn is_gone(&self, at: u64, len: u64) -> io::Result<bool> {
+    async fn is_gone(&self, at: u64, len: u64, fate: Fate) -> io::Result<bool> {
         let Some(table) = self.table_of(at)? else { return Ok(true) };
         let geometry = self.geometry();
         let below = !self.nothing_below(at);
@@ -214,7 +221,7 @@ impl Qcow2 {
             let same = |data: &[u8]| {
                 (0..count).all(|more| {
                     let entry = geometry.entry(data, index + more);
-                    self.changed(entry, all, Fate::Discard, below) == entry
+                    self.changed(entry, all, fate, below) == entry
                 })
             };
             match self.l2.look(table + slice, same) {
@@ -233,7 +240,15 @@ impl Qcow2 {
         let kept = host && (fate == Fate::Zero || geometry.external && fate == Fate::Unmap);
         let mask = (1u64 << subs.1) - (1u64 << subs.0);
         let whole = mask == ALL_DATA || !geometry.has_subs();
-        if fate == Fate::Discard {
+        if fate == Fate::Discard && below {
+            // What was there before the image had it is not to come back.
+            return match host || old.word & COMPRESSED != 0 {
+                true if geometry.has_subs() => Entry { word: 0, subs: ALL_ZERO },
+                true if geometry.zeros => Entry { word: ZERO, subs: 0 },
+                _ => old,
+            };
+        }
+        if matches!(fate, Fate::Discard | Fate::Drop) {
             // What is zero without a place hides what is below: that stays.
             let hides = if geometry.has_subs() {
                 old.subs & ALL_ZERO != 0

@@ -94,7 +94,7 @@ impl Qcow2 {
         let mut bits = clean(self.size.get(), entry.granularity_bits)?;
         let table = entry.load_table(&*self.file, &header).await?;
         let cluster = header.cluster_size();
-        if table.len() as u64 != bits.bit_bytes().div_ceil(cluster) {
+        if table.len() as u64 != bits.bit_bytes().div_ceil(cluster).max(1) {
             return Err(errno(libc::EINVAL));
         }
         for (at, word) in (0u64..).step_by(cluster as usize).zip(table) {
@@ -261,6 +261,8 @@ impl Qcow2 {
                 };
                 table.extend_from_slice(&word.to_be_bytes());
             }
+            // That of an empty disk has one, too: a table of none belongs to nobody.
+            table.resize(table.len().max(8), 0);
             entry.table_entries = u32::try_from(table.len() / 8).map_err(|_| errno(libc::EFBIG))?;
             entry.table_offset = self.write_place(&mut places, &table).await?;
             Ok(())
@@ -368,7 +370,7 @@ impl Qcow2 {
         for offset in table.iter().map(|word| word & OFFSET_MASK).filter(|offset| *offset != 0) {
             self.lower(offset, header.cluster_size(), Freed::Other).await?;
         }
-        let bytes = (u64::from(entry.table_entries) * 8).max(1);
+        let bytes = u64::from(entry.table_entries) * 8;
         self.lower(entry.table_offset, bytes, Freed::Other).await
     }
 }

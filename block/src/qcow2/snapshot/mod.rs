@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the table of snapshots | `table.rs` |
 //! | the tables below an L1 table, as a whole | `tree.rs` |
+//! | zeros as version 2 has them | `zeros.rs` |
 //!
 //! Everything new is written to places of its own and durable before the header is switched to it,
 //! and what was there before is given up only after that. A crash in between loses room, never
@@ -12,6 +13,7 @@
 
 mod table;
 mod tree;
+mod zeros;
 
 use std::io;
 
@@ -234,8 +236,11 @@ impl Qcow2 {
             return Err(io::Error::other("Device has active dirty bitmaps"));
         }
         if record.disk_size != self.size.get() && self.header.borrow().version < 3 {
-            tracing::error!("qcow2: Loading snapshots with different disk size is not implemented");
-            return Err(errno(libc::ENOTSUP));
+            // In version 2 a record may lack the size of its disk, which is the image's then: it
+            // is written down before that is another one.
+            let records = self.records();
+            let table = self.write_records(&records).await?;
+            self.switch_records(records, table).await?;
         }
         let theirs = self.l1_of(&record).await?;
         let entries = self.header.borrow().l1_entries_for(record.disk_size);

@@ -53,7 +53,7 @@ impl Qcow2 {
     ///
     /// # Errors
     /// `EIO` when they cannot be: not clusters, or more than the file has.
-    fn tables_of(&self, l1: &[u64]) -> io::Result<Vec<(usize, u64)>> {
+    pub(super) fn tables_of(&self, l1: &[u64]) -> io::Result<Vec<(usize, u64)>> {
         let geometry = self.geometry();
         let entries = l1.iter().enumerate();
         let tables: Vec<_> = entries

@@ -1,192 +1,32 @@
-//! Power cuts: under any update of an image, with any part of what was not flushed on the disk.
+//! Power cuts under the guest's requests, with any part of what was not flushed on the disk.
 //!
-//! A disk that loses power keeps, of what was written since the last flush, any subset of sectors.
 //! After each cut the image must be free of damage (or mend itself, with lazy refcounts), and each
 //! byte must be what it was at the last flush or what was written to it since.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use proptest::prelude::*;
 
+use super::power::Power;
 use super::*;
 use crate::image::BackingFile;
-use crate::node::{Extent, Info, Op, State, Zero};
+use crate::node::{Op, Zero};
 use crate::qcow2::options::PassDiscard;
 use crate::qcow2::sync::join;
 
-const SECTOR: usize = 512;
 /// Cuts of one run, at most.
-const MOST_CUTS: usize = 12;
-
-/// A disk that takes its time and forgets what was not flushed.
-struct Power {
-    local: Local,
-    state: RefCell<Disk>,
-    random: Cell<u64>,
-    guest: Rc<RefCell<Guest>>,
-    cuts: RefCell<Vec<Cut>>,
-}
-
-#[derive(Default)]
-struct Disk {
-    now: Vec<u8>,
-    durable: Vec<u8>,
-    /// Written since it was last durable: number, where, what, and whether that has ended.
-    pending: Vec<(u64, usize, Vec<u8>, bool)>,
-    next: u64,
-}
+const MOST_CUTS: usize = 40;
 
 /// What the guest may see after a cut.
 #[derive(Default, Clone)]
 struct Guest {
-    flushed: Vec<u8>,
+    flushed: Rc<Vec<u8>>,
     /// Written since, or to be anything.
-    since: Vec<(usize, usize, Option<Vec<u8>>)>,
+    since: Vec<Since>,
 }
 
-struct Cut {
-    image: Vec<u8>,
-    guest: Guest,
-}
-
-fn lay(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
-    if bytes.len() < at + data.len() {
-        bytes.resize(at + data.len(), 0);
-    }
-    bytes[at..at + data.len()].copy_from_slice(data);
-}
-
-impl Power {
-    fn new(local: &Local, image: Vec<u8>, seed: u64, guest: Rc<RefCell<Guest>>) -> Rc<Power> {
-        let state = Disk { now: image.clone(), durable: image, ..Disk::default() };
-        Rc::new(Power {
-            local: local.clone(),
-            state: RefCell::new(state),
-            random: Cell::new(seed | 1),
-            guest,
-            cuts: RefCell::default(),
-        })
-    }
-
-    fn random(&self, below: u64) -> u64 {
-        let mut x = self.random.get();
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.random.set(x);
-        (x >> 11) % below
-    }
-
-    async fn wait(&self) {
-        self.maybe_cut();
-        for _ in 0..self.random(4) {
-            self.local.yield_now().await;
-        }
-        self.maybe_cut();
-    }
-
-    /// Now and then, what would be there if the power went now.
-    fn maybe_cut(&self) {
-        if self.random(6) != 0 {
-            return;
-        }
-        let state = self.state.borrow();
-        let mut image = state.durable.clone();
-        // Everything, nothing, or some of it.
-        let odds = [0, 1, 2, 4][self.random(4) as usize];
-        for (_, at, data, _) in &state.pending {
-            for (index, sector) in data.chunks(SECTOR).enumerate() {
-                if odds == 0 || odds != 4 && self.random(odds + 1) == 0 {
-                    lay(&mut image, at + index * SECTOR, sector);
-                }
-            }
-        }
-        let cut = Cut { image, guest: self.guest.borrow().clone() };
-        let mut cuts = self.cuts.borrow_mut();
-        if cuts.len() < MOST_CUTS {
-            cuts.push(cut);
-        } else {
-            let place = self.random(MOST_CUTS as u64) as usize;
-            cuts[place] = cut;
-        }
-    }
-
-    async fn put(&self, offset: u64, data: Vec<u8>) {
-        let number = {
-            let mut state = self.state.borrow_mut();
-            lay(&mut state.now, offset as usize, &data);
-            let number = state.next;
-            state.next += 1;
-            state.pending.push((number, offset as usize, data, false));
-            number
-        };
-        self.wait().await;
-        let mut state = self.state.borrow_mut();
-        if let Some(write) = state.pending.iter_mut().find(|write| write.0 == number) {
-            write.3 = true;
-        }
-    }
-}
-
-impl Node for Power {
-    fn info(&self) -> Info {
-        let size = self.state.borrow().now.len() as u64;
-        Info { size, align: 1, sectors: None, discards: true, read_only: false }
-    }
-
-    fn read(&self, offset: u64, buf: IoBuf) -> Op<'_> {
-        Box::pin(async move {
-            self.wait().await;
-            let state = self.state.borrow();
-            let data = state.now.get(offset as usize..).unwrap_or_default();
-            let count = buf.copy_from(0, data);
-            buf.skip(count).fill(0);
-            Ok(())
-        })
-    }
-
-    fn write(&self, offset: u64, buf: IoBuf, durable: bool) -> Op<'_> {
-        assert!(!durable || offset > 0);
-        Box::pin(async move {
-            self.put(offset, buf.to_vec()).await;
-            if durable { self.flush().await } else { Ok(()) }
-        })
-    }
-
-    fn zero(&self, offset: u64, len: u64, _: Zero) -> Op<'_> {
-        self.write(offset, IoBuf::zeroed(len as usize), false)
-    }
-
-    /// What is given up is overwritten, so that it is seen if somebody still needs it.
-    fn discard(&self, offset: u64, len: u64) -> Op<'_> {
-        Box::pin(async move {
-            self.put(offset, vec![0xdd; len as usize]).await;
-            Ok(())
-        })
-    }
-
-    fn flush(&self) -> Op<'_> {
-        Box::pin(async move {
-            let done: Vec<u64> = {
-                let state = self.state.borrow();
-                state.pending.iter().filter(|write| write.3).map(|write| write.0).collect()
-            };
-            self.wait().await;
-            let state = &mut *self.state.borrow_mut();
-            for (number, at, data, _) in &state.pending {
-                if done.contains(number) {
-                    lay(&mut state.durable, *at, data);
-                }
-            }
-            state.pending.retain(|write| !done.contains(&write.0));
-            Ok(())
-        })
-    }
-
-    fn map(&self, offset: u64, len: u64) -> Op<'_, Extent> {
-        Box::pin(async move { Ok(Extent { len, state: State::Data, offset: Some(offset) }) })
-    }
-}
+/// Where, how much, and what.
+type Since = (usize, usize, Option<Rc<Vec<u8>>>);
 
 #[derive(Debug, Clone)]
 struct Kind {
@@ -196,6 +36,8 @@ struct Kind {
     extended: bool,
     lazy: bool,
     clusters: u64,
+    /// Clusters that are lost to begin with, so that the refcounts have to grow.
+    lost: u64,
     backing: bool,
     caches: u64,
     seed: u64,
@@ -220,12 +62,15 @@ fn kinds() -> impl Strategy<Value = Kind> {
     (first, 4u64..200, any::<u64>()).prop_map(|((flags, order, bits, caches), clusters, seed)| {
         let (v3, extended, lazy, backing) = flags;
         let extended = v3 && extended && bits == 0;
+        let cluster_bits = if extended { 14 } else { 9 + bits };
+        let refcount_bits = if v3 { 1 << order } else { 16 };
         Kind {
             version: if v3 { 3 } else { 2 },
-            cluster_bits: if extended { 14 } else { 9 + bits },
-            refcount_bits: if v3 { 1 << order } else { 16 },
+            cluster_bits,
+            refcount_bits,
             extended,
             lazy: v3 && lazy && seed % 4 == 0,
+            lost: if seed % 3 == 0 { nearly_full(cluster_bits, refcount_bits, seed) } else { 0 },
             clusters: if extended { clusters.min(8) } else { clusters },
             backing,
             caches: caches * 1024,
@@ -280,30 +125,30 @@ async fn go(local: Local, kind: Kind, steps: Vec<Step>) {
         ..CreateOptions::default()
     })
     .await;
-    let guest = Rc::new(RefCell::new(Guest { flushed: guest, since: Vec::new() }));
-    let power = Power::new(&local, file.bytes(), kind.seed, guest.clone());
+    lose(&local, &file, kind.lost).await;
+    let guest = Guest { flushed: Rc::new(guest), since: Vec::new() };
+    let power = Power::new(&local, file.bytes(), kind.seed, guest);
+    let guest = &power.now;
     let image = open(&local, power.clone(), options(&kind, &below)).await.unwrap();
     for step in &steps {
         match step {
             Step::Flush => {
                 image.flush().await.unwrap();
                 let now = bytes(&*image, 0, size as usize).await;
-                *guest.borrow_mut() = Guest { flushed: now, since: Vec::new() };
+                *guest.borrow_mut() = Guest { flushed: Rc::new(now), since: Vec::new() };
             }
-            Step::Together(acts) => together(&image, &guest, acts, &kind).await,
+            Step::Together(acts) => together(&image, guest, acts, &kind).await,
         }
     }
     image.close().await.unwrap();
-    let flushed = bytes(&*image, 0, size as usize).await;
-    let last = power.state.borrow().durable.clone();
-    let cuts = std::mem::take(&mut *power.cuts.borrow_mut());
-    let end = Cut { image: last, guest: Guest { flushed, since: Vec::new() } };
-    for cut in cuts.into_iter().chain([end]) {
-        after(&local, &kind, &below, cut).await;
+    let flushed = Rc::new(bytes(&*image, 0, size as usize).await);
+    *guest.borrow_mut() = Guest { flushed, since: Vec::new() };
+    for (cut, guest, how) in power.cuts(MOST_CUTS) {
+        after(&local, &kind, &below, cut, guest, &how).await;
     }
 }
 
-async fn together(image: &Rc<Qcow2>, guest: &Rc<RefCell<Guest>>, acts: &[Act], kind: &Kind) {
+async fn together(image: &Rc<Qcow2>, guest: &RefCell<Guest>, acts: &[Act], kind: &Kind) {
     let size = image.info().size;
     let cluster = 1u64 << kind.cluster_bits;
     let mut ops: Vec<Op<'_>> = Vec::new();
@@ -321,6 +166,7 @@ async fn together(image: &Rc<Qcow2>, guest: &Rc<RefCell<Guest>>, acts: &[Act], k
         }
         taken.push((at, len));
         let since = |data: Option<Vec<u8>>| {
+            let data = data.map(Rc::new);
             guest.borrow_mut().since.push((at as usize, len as usize, data));
         };
         match act {
@@ -350,8 +196,15 @@ async fn together(image: &Rc<Qcow2>, guest: &Rc<RefCell<Guest>>, acts: &[Act], k
 }
 
 /// Looks at what is left after a cut, and goes on with it.
-async fn after(local: &Local, kind: &Kind, below: &Option<Rc<Memory>>, cut: Cut) {
-    let file = Memory::new(cut.image, LIMIT);
+async fn after(
+    local: &Local,
+    kind: &Kind,
+    below: &Option<Rc<Memory>>,
+    cut: Vec<u8>,
+    guest: Guest,
+    how: &str,
+) {
+    let file = Memory::new(cut, LIMIT);
     if !kind.lazy {
         assert_clean(&*file, true).await;
     }
@@ -359,14 +212,14 @@ async fn after(local: &Local, kind: &Kind, below: &Option<Rc<Memory>>, cut: Cut)
     let size = image.info().size as usize;
     let seen = bytes(&*image, 0, size).await;
     for (at, byte) in seen.iter().enumerate() {
-        let written = |(from, len, data): &(usize, usize, Option<Vec<u8>>)| {
+        let written = |(from, len, data): &Since| {
             (*from..from + len).contains(&at)
                 && data.as_ref().is_none_or(|data| data[at - from] == *byte)
         };
         assert!(
-            cut.guest.flushed[at] == *byte || cut.guest.since.iter().any(written),
-            "byte {at:#x} is {byte:#x}, was {:#x} when it was flushed",
-            cut.guest.flushed[at]
+            guest.flushed[at] == *byte || guest.since.iter().any(written),
+            "byte {at:#x} is {byte:#x}, was {:#x} when it was flushed; lost {how}",
+            guest.flushed[at]
         );
     }
     // What was not lost is not lost by what is written next.

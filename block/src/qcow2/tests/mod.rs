@@ -3,6 +3,8 @@
 mod crash;
 mod hostile;
 mod model;
+mod power;
+mod updates;
 
 use std::rc::Rc;
 
@@ -43,6 +45,26 @@ async fn assert_clean(file: &dyn Node, leaks: bool) {
     let check = check_file(file, Repair::No).await.unwrap();
     assert_eq!((check.corruptions, check.check_errors), (0, 0), "{:?}", check.lines);
     assert!(leaks || check.leaks == 0, "{:?}", check.lines);
+}
+
+/// So many clusters to be lost that the refcount blocks, or the refcount table, are nearly full.
+fn nearly_full(cluster_bits: u32, refcount_bits: u32, seed: u64) -> u64 {
+    let block = (8u64 << cluster_bits) / u64::from(refcount_bits);
+    let table = block << (cluster_bits - 3);
+    let all = if seed & 1 == 0 { table } else { block * (1 + seed / 2 % 3) };
+    // The blocks themselves are counted, too.
+    if all << cluster_bits > 4 << 20 { 0 } else { all - all / block - 12 - seed / 8 % 16 }
+}
+
+/// Has an image lose clusters.
+async fn lose(local: &Local, file: &Rc<Memory>, clusters: u64) {
+    let options = Options { check: true, ..Options::default() };
+    let image = opened(local, file, options).await;
+    for _ in 0..clusters {
+        // One by one: nothing grows for them all.
+        image.allocate(1).await.unwrap();
+    }
+    image.close().await.unwrap();
 }
 
 /// So many cases, unless the environment asks for a number.
