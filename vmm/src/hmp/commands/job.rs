@@ -24,7 +24,7 @@ pub(super) const ROWS: &[Row] = &[
         "device [speed [base]]",
         "copy from backing files into the topmost image",
         |call, args| {
-            let (device, base) = (device(args), args.opt_text("base").map(str::to_owned));
+            let (device, base) = (device(args), given(args, "base"));
             call.vm.handle(BlockStream {
                 device,
                 base,
@@ -68,14 +68,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &["drive_mirror"],
-        &[REUSE, FULL, DEVICE, arg("target", Kind::File), opt("format", Kind::Word)],
-        "[-n] [-f] device target [format]",
+        COPY,
+        COPY_SHOWN,
         "copy a drive and stay in step (-n: it exists)",
         |call, args| {
             call.vm.handle(DriveMirror {
                 device: device(args),
                 target: args.text("target").to_owned(),
-                format: args.opt_text("format").map(str::to_owned),
+                format: given(args, "format"),
                 sync: sync(args),
                 mode: Some(mode(args)),
                 speed: None,
@@ -88,14 +88,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &["drive_backup"],
-        &[REUSE, FULL, DEVICE, arg("target", Kind::File), opt("format", Kind::Word)],
-        "[-n] [-f] device target [format]",
+        COPY,
+        COPY_SHOWN,
         "copy a drive as it is now (-n: it exists)",
         |call, args| {
             call.vm.handle(DriveBackupCommand(DriveBackup {
                 device: device(args),
                 target: args.text("target").to_owned(),
-                format: args.opt_text("format").map(str::to_owned),
+                format: given(args, "format"),
                 sync: sync(args),
                 mode: Some(mode(args)),
                 speed: None,
@@ -116,7 +116,7 @@ pub(super) const ROWS: &[Row] = &[
             call.vm.handle(BlockdevSnapshotSync(BlockdevSnapshot {
                 device: device(args),
                 snapshot_file: file.to_owned(),
-                format: args.opt_text("format").map(str::to_owned),
+                format: given(args, "format"),
                 mode: Some(mode(args)),
             }))
         },
@@ -141,7 +141,7 @@ pub(super) const ROWS: &[Row] = &[
         |call, args| {
             let deleted = call.vm.handle(BlockdevSnapshotDeleteInternalSync {
                 device: device(args),
-                id: args.opt_text("id").map(str::to_owned),
+                id: given(args, "id"),
                 name: Some(args.text("name").to_owned()),
             });
             deleted.map(drop)
@@ -220,9 +220,17 @@ pub(super) const INFO: &[Row] = &[
 
 const REUSE: Param = flag("reuse", b'n');
 const FULL: Param = flag("full", b'f');
+/// What commands that copy a drive take.
+const COPY: &[Param] = &[REUSE, FULL, DEVICE, arg("target", Kind::File), opt("format", Kind::Word)];
+const COPY_SHOWN: &str = "[-n] [-f] device target [format]";
 
 fn device(args: &Args) -> String {
     args.text("device").to_owned()
+}
+
+/// A word that may be left out.
+fn given(args: &Args, name: &str) -> Option<String> {
+    args.opt_text(name).map(str::to_owned)
 }
 
 fn mode(args: &Args) -> NewImageMode {
