@@ -45,11 +45,11 @@ impl L1 {
         self.entries.borrow().clone()
     }
 
-    /// The first entry from `index` on that is not zero.
+    /// The first entry from `index` on that names a table. Flags alone do not.
     pub(super) fn next_used(&self, index: u64) -> Option<u64> {
         let index = usize::try_from(index).ok()?;
         let entries = self.entries.borrow();
-        let found = entries.get(index..)?.iter().position(|entry| *entry != 0)?;
+        let found = entries.get(index..)?.iter().position(|entry| entry & OFFSET != 0)?;
         Some((index + found) as u64)
     }
 

@@ -176,3 +176,26 @@ impl Node for Counted {
         self.file.map(offset, len)
     }
 }
+
+/// An entry of the L1 table with flags and without a table is no table, and nothing is looked for
+/// there for ever.
+#[test]
+fn entries_of_flags_alone_lead_nowhere() {
+    run(|local| async move {
+        let options =
+            CreateOptions { size: 1 << 20, cluster_size: 512, ..CreateOptions::default() };
+        let file = made(&options).await;
+        let l1 = crate::qcow2::Header::parse(&file.bytes()).unwrap().l1_offset;
+        for entry in 0..32 {
+            file.write(l1 + entry * 8, IoBuf::copy_of(&[0x80]), false).await.unwrap();
+        }
+        let image = opened(&local, &file, Options { discard: true, ..Options::default() }).await;
+        image.discard(0, 1 << 20).await.unwrap();
+        image.zero(0, 1 << 19, Zero::MayUnmap).await.unwrap();
+        image.resize(5 << 9).await.unwrap();
+        image.resize(1 << 20).await.unwrap();
+        image.image().unwrap().make_empty().await.unwrap();
+        assert!(bytes(&*image, 0, 1 << 20).await == vec![0; 1 << 20]);
+        image.close().await.unwrap();
+    });
+}
