@@ -24,8 +24,10 @@ use crate::guest_error;
 use crate::hv::{Doorbell, HvError, Hypervisor, Slot, SpaceKind, step};
 use crate::ram::{PAGE, RamBlock};
 
+mod dirty;
 mod inspect;
 
+pub use dirty::DirtyLog;
 pub use inspect::MemoryRange;
 
 /// What an address leads to.
@@ -113,6 +115,9 @@ pub enum SpaceError {
     /// The hypervisor did not follow.
     #[error(transparent)]
     Hypervisor(#[from] HvError),
+    /// A device's writes to RAM cannot be recorded.
+    #[error("{0}")]
+    Log(String),
 }
 
 /// An address space.
@@ -122,6 +127,7 @@ pub struct Space {
     writer: Mutex<Writer>,
     view: ArcSwap<View>,
     misses: AtomicU64,
+    logs: dirty::Logs,
 }
 
 #[derive(Default)]
@@ -183,6 +189,7 @@ impl Space {
             writer: Mutex::default(),
             view: ArcSwap::default(),
             misses: AtomicU64::new(0),
+            logs: dirty::Logs::default(),
         })
     }
 
@@ -258,15 +265,22 @@ impl Space {
         self.misses.load(Ordering::Relaxed)
     }
 
-    /// Turns the hypervisor's dirty log on or off for all RAM.
+    /// Adds the record of somebody who writes RAM without marking pages, for as long as it lives.
+    pub fn add_log(&self, log: &Arc<dyn DirtyLog>) -> Result<(), SpaceError> {
+        self.logs.add(log).map_err(SpaceError::Log)
+    }
+
+    /// Turns the dirty logs on or off for all RAM: the hypervisor's and the devices'.
     pub fn log_dirty(&self, on: bool) -> Result<(), SpaceError> {
+        self.logs.log(on).map_err(SpaceError::Log)?;
         let mut writer = self.writer.lock();
         writer.log = on;
         self.publish(&mut writer)
     }
 
-    /// Moves what the hypervisor's dirty log has into the blocks' own bitmaps.
+    /// Moves what the dirty logs have into the blocks' own bitmaps.
     pub fn harvest_dirty(&self) -> Result<(), SpaceError> {
+        self.logs.harvest();
         let writer = self.writer.lock();
         Ok(writer.slots.iter().try_for_each(|slot| self.harvest(slot))?)
     }

@@ -185,6 +185,14 @@ impl NicEntry {
         self.up.load(Ordering::Acquire)
     }
 
+    /// The link was like this when the state of its device was saved. The guest knows.
+    pub fn load_link(&self, up: bool) {
+        self.up.store(up, Ordering::Release);
+        if let Some(netdev) = &self.netdev {
+            netdev.link.changed();
+        }
+    }
+
     /// The device itself.
     pub fn front(&self) -> Option<&Arc<dyn Nic>> {
         self.front.as_ref()

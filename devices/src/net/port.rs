@@ -152,6 +152,13 @@ impl Cable {
         Some(self.netdev.as_ref()?.backend().kernel(0)?.vhost)
     }
 
+    /// The kernel's devices for all queues.
+    pub fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        let Some(netdev) = &self.netdev else { return Vec::new() };
+        let kernel = |queue| netdev.backend().kernel(queue).map(|kernel| kernel.vhost);
+        (0..netdev.backend().queues()).filter_map(kernel).collect()
+    }
+
     /// To be told when frames begin or cease to pass, from now on.
     pub fn watch_link(&self) -> LinkWatch {
         LinkWatch(match &self.netdev {

@@ -5,6 +5,10 @@
 //! queue of events, of which there is one: after its state was loaded, perhaps on another host, the
 //! guest is told that its connections are gone. Stopping keeps them.
 //!
+//! The kernel does not note all that it writes to guest RAM here. So it does not serve the queues
+//! while writes are to be recorded: packets wait, and if the machine has moved, the connections end
+//! anyway.
+//!
 //! Threads: the device on vCPU threads and the main thread, behind its transport's mutex; the
 //! event queue on the I/O loop, packets on a thread of the kernel. What a hostile guest reaches
 //! besides its configuration is the kernel's.
@@ -14,10 +18,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use resources::class::{Class, CreateError};
 use resources::iol::Handle;
 use resources::props::{Kind, Prop, Props};
+use resources::space::DirtyLog;
 use resources::state::{Blob, StateError};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::port::ConfigIrq;
 use super::vhost::{self, Rings, Vhost};
@@ -54,8 +61,8 @@ const PROPS: &[Prop] = &[
 
 /// The device.
 pub struct Vsock {
-    /// Until it is unplugged.
-    vhost: Option<Arc<Vhost>>,
+    /// Until it is unplugged; without it nobody serves the packets.
+    kernel: Option<Arc<Kernel>>,
     cid: u64,
     ring_features: u64,
     on: Handle,
@@ -103,14 +110,16 @@ impl Vsock {
         vhost.set_guest_cid(cid).map_err(|error| failed("unable to set guest cid", &error))?;
         let ring_features =
             vhost::ring_features(&vhost).map_err(|error| failed("vhost", &error))?;
-        Ok(Vsock {
-            vhost: Some(Arc::new(vhost)),
-            cid,
-            ring_features,
-            on: ctx.host.io.clone(),
-            running: None,
-            moved: Arc::default(),
-        })
+        let kernel = Kernel { vhost: Arc::new(vhost), state: Mutex::default() };
+        let kernel = Arc::new(kernel);
+        ctx.memory.add_log(&(kernel.clone() as Arc<dyn DirtyLog>))?;
+        Ok(Vsock { kernel: Some(kernel), cid, ring_features, ..Vsock::alone(ctx.host.io.clone()) })
+    }
+
+    /// One without the kernel's part, for fuzzing.
+    pub(crate) fn alone(on: Handle) -> Vsock {
+        let (running, moved) = (None, Arc::default());
+        Vsock { kernel: None, cid: 3, ring_features: u64::MAX, on, running, moved }
     }
 }
 
@@ -130,8 +139,8 @@ impl VirtioDevice for Vsock {
     }
 
     fn start(&mut self, run: Activation) -> Result<(), String> {
-        let Some(vhost) = self.vhost.clone() else { return Err("it is unplugged".to_owned()) };
-        let serve = Serve { vhost, config: run.config, moved: self.moved.clone() };
+        let serve =
+            Serve { kernel: self.kernel.clone(), config: run.config, moved: self.moved.clone() };
         self.running = Some(Running::start(&self.on, run.ports, |workers| serve.run(workers)));
         Ok(())
     }
@@ -156,17 +165,59 @@ impl VirtioDevice for Vsock {
 
     fn unplug(&mut self) {
         // Which ends the connections.
-        self.vhost = None;
+        self.kernel = None;
+    }
+}
+
+/// The kernel's device, and whether it serves the queues: while the driver has lent them, and what
+/// is written to guest RAM is not recorded.
+struct Kernel {
+    vhost: Arc<Vhost>,
+    state: Mutex<Service>,
+}
+
+#[derive(Default)]
+struct Service {
+    /// By what the driver kicks the queues that are lent; none: they are not.
+    kicks: Vec<Arc<EventFd>>,
+    recorded: bool,
+}
+
+impl Service {
+    fn serves(&self) -> bool {
+        !self.kicks.is_empty() && !self.recorded
+    }
+}
+
+impl Kernel {
+    /// When this has returned, the kernel does what the state says.
+    fn change(&self, change: impl FnOnce(&mut Service)) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let before = state.serves();
+        change(&mut state);
+        if before == state.serves() {
+            return Ok(());
+        }
+        self.vhost.set_running(!before)?;
+        // What came while it did not serve.
+        state.kicks.iter().try_for_each(|kick| kick.write(1))
+    }
+}
+
+impl DirtyLog for Kernel {
+    fn log(&self, on: bool) -> Result<(), String> {
+        let done = self.change(|state| state.recorded = on);
+        done.map_err(|error| format!("vhost-vsock: {error}"))
     }
 
-    fn pinned(&self) -> Option<String> {
-        Some("vhost-vsock: the kernel's writes to guest RAM are not recorded".to_owned())
+    fn harvest(&self) {
+        // Nothing is written meanwhile.
     }
 }
 
 /// What serving takes.
 struct Serve {
-    vhost: Arc<Vhost>,
+    kernel: Option<Arc<Kernel>>,
     config: ConfigIrq,
     moved: Arc<AtomicBool>,
 }
@@ -186,8 +237,8 @@ impl Serve {
             self.tell(events).await;
         }
         first.stopped().await;
-        if lent.is_some()
-            && let Err(error) = self.vhost.set_running(false)
+        if let (Some(_), Some(kernel)) = (&lent, &self.kernel)
+            && let Err(error) = kernel.change(|state| state.kicks.clear())
         {
             tracing::error!("vhost-vsock: cannot stop: {error}");
         }
@@ -196,14 +247,17 @@ impl Serve {
 
     /// Has the kernel serve its queues, if the driver has enabled both.
     fn lend(&self, workers: &[Rc<Worker>]) -> io::Result<Option<Rings>> {
+        let Some(kernel) = &self.kernel else { return Ok(None) };
         let kernels = workers.iter().filter(|worker| worker.index() < KERNELS);
         let lent: Vec<_> =
             kernels.map(|worker| (u32::from(worker.index()), worker.clone())).collect();
         if lent.len() < usize::from(KERNELS) {
             return Ok(None);
         }
-        let rings = Rings::lend(&self.vhost, &lent, &self.config)?;
-        self.vhost.set_running(true)?;
+        let rings = Rings::lend(&kernel.vhost, &lent, &self.config)?;
+        let kick = |(_, worker): &(u32, Rc<Worker>)| worker.port(|port| port.kick.clone());
+        let kicks = lent.iter().filter_map(kick).collect();
+        kernel.change(|state| state.kicks = kicks)?;
         Ok(Some(rings))
     }
 

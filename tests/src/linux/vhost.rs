@@ -1,10 +1,19 @@
 //! Frames that the kernel of the machine below moves between its tap and the guest's rings.
 
+use std::fs::File;
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use devices::net::{Hubs, Means, OpenError, parse_netdev};
+use devices::virtio::feature;
+use devices::virtio::queue::Layout;
+use resources::iol::Thread;
+use resources::ram::{PAGE, Ram, RamConfig};
 use serde_json::json;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::iperf::{iperf, static_address};
 use crate::rig::registry::{Ctx, Test};
@@ -19,7 +28,102 @@ pub(super) fn tests() -> Vec<Test> {
             .with_debian(),
         Test::linux("vhost::two_queues", 300, |ctx| with_card(ctx, ",queues=2", ",mq=on"))
             .with_debian(),
+        Test::linux("vhost::writes_are_recorded", 60, writes_are_recorded),
     ]
+}
+
+/// Where a ring is that the kernel serves without a guest, and its buffers, each in a page.
+const RING: Layout = Layout { size: 128, desc: 0x1000, driver: 0x2000, device: 0x3000 };
+const BUFFERS: u64 = 0x10_0000;
+
+/// RAM with that ring, all of whose buffers are free.
+fn ram_with_ring() -> Result<Ram> {
+    let ram = Ram::new(&RamConfig { size: 4 << 20, ..RamConfig::default() })?;
+    let block = &ram.ranges()[0].block;
+    block.write(RING.driver + 2, &RING.size.to_le_bytes());
+    for n in 0..u64::from(RING.size) {
+        block.write(RING.desc + 16 * n, &(BUFFERS + PAGE * n).to_le_bytes());
+        // 2 KiB for the device to write.
+        block.write(RING.desc + 16 * n + 8, &[0, 8, 0, 0, 2, 0, 0, 0]);
+        block.write(RING.driver + 4 + 2 * n, &(n as u16).to_le_bytes());
+    }
+    block.region().bitmap().reset();
+    Ok(ram)
+}
+
+/// The kernel notes the pages that it writes, those of frames and of the ring and no others, while
+/// it is asked to.
+fn writes_are_recorded(_: &Ctx) -> Result {
+    net::isolate()?;
+    let options = "type=tap,id=n0,ifname=tap0,script=no,downscript=no,vhost=on,vhostfd=mine";
+    let pairs: Vec<_> = options.split(',').filter_map(|pair| pair.split_once('=')).collect();
+    let (id, options) = parse_netdev(&pairs)?;
+    let (_thread, on) = Thread::spawn("io")?;
+    // As a client passes it.
+    let take_fd = &mut |_: &str| {
+        let opened = File::options().read(true).write(true).open("/dev/vhost-net");
+        opened.map(OwnedFd::from).map_err(|error| OpenError::Host(error.to_string()))
+    };
+    let netdev = options.open(&id, false, Means { on: &on, hubs: &Hubs::default(), take_fd })?;
+    let kernel = netdev.backend().kernel(0).ok_or("the tap has no vhost")?;
+    let ram = ram_with_ring()?;
+    let (memory, block) = (Arc::new(ram.memory().clone()), &ram.ranges()[0].block);
+    let kick = EventFd::new(EFD_NONBLOCK)?;
+    let vhost = &kernel.vhost;
+    vhost.set_features(feature::VERSION_1)?;
+    vhost.set_memory(&memory)?;
+    vhost.set_ring(0, &RING, 0)?;
+    vhost.set_kick(0, Some(&kick))?;
+    vhost.set_tap(0, Some(kernel.tap.as_fd()))?;
+    net::ip("address add 10.9.0.1/24 dev tap0")?;
+    net::ip("link set tap0 up")?;
+    let used = || {
+        let mut index = [0; 2];
+        block.read(RING.device + 2, &mut index);
+        u16::from_le_bytes(index)
+    };
+    // Nobody answers: the host asks for a neighbour, over and over. Returns the first buffer used.
+    let frame = || -> Result<u64> {
+        let before = used();
+        let mut ping = Command::new(busybox()?)
+            .args(["ping", "-c", "1", "-W", "1", "10.9.0.2"])
+            .stdout(Stdio::null())
+            .spawn()?;
+        let deadline = Instant::now() + SOON;
+        while used() == before {
+            if Instant::now() > deadline {
+                return Err("the kernel does not serve the ring".into());
+            }
+            pause(10);
+        }
+        let _ = ping.wait();
+        Ok(BUFFERS + PAGE * u64::from(before))
+    };
+    let dirty = |address: u64| block.region().bitmap().is_addr_set(address as usize);
+    let all = || (0..1024).map(|page| page * PAGE).filter(|page| dirty(*page)).collect::<Vec<_>>();
+    frame()?;
+    vhost.harvest(&memory);
+    if !all().is_empty() {
+        return Err(format!("pages are dirty that nobody asked for: {:x?}", all()).into());
+    }
+    vhost.set_log(&memory, true)?;
+    let buffer = frame()?;
+    vhost.harvest(&memory);
+    let noted = all();
+    let in_ring =
+        |page: &u64| *page == RING.device || (BUFFERS..BUFFERS + 128 * PAGE).contains(page);
+    if !noted.contains(&buffer) || !noted.contains(&RING.device) || !noted.iter().all(in_ring) {
+        return Err(format!("a frame in {buffer:#x} makes these pages dirty: {noted:x?}").into());
+    }
+    vhost.set_log(&memory, false)?;
+    block.region().bitmap().reset();
+    frame()?;
+    vhost.harvest(&memory);
+    if !all().is_empty() {
+        return Err(format!("pages are dirty after the end: {:x?}", all()).into());
+    }
+    vhost.set_tap(0, None)?;
+    Ok(())
 }
 
 const HOST: &str = "10.7.0.1";

@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) announcements: u8,
     /// What is under way, for each pair of queues.
     pub(super) waiting: Vec<Waiting>,
+    /// Whether the guest saw a link; only in a saved state, and in older ones not.
+    pub(super) link: Option<bool>,
 }
 
 impl Default for State {
@@ -62,6 +64,7 @@ impl State {
             offloads: None,
             announcements: 0,
             waiting: Vec::new(),
+            link: None,
         }
     }
 }

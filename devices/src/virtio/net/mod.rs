@@ -42,11 +42,12 @@ use std::sync::Arc;
 use resources::class::{Class, CreateError};
 use resources::iol::Handle;
 use resources::props::{Props, Value};
+use resources::space::DirtyLog;
 use resources::state::{Blob, StateError, invalid};
 
 use crate::class::Ctx;
 use crate::net::{Cable, MAX_FRAME, Mac, NicSpec};
-use crate::virtio::vhost;
+use crate::virtio::vhost::{self, Record};
 use crate::virtio::{self, Activation, Port, Running, Spec, VirtioDevice};
 use card::{ANNOUNCEMENTS, Card, State};
 use features::Features;
@@ -86,6 +87,8 @@ pub struct VirtioNet {
     ring_features: u64,
     io: Handle,
     running: Option<Running>,
+    /// Of what the kernel writes to guest RAM.
+    record: Option<Arc<dyn DirtyLog>>,
     /// What the driver accepted, of effect.
     accepted: Features,
     /// The driver is to announce its addresses when it goes on.
@@ -123,7 +126,12 @@ impl VirtioNet {
         let cable = cable.map_err(|error| CreateError::Other(error.to_string()))?;
         let mac = cable.nic().mac();
         props.fill("mac", Value::Text(mac.to_string()));
-        Ok(VirtioNet::on(card, cable, mac, settings, ctx.host.io.clone()))
+        let record = Record::new(cable.vhosts(), ctx.ram.clone());
+        let mut device = VirtioNet::on(card, cable, mac, settings, ctx.host.io.clone());
+        let record: Arc<dyn DirtyLog> = Arc::new(record);
+        ctx.memory.add_log(&record)?;
+        device.record = Some(record);
+        Ok(device)
     }
 
     fn on(card: Arc<Card>, cable: Cable, mac: Mac, settings: Settings, io: Handle) -> VirtioNet {
@@ -143,6 +151,7 @@ impl VirtioNet {
             ring_features: vhost.unwrap_or(u64::MAX),
             io,
             running: None,
+            record: None,
             accepted: Features::empty(),
             moved: false,
         }
@@ -185,9 +194,9 @@ impl VirtioDevice for VirtioNet {
     }
 
     fn pinned(&self) -> Option<String> {
-        let vhost = self.cable.as_ref().and_then(|cable| cable.vhost());
-        let why = "virtio-net: the kernel's writes to guest RAM are not recorded; use vhost=off";
-        vhost.map(|_| why.to_owned())
+        let vhosts = self.cable.as_ref().map(|cable| cable.vhosts()).unwrap_or_default();
+        let why = "virtio-net: the kernel does not record its writes to guest RAM; use vhost=off";
+        (!vhosts.iter().all(|vhost| vhost::can_log(vhost))).then(|| why.to_owned())
     }
 
     fn read_config(&mut self, offset: u32, data: &mut [u8]) {
@@ -238,11 +247,12 @@ impl VirtioDevice for VirtioNet {
     }
 
     fn save(&self) -> Result<Blob, StateError> {
-        Blob::new(VERSION, &self.card.with(|state| state.clone()))
+        let link = self.cable.as_ref().map(|cable| cable.link_up());
+        Blob::new(VERSION, &self.card.with(|state| State { link, ..state.clone() }))
     }
 
     fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
-        let state: State = blob.parse(VERSION, &[])?;
+        let mut state: State = blob.parse(VERSION, &[])?;
         state.filter.check()?;
         if !(1..=self.pairs).contains(&state.pairs) {
             return Err(invalid(format!("{} of {} pairs of queues", state.pairs, self.pairs)));
@@ -258,6 +268,9 @@ impl VirtioDevice for VirtioNet {
         }
         if let Some(cable) = &self.cable {
             cable.nic().set_mac(Mac(state.filter.mac));
+            if let Some(up) = state.link.take() {
+                cable.nic().load_link(up);
+            }
         }
         self.card.with(|now| *now = state);
         self.moved = true;
@@ -266,6 +279,6 @@ impl VirtioDevice for VirtioNet {
 
     fn unplug(&mut self) {
         self.card.set_driver(None);
-        self.cable = None;
+        (self.cable, self.record) = (None, None);
     }
 }

@@ -1,10 +1,12 @@
 #![expect(unsafe_code, reason = "rustix has no wrapper for these requests, which name memory")]
 //! What vhost devices of the host's kernel do by ioctl (linux/vhost.h).
 //!
-//! Any thread; a leaf mutex around the memory that the kernel was told of. Each is one call, which
+//! Any thread; a leaf mutex around what the kernel was told. Each is one call, which
 //! may wait until the kernel's worker has let go of a ring, briefly. The kernel trusts addresses:
-//! only those of guest RAM are given to it, checked here, and the RAM is kept while it may use it.
+//! only those of guest RAM and of the log are given to it, checked here, and both are kept while it
+//! may use them.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,12 +20,15 @@ use rustix::ioctl::{Getter, NoArg, Opcode, Setter, Updater, ioctl};
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::LOG_ALL;
+use super::log::Log;
 use crate::virtio::queue::Layout;
 
 const GET_FEATURES: Opcode = 0x8008_af00;
 const SET_FEATURES: Opcode = 0x4008_af00;
 const SET_OWNER: Opcode = 0xaf01;
 const SET_MEM_TABLE: Opcode = 0x4008_af03;
+const SET_LOG_BASE: Opcode = 0x4008_af04;
 const SET_VRING_NUM: Opcode = 0x4008_af10;
 const SET_VRING_ADDR: Opcode = 0x4028_af11;
 const SET_VRING_BASE: Opcode = 0x4008_af12;
@@ -34,6 +39,9 @@ const SET_VRING_ERR: Opcode = 0x4008_af22;
 const NET_SET_BACKEND: Opcode = 0x4008_af30;
 const VSOCK_SET_GUEST_CID: Opcode = 0x4008_af60;
 const VSOCK_SET_RUNNING: Opcode = 0x4004_af61;
+
+/// VHOST_VRING_F_LOG, of a ring: what is written to the ring itself is noted, too.
+const RING_LOGS: u32 = 1;
 
 /// The most ranges of memory that the kernel takes, unless its administrator says otherwise.
 const MOST_REGIONS: usize = 64;
@@ -87,9 +95,20 @@ struct Table {
 
 /// A vhost device, which serves rings for this process.
 pub struct Vhost {
-    // Closed before the memory goes.
+    // Closed before the memory and the log go.
     fd: OwnedFd,
-    memory: Mutex<Option<Arc<GuestMemory>>>,
+    told: Mutex<Told>,
+}
+
+/// What the kernel was told.
+#[derive(Default)]
+struct Told {
+    memory: Option<Arc<GuestMemory>>,
+    features: Option<u64>,
+    rings: BTreeMap<u32, RingAddress>,
+    /// Where it notes what it writes, from the first time it was asked to.
+    log: Option<Log>,
+    logs: bool,
 }
 
 impl Vhost {
@@ -110,7 +129,7 @@ impl Vhost {
     pub fn adopt(fd: OwnedFd) -> io::Result<Vhost> {
         // SAFETY: VHOST_SET_OWNER takes no argument.
         unsafe { ioctl(&fd, NoArg::<SET_OWNER>::new()) }?;
-        Ok(Vhost { fd, memory: Mutex::new(None) })
+        Ok(Vhost { fd, told: Mutex::default() })
     }
 
     /// The features it knows: of the transport, of rings, and some of its own.
@@ -127,8 +146,60 @@ impl Vhost {
     /// # Errors
     /// When it does not know them.
     pub fn set_features(&self, features: u64) -> io::Result<()> {
+        let mut told = self.told.lock();
+        let logs = told.logs;
+        self.tell_features(features, logs)?;
+        told.features = Some(features);
+        told.rings.clear();
+        Ok(())
+    }
+
+    fn tell_features(&self, features: u64, logs: bool) -> io::Result<()> {
+        let features = if logs { features | LOG_ALL } else { features & !LOG_ALL };
         // SAFETY: VHOST_SET_FEATURES reads a u64.
         Ok(unsafe { ioctl(&self.fd, Setter::<SET_FEATURES, u64>::new(features)) }?)
+    }
+
+    /// Has the kernel note what it writes to guest RAM, or no longer; also while rings are served.
+    /// [`harvest`](Self::harvest) tells what it has noted.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn set_log(&self, memory: &GuestMemory, on: bool) -> io::Result<()> {
+        let mut told = self.told.lock();
+        if told.logs == on {
+            return Ok(());
+        }
+        if let Some(log) = &told.log {
+            log.clear();
+        } else if on {
+            let log = Log::new(memory)?;
+            // SAFETY: VHOST_SET_LOG_BASE reads a u64, the address of a bitmap. It has a bit for
+            // each page of guest RAM, no other memory is given to the kernel, and it is kept until
+            // the device is closed.
+            unsafe { ioctl(&self.fd, Setter::<SET_LOG_BASE, u64>::new(log.address())) }?;
+            told.log = Some(log);
+        }
+        let tell = |on: bool| -> io::Result<()> {
+            if let Some(features) = told.features {
+                self.tell_features(features, on)?;
+            }
+            told.rings.values().try_for_each(|place| self.tell_ring(*place, on))
+        };
+        if let Err(error) = tell(on) {
+            // As it was.
+            let _ = tell(!on);
+            return Err(error);
+        }
+        told.logs = on;
+        Ok(())
+    }
+
+    /// Marks in guest RAM's bitmaps what the kernel has noted, which it then forgets.
+    pub fn harvest(&self, memory: &GuestMemory) {
+        if let Some(log) = &self.told.lock().log {
+            log.harvest(memory);
+        }
     }
 
     /// Says where guest RAM is, which is kept until this is told otherwise or closed.
@@ -149,12 +220,12 @@ impl Vhost {
             };
             table.count = table.count.saturating_add(1);
         }
-        let mut kept = self.memory.lock();
+        let mut told = self.told.lock();
         // SAFETY: VHOST_SET_MEM_TABLE reads a `struct vhost_memory` of `count` regions, which
         // `Table` is laid out as. They are guest RAM, which stays mapped as it is kept here, and
         // which anybody may write at any time.
         unsafe { ioctl(&self.fd, Setter::<SET_MEM_TABLE, Table>::new(table)) }?;
-        *kept = Some(memory.clone());
+        told.memory = Some(memory.clone());
         Ok(())
     }
 
@@ -163,8 +234,8 @@ impl Vhost {
     /// # Errors
     /// When it is not in the RAM that was [told](Self::set_memory), or the ring is served.
     pub fn set_ring(&self, ring: u32, layout: &Layout, base: u16) -> io::Result<()> {
-        let memory = self.memory.lock();
-        let memory = memory.as_ref().ok_or_else(|| io::Error::other("no RAM"))?;
+        let mut told = self.told.lock();
+        let memory = told.memory.as_ref().ok_or_else(|| io::Error::other("no RAM"))?;
         let size = usize::from(layout.size);
         let host = |guest: u64, entry: usize| -> io::Result<u64> {
             // Each ring has three more 16-bit fields.
@@ -185,15 +256,24 @@ impl Vhost {
             desc,
             used: host(layout.device, 8)?,
             available: host(layout.driver, 2)?,
-            log: 0,
+            log: layout.device,
         };
         let state = |value: u16| RingState { ring, value: value.into() };
         // SAFETY: VHOST_SET_VRING_NUM reads a `struct vhost_vring_state`.
         unsafe { ioctl(&self.fd, Setter::<SET_VRING_NUM, _>::new(state(layout.size))) }?;
         // SAFETY: so does VHOST_SET_VRING_BASE.
         unsafe { ioctl(&self.fd, Setter::<SET_VRING_BASE, _>::new(state(base))) }?;
+        self.tell_ring(place, told.logs)?;
+        told.rings.insert(ring, place);
+        Ok(())
+    }
+
+    /// The place must be in guest RAM that is kept.
+    fn tell_ring(&self, place: RingAddress, logs: bool) -> io::Result<()> {
+        let place = RingAddress { flags: if logs { RING_LOGS } else { 0 }, ..place };
         // SAFETY: VHOST_SET_VRING_ADDR reads a `struct vhost_vring_addr`. All three parts are, by
-        // the length that the kernel will use, in guest RAM that it keeps.
+        // the length that the kernel will use, in guest RAM that is kept: `set_ring` has looked,
+        // and makes all there are.
         Ok(unsafe { ioctl(&self.fd, Setter::<SET_VRING_ADDR, _>::new(place)) }?)
     }
 

@@ -3,6 +3,7 @@
 //! | piece | file |
 //! |---|---|
 //! | the requests | `ioctl.rs`, the only one with `unsafe` |
+//! | the record of what the kernel writes to guest RAM | `log.rs` |
 //! | [`Rings`]: queues lent to the kernel and taken back | this one |
 //!
 //! Queues come to a task on an I/O loop as they always do, see [`Worker`]; the task lends those
@@ -12,9 +13,11 @@
 //! there: stop, save and reset are as with every other device.
 //!
 //! Guest RAM is told to the kernel anew each time, and cannot change while the machine runs. What
-//! the kernel writes there passes our record of dirty pages by: a device that lends rings says so
-//! by [`Device::pinned`](resources::device::Device::pinned), and the machine cannot be moved while
-//! it runs.
+//! the kernel writes there passes our record of dirty pages by: whoever lends rings adds a
+//! [`Record`] to the guest's memory, so that the kernel notes it while the machine is moved. Where
+//! the kernel [cannot](can_log), the device says so by
+//! [`Device::pinned`](resources::device::Device::pinned), and the machine cannot be moved while it
+//! runs.
 //!
 //! Thread: the loop of the device; no lock. A hostile guest reaches the kernel's own checks of
 //! rings: what it finds wrong makes the device need a reset.
@@ -32,10 +35,12 @@ use super::port::ConfigIrq;
 use super::worker::Worker;
 
 mod ioctl;
+mod log;
 #[cfg(test)]
 mod tests;
 
 pub use ioctl::Vhost;
+pub use log::Record;
 
 /// VHOST_F_LOG_ALL: the kernel notes what it writes.
 const LOG_ALL: u64 = 1 << 26;
@@ -51,6 +56,11 @@ pub fn ring_features(vhost: &Vhost) -> io::Result<u64> {
         return Err(io::Error::other("the kernel's vhost does not know virtio 1.0"));
     }
     Ok(known | feature::ACCESS_PLATFORM)
+}
+
+/// Whether the kernel can note what it writes to guest RAM.
+pub fn can_log(vhost: &Vhost) -> bool {
+    vhost.features().is_ok_and(|known| known & LOG_ALL != 0)
 }
 
 /// A queue that is lent.

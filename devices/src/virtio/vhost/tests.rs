@@ -1,5 +1,9 @@
+use super::log::Log;
 use super::*;
 use crate::virtio::testing::Driver;
+use vm_memory::GuestMemoryBackend;
+use vm_memory::bitmap::Bitmap;
+use vm_memory::{GuestAddress, GuestMemoryRegion, MmapRegion};
 
 /// Needs no vhost: how this host's files say that they are none.
 #[test]
@@ -28,4 +32,32 @@ fn only_an_idle_queue_can_be_lent() {
 
     let packed = Driver::new(8, feature::RING_PACKED);
     assert_eq!(packed.queue().idle_at(), None);
+}
+
+#[test]
+fn what_the_kernel_notes_is_marked_in_ram() {
+    let ranges = [(GuestAddress(0), 0x10_0000), (GuestAddress(1 << 32), 0x10_0000)];
+    let memory = GuestMemory::from_ranges(&ranges).unwrap();
+    let log = Log::new(&memory).unwrap();
+    let dirty = |address: u64| {
+        let (region, offset) = memory.to_region_addr(GuestAddress(address)).unwrap();
+        region.bitmap().dirty_at(offset.0 as usize)
+    };
+    // Pages in both pieces of RAM, the last one of all, and one in the hole between them.
+    for page in [3, 64, (1 << 20) + 7, (1 << 20) + 0xff, 0x1000] {
+        log.note(page);
+    }
+    log.harvest(&memory);
+    for page in [3, 64, (1 << 20) + 7, (1 << 20) + 0xff] {
+        assert!(dirty(page * 0x1000), "page {page:#x}");
+    }
+    assert!(!dirty(0x2000) && !dirty(0x4000) && !dirty(1 << 32));
+    // They are told once.
+    memory.iter().for_each(|region| MmapRegion::bitmap(region).reset());
+    log.harvest(&memory);
+    assert!(!dirty(0x3000));
+    log.note(3);
+    log.clear();
+    log.harvest(&memory);
+    assert!(!dirty(0x3000));
 }

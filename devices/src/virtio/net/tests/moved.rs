@@ -43,3 +43,18 @@ fn a_link_that_goes_while_nobody_drives_is_seen_later() {
     machine.wires.wait_sent(&[0]);
     assert_eq!(machine.config::<2>(6), [1, 0]);
 }
+
+#[test]
+fn a_link_that_is_down_moves() {
+    let (from, to) = (card(PLAIN, &[]), card(PLAIN, &[]));
+    let mut machine = Machine::new(Box::new(from.device));
+    let offered = machine.offered();
+    machine.ready(offered & !crate::virtio::feature::RING_PACKED);
+    from.network.set_link("net0", false).unwrap();
+    machine.wires.wait_sent(&[0]);
+    let mut machine = machine.move_to(Box::new(to.device));
+    assert_eq!(machine.config::<2>(6)[0] & 1, 0);
+    assert!(!to.network.nics()[0].link_up());
+    to.network.set_link("net0", true).unwrap();
+    assert_eq!(machine.config::<2>(6)[0] & 1, 1);
+}
