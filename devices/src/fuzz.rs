@@ -1,6 +1,6 @@
 //! Every device, built alone on stand-ins, for fuzzing and for the conformance tests.
 //!
-//! A new device adds one line to [`SPECIMENS`] and with that gets: reset is idempotent, saved
+//! A new class adds one line to [`SPECIMENS`], without which a test fails, and with that gets: reset is idempotent, saved
 //! state round-trips, hostile saved state and random register accesses never panic. Its first
 //! saved state goes into a file, which must load forever: see `fuzz/golden.rs`. Devices on PCI are
 //! made by their classes, without RAM; with RAM and a driver those of virtio are fuzzed by
@@ -19,9 +19,10 @@ use resources::state::Blob;
 use crate::acpi::cpu::{self, CpuHotplug};
 use crate::acpi::gpe::Gpe;
 use crate::acpi::pci_hotplug::{self, PciHotplug};
-use crate::acpi::pm::{Pm, Sleeps};
+use crate::acpi::pm::{self, Pm, Sleeps};
 use crate::acpi::tables::Processor;
 use crate::acpi::vmgenid::GenerationId;
+use crate::class::Ctx;
 use crate::isa::NullBackend;
 use crate::isa::debug::{DebugCon, DebugExit, PostCode};
 use crate::isa::i8042::I8042;
@@ -32,9 +33,14 @@ use crate::isa::reset_control::ResetControl;
 use crate::isa::rtc::{self, Rtc};
 use crate::isa::serial::{self, Serial};
 use crate::pci::CONFIG;
+use crate::pci::host::Host;
 use crate::pci::i440fx::I440fx;
-use crate::pci::piix::Piix3;
+use crate::pci::piix::{Piix3, Piix4Pm};
+use crate::virtio;
+use crate::virtio::vsock::Vsock;
+use resources::props::Props;
 use resources::ram::RamBlock;
+use resources::space::Mapping;
 
 pub(crate) mod board;
 #[cfg(test)]
@@ -80,27 +86,27 @@ fn or_none(
 
 type Make = fn(&Arc<Clock>, Requests) -> (DeviceRef, &'static [(u16, u64)]);
 
-/// One of each device.
-pub const SPECIMENS: &[(&str, Make)] = &[
-    ("serial", |clock, _| {
+/// One of each class: its name here, its class, and what makes it.
+pub const SPECIMENS: &[(&str, &str, Make)] = &[
+    ("serial", "isa-serial", |clock, _| {
         (Serial::new("serial", Irq::None, clock, Box::new(NullBackend)), &[(0, serial::SIZE)])
     }),
-    ("i8042", |_, requests| {
+    ("i8042", "i8042", |_, requests| {
         (I8042::new("i8042", Irq::None, Irq::None, requests), &[(0, 1), (1, 1)])
     }),
-    ("pm", |clock, requests| {
+    ("pm", "acpi-pm", |clock, requests| {
         let sci = (Irq::None, Gpe::new(Irq::None));
         (Pm::new("pm", sci, clock, requests, (true, Sleeps::default())), &[(0, 16), (1, 2), (2, 4)])
     }),
-    ("cpu-hotplug", |_, _| {
+    ("cpu-hotplug", "acpi-cpu-hotplug", |_, _| {
         let processors = (0..7).map(|n| Processor { apic_id: n * 3, present: n < 2 });
         let cpus = CpuHotplug::new("cpus", &processors.collect::<Vec<_>>());
         cpus.lock().add(4);
         cpus.lock().add(5);
         (cpus, &[(0, cpu::SIZE)])
     }),
-    ("vmgenid", |_, _| (GenerationId::new("id", Default::default(), None), &[])),
-    ("rtc", |clock, requests| {
+    ("vmgenid", "vmgenid", |_, _| (GenerationId::new("id", Default::default(), None), &[])),
+    ("rtc", "mc146818rtc", |clock, requests| {
         // Not the host's clock: what happens must depend on the input alone.
         let config = rtc::Config {
             source: rtc::Source::Virtual,
@@ -111,19 +117,25 @@ pub const SPECIMENS: &[(&str, Make)] = &[
         };
         (Rtc::new("rtc", Irq::None, clock, requests, &config), &[(0, rtc::SIZE)])
     }),
-    ("ib700", |clock, requests| (Ib700::new("ib700", clock, requests), &[(0, 1), (1, 1)])),
-    ("pvpanic", |_, requests| (PvPanic::new("pvpanic", requests, 3), &[(0, 1)])),
-    ("port92", |_, requests| (Port92::new("port92", requests), &[(0, 1)])),
-    ("reset-control", |_, requests| (ResetControl::new("reset-control", requests), &[(0, 1)])),
-    ("post-code", |_, _| (PostCode::new("post-code"), &[(0, 1)])),
-    ("debugcon", |_, _| (DebugCon::new("debugcon", Box::new(NullBackend)), &[(0, 1)])),
-    ("debug-exit", |_, requests| (DebugExit::new("debug-exit", requests), &[(0, DebugExit::SIZE)])),
-    ("pci-hotplug", |_, requests| {
+    ("ib700", "ib700", |clock, requests| (Ib700::new("ib700", clock, requests), &[(0, 1), (1, 1)])),
+    ("pvpanic", "pvpanic", |_, requests| (PvPanic::new("pvpanic", requests, 3), &[(0, 1)])),
+    ("port92", "port92", |_, requests| (Port92::new("port92", requests), &[(0, 1)])),
+    ("reset-control", "reset-control", |_, requests| {
+        (ResetControl::new("reset-control", requests), &[(0, 1)])
+    }),
+    ("post-code", "post-code", |_, _| (PostCode::new("post-code"), &[(0, 1)])),
+    ("debugcon", "isa-debugcon", |_, _| {
+        (DebugCon::new("debugcon", Box::new(NullBackend)), &[(0, 1)])
+    }),
+    ("debug-exit", "isa-debug-exit", |_, requests| {
+        (DebugExit::new("debug-exit", requests), &[(0, DebugExit::SIZE)])
+    }),
+    ("pci-hotplug", "acpi-pci-hotplug", |_, requests| {
         let registers = PciHotplug::new("hotplug", requests);
         registers.lock().add_bus();
         (registers, &[(0, pci_hotplug::SIZE)])
     }),
-    ("i440fx", |clock, requests| {
+    ("i440fx", "i440FX", |clock, requests| {
         let made = board::part(clock, requests, |board| {
             let ram = RamBlock::anonymous(1 << 20);
             let ram =
@@ -132,21 +144,71 @@ pub const SPECIMENS: &[(&str, Make)] = &[
         });
         or_none(made, FUNCTION)
     }),
-    ("piix3", |clock, requests| {
+    ("piix3", "PIIX3", |clock, requests| {
         let add = |board: &board::Board| Piix3::add(board.site(), &board.links, None);
         or_none(board::part(clock, requests, add), FUNCTION)
     }),
-    ("pci-bridge", |clock, requests| {
+    ("pci-bridge", "pci-bridge", |clock, requests| {
         named(("pci-bridge", &[("chassis_nr", "1")]), clock, requests, FUNCTION)
     }),
-    ("i6300esb", |clock, requests| named(("i6300esb", &[]), clock, requests, WATCHDOG)),
-    ("virtio-rng", |clock, requests| named(("virtio-rng-pci", &[]), clock, requests, VIRTIO)),
-    ("virtio-balloon", |clock, requests| {
+    ("i6300esb", "i6300esb", |clock, requests| named(("i6300esb", &[]), clock, requests, WATCHDOG)),
+    ("virtio-rng", "virtio-rng-pci", |clock, requests| {
+        named(("virtio-rng-pci", &[]), clock, requests, VIRTIO)
+    }),
+    ("virtio-balloon", "virtio-balloon-pci", |clock, requests| {
         named(("virtio-balloon-pci", &[]), clock, requests, VIRTIO)
     }),
-    ("virtio-serial", |clock, requests| named(("virtio-serial-pci", &[]), clock, requests, VIRTIO)),
-    ("virtio-scsi", |clock, requests| named(("virtio-scsi-pci", &[]), clock, requests, VIRTIO)),
-    ("virtio-net", |clock, requests| named(("virtio-net-pci", &[]), clock, requests, VIRTIO)),
+    ("virtio-serial", "virtio-serial-pci", |clock, requests| {
+        named(("virtio-serial-pci", &[]), clock, requests, VIRTIO)
+    }),
+    ("virtio-scsi", "virtio-scsi-pci", |clock, requests| {
+        named(("virtio-scsi-pci", &[]), clock, requests, VIRTIO)
+    }),
+    ("virtio-net", "virtio-net-pci", |clock, requests| {
+        named(("virtio-net-pci", &[]), clock, requests, VIRTIO)
+    }),
+    ("virtio-blk", "virtio-blk-pci", |clock, requests| {
+        named(("virtio-blk-pci", &[("drive", "d0")]), clock, requests, VIRTIO)
+    }),
+    // Not every host has the kernel's part.
+    ("virtio-vsock", "vhost-vsock-pci", |clock, requests| {
+        let create = |props: &mut Props, ctx: &mut Ctx| {
+            let device = Vsock::alone(ctx.host.io.clone());
+            virtio::pci::plug(ctx, props, Box::new(device))
+        };
+        or_none(board::instead(Vsock::CLASS, create, clock, requests), VIRTIO)
+    }),
+    ("virtconsole", "virtconsole", |clock, requests| {
+        let port = ("virtio-serial-pci", ("virtconsole", &[][..]));
+        or_none(board::behind(port, clock, requests), &[])
+    }),
+    ("virtserialport", "virtserialport", |clock, requests| {
+        let port = ("virtio-serial-pci", ("virtserialport", &[][..]));
+        or_none(board::behind(port, clock, requests), &[])
+    }),
+    ("scsi-hd", "scsi-hd", |clock, requests| {
+        let unit = ("virtio-scsi-pci", ("scsi-hd", &[("drive", "d0")][..]));
+        or_none(board::behind(unit, clock, requests), &[])
+    }),
+    ("scsi-cd", "scsi-cd", |clock, requests| {
+        let unit = ("virtio-scsi-pci", ("scsi-cd", &[][..]));
+        or_none(board::behind(unit, clock, requests), &[])
+    }),
+    ("pci-host", "i440FX-pcihost", |clock, requests| {
+        let made = board::Board::new(clock, requests, Default::default())
+            .map(|board| Host::new("host", &board.bus, PostCode::new("reset")).0 as DeviceRef);
+        or_none(made, &[(0, 4)])
+    }),
+    ("piix4-pm", "PIIX4_PM", |clock, requests| {
+        let made = board::part(clock, requests.clone(), |board| {
+            let sci = (Irq::None, Gpe::new(Irq::None));
+            let block = Pm::new("pm", sci, clock, requests, (true, Sleeps::default()));
+            let ports = Mapping::device(pm::BLOCK_PORT, pm::BLOCK_SIZE, block, pm::BLOCK);
+            let ports = board.ctx.ports.map(Mapping { enabled: false, ..ports })?;
+            Piix4Pm::add(board.site(), ports, Some(0x600))
+        });
+        or_none(made, FUNCTION)
+    }),
 ];
 
 impl Drop for Specimen {
@@ -164,7 +226,7 @@ impl Specimen {
         // Anything but zero, so that a forgotten subtraction shows.
         clock.set(1_000_000_007);
         let index = usize::from(index).checked_rem(SPECIMENS.len()).unwrap_or(0);
-        let make = SPECIMENS.iter().map(|(_, make)| make).nth(index);
+        let make = SPECIMENS.iter().map(|(_, _, make)| make).nth(index);
         let (device, regions) = match make {
             Some(make) => make(&clock, Arc::new(Nobody)),
             None => (PostCode::new("none") as DeviceRef, &[][..]),
@@ -243,10 +305,11 @@ fn blob_around(body: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::class::CLASSES;
     use proptest::prelude::*;
 
     fn all() -> impl Iterator<Item = (&'static str, Specimen)> {
-        (0..).zip(SPECIMENS).map(|(index, (name, _))| (name as &str, Specimen::new(index)))
+        (0..).zip(SPECIMENS).map(|(index, (name, ..))| (name as &str, Specimen::new(index)))
     }
 
     fn saved(specimen: &Specimen) -> Blob {
@@ -316,8 +379,18 @@ mod tests {
     #[test]
     fn every_specimen_can_be_made() {
         for (name, specimen) in all() {
-            let is_none = specimen.regions.is_empty() && name != "vmgenid";
-            assert!(!is_none, "{name}");
+            assert_ne!(specimen.device.name(), "none", "{name}");
+        }
+    }
+
+    #[test]
+    fn every_class_has_a_specimen() {
+        for class in CLASSES {
+            let has = SPECIMENS.iter().any(|(_, name, _)| *name == class.name);
+            assert!(has, "{} has no line in SPECIMENS", class.name);
+        }
+        for (name, of, _) in SPECIMENS {
+            assert!(CLASSES.iter().any(|class| class.name == *of), "{name} is of no class");
         }
     }
 

@@ -149,7 +149,7 @@ fn machine_seeds() -> Vec<Seed> {
 
 /// One seed for each device, by its number.
 fn devices(mut make: impl FnMut(u8) -> Vec<u8>) -> Vec<Seed> {
-    (0..).zip(SPECIMENS).map(|(index, (name, _))| ((*name).into(), make(index))).collect()
+    (0..).zip(SPECIMENS).map(|(index, (name, ..))| ((*name).into(), make(index))).collect()
 }
 
 /// Runs one target on a thread of its own, so that an input that hangs is found and named.

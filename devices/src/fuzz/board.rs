@@ -4,7 +4,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use resources::class::{Class, CreateError};
+use block::{Drive, Spec};
+use resources::class::{Class, Create, CreateError};
 use resources::clock::Clock;
 use resources::device::{DeviceCell, DeviceRef};
 use resources::hv::SpaceKind;
@@ -18,6 +19,12 @@ use resources::space::Space;
 
 use crate::class::{CLASSES, Ctx, Host, Seat};
 use crate::pci::{Address, Bus, Function, Links, Site};
+
+/// Bytes of a drive.
+const DRIVE: u64 = 1 << 20;
+
+/// A class and its properties.
+pub(super) type Given<'a> = (&'a str, &'a [(&'a str, &'a str)]);
 
 /// The loop that serves all of them.
 fn io() -> Option<Handle> {
@@ -70,6 +77,11 @@ impl Board {
         class: &Class<Ctx>,
         given: &[(&str, &str)],
     ) -> Result<DeviceRef, String> {
+        for (_, id) in given.iter().filter(|(key, _)| *key == "drive") {
+            let drive = Drive::with(id, self.ctx.host.io.clone(), Spec::null(DRIVE));
+            let drive = drive.map_err(|error| error.to_string())?;
+            self.ctx.host.drives.insert((*id).to_owned(), drive);
+        }
         let made = class.create(&Overrides::default(), given.iter().copied(), &mut self.ctx);
         let (device, _) = made.map_err(|error| error.to_string())?;
         device.lock().reset();
@@ -94,12 +106,37 @@ impl Board {
 
 /// A device of the class of this name, alone and without RAM.
 pub(super) fn by_name(
-    (name, given): (&str, &[(&str, &str)]),
+    (name, given): Given<'_>,
     clock: &Arc<Clock>,
     requests: Requests,
 ) -> Result<DeviceRef, String> {
     let class = Class::find(CLASSES, name).map_err(|error| error.to_string())?;
     Board::new(clock, requests, GuestMemory::default())?.make(class, given)
+}
+
+/// A device on the bus that another one brings.
+pub(super) fn behind(
+    (bus, (name, given)): (&str, Given<'_>),
+    clock: &Arc<Clock>,
+    requests: Requests,
+) -> Result<DeviceRef, String> {
+    let find = |name| Class::find(CLASSES, name).map_err(|error| error.to_string());
+    let mut board = Board::new(clock, requests, GuestMemory::default())?;
+    // It goes as soon as its bus is here: it would hold on to what holds on to it.
+    board.make(find(bus)?, &[])?.lock().unplug();
+    board.ctx.seat = board.ctx.new_buses.pop().ok_or("it brings no bus")?.seat;
+    board.make(find(name)?, given)
+}
+
+/// A device with the properties of a class, made in another way.
+pub(super) fn instead(
+    class: Class<Ctx>,
+    create: Create<Ctx>,
+    clock: &Arc<Clock>,
+    requests: Requests,
+) -> Result<DeviceRef, String> {
+    let class = Class { create: Some(create), ..class };
+    Board::new(clock, requests, GuestMemory::default())?.make(&class, &[])
 }
 
 /// A function of the chipset, alone.

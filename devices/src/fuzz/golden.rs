@@ -66,7 +66,7 @@ fn loads(name: &str, device: &resources::device::DeviceRef) {
 
 #[test]
 fn golden_states_load() {
-    for (index, (name, _)) in (0..).zip(SPECIMENS) {
+    for (index, (name, ..)) in (0..).zip(SPECIMENS) {
         loads(name, &Specimen::new(index).device);
     }
     for class in usable() {
@@ -83,7 +83,7 @@ fn golden_states_are_written() {
             std::fs::write(file(name), bytes()).unwrap();
         }
     };
-    for (index, (name, _)) in (0..).zip(SPECIMENS) {
+    for (index, (name, ..)) in (0..).zip(SPECIMENS) {
         write(name, &|| {
             let specimen = Specimen::new(index);
             specimen.drive(&accesses());

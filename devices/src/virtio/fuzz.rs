@@ -22,8 +22,10 @@ use crate::pci::Bus;
 mod tests;
 
 /// What some classes are made with besides their defaults.
-const GIVEN: &[(&str, &[(&str, &str)])] =
-    &[("virtio-balloon-pci", &[("free-page-reporting", "on"), ("free-page-hint", "on")])];
+const GIVEN: &[(&str, &[(&str, &str)])] = &[
+    ("virtio-balloon-pci", &[("free-page-reporting", "on"), ("free-page-hint", "on")]),
+    ("virtio-blk-pci", &[("drive", "d0")]),
+];
 
 /// RAM in bytes, and where in it rings and buffers are.
 const RAM: u64 = 2 << 20;
