@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use devices::class::{CLASSES, Ctx, Described, Host, IoThread, Seat, Unplug};
 use qmp::{ErrorClass, Event, QmpError};
 use resources::class::{Class, CreateError, UnknownClass};
-use resources::props::{Overrides, PropError};
+use resources::props::{Overrides, PropError, Props, Value};
 use resources::request::Requests;
 use resources::value::{ValueError, check_identifier};
 
@@ -97,6 +97,9 @@ pub enum PlugError {
     /// The bus is as the machine was made.
     #[error("Bus '{0}' does not support hotplugging")]
     NoHotplug(String),
+    /// Two devices cannot have one place in the boot order.
+    #[error("The bootindex {0} has already been used")]
+    BootIndex(u32),
     /// The bus does not let the device go.
     #[error("{0}")]
     Stays(String),
@@ -222,6 +225,13 @@ pub fn plug<'a>(
         return Err(PlugError::NoHotplug(bus.name.clone()));
     }
     let (bus, seat) = (bus.name.clone(), bus.seat.clone());
+    // What else is wrong with the properties is told by the maker.
+    if let Ok(props) = class.props(&means.overrides, given.iter().copied())
+        && let Some(index) = boot_index(&props)
+        && board.devices.iter().any(|other| boot_index(&other.props) == Some(index))
+    {
+        return Err(PlugError::BootIndex(index));
+    }
     let serials = board.devices.iter().filter(|other| other.class.name == "isa-serial").count();
     let mut context = Ctx {
         memory: board.memory.clone(),
@@ -260,6 +270,15 @@ pub fn plug<'a>(
     }
     board.devices.push(Plugged { device, class, props, bus, hotplugged: hot });
     Ok(board.devices.len() - 1)
+}
+
+/// A device's place in the boot order, if it has been given one.
+fn boot_index(props: &Props) -> Option<u32> {
+    let (_, value) = props.iter().find(|(name, _)| *name == "bootindex")?;
+    match value? {
+        Value::Uint(index) => u32::try_from(*index).ok(),
+        _ => None,
+    }
 }
 
 /// Makes the devices of `-device`, in order.

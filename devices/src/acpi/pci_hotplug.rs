@@ -12,10 +12,11 @@
 //! | 12 | what is in the slot can go | - |
 //! | 16 | number of the bus that the others are about | the same |
 //!
-//! Bus 0 is the root; buses behind bridges that were there from the start have the numbers that
-//! follow, in the order in which they were made. These are not the numbers that the guest gives
-//! buses. A bridge that comes later is not in the tables: nothing can be plugged behind it while
-//! the machine runs. There is no SHPC, which would do the same by registers of the bridge.
+//! Bus 0 is the root; buses behind bridges that were there when the guest was last reset have the
+//! numbers that follow, in the order in which they were made. These are not the numbers that the
+//! guest gives buses. A bridge that comes later is not in the tables that the guest has read:
+//! nothing can be plugged behind it before the guest is reset. There is no SHPC, which would do the
+//! same by registers of the bridge.
 //!
 //! Runs on vCPU threads, and on the main thread when devices come and go, under the device's
 //! mutex. A guest that lets slots go posts to the machine's mailbox, and the main thread takes
@@ -154,7 +155,10 @@ impl Device for PciHotplug {
     fn save(&self) -> Result<Blob, StateError> {
         let mut all = self.buses.clone();
         let News { up, down } = if all.is_empty() { News::default() } else { all.remove(0) };
-        let (selected, gone) = (self.selected, self.ejected.clone());
+        let (selected, mut gone) = (self.selected, self.ejected.clone());
+        // Where it is loaded there may be fewer buses, if there is nothing to say of the last ones.
+        while all.pop_if(|news| *news == News::default()).is_some() {}
+        while gone.pop_if(|slots| *slots == 0).is_some() {}
         Blob::new(1, &Registers { up, down, selected, behind: all, gone })
     }
 
@@ -321,6 +325,10 @@ mod tests {
         assert_eq!(device.take_pending(), [1 << 7, 0, 0]);
         let more = Registers { behind: vec![News::default(); 3], ..Registers::default() };
         assert!(device.load(&Blob::new(1, &more).unwrap()).is_err());
+        // Buses of which there is nothing to say need not be there.
+        device.reset();
+        let saved = device.save().unwrap();
+        PciHotplug::new("hotplug", requests.clone()).lock().load(&saved).unwrap();
         while device.add_bus().is_some() {}
         assert_eq!(device.buses.len(), MOST_BUSES);
     }

@@ -34,6 +34,18 @@ pub const PROPS: &[Prop] = &[
         default: Some("off"),
         help: "other functions may be in the same slot",
     },
+    Prop {
+        name: "romfile",
+        kind: Kind::Str,
+        default: None,
+        help: "the file of its option ROM; it can have none, which is an empty name",
+    },
+    Prop {
+        name: "rombar",
+        kind: Kind::U32(0, u32::MAX),
+        default: Some("1"),
+        help: "0: an option ROM is not shown to the guest",
+    },
 ];
 
 /// What a function is, as its read-only registers tell.
@@ -143,6 +155,10 @@ pub fn plug<D: PciDevice + 'static>(
         return Err(CreateError::Other("there is no PCI bus".to_owned()));
     };
     let class = props.class();
+    if props.get::<Option<&str>>("romfile")?.is_some_and(|file| !file.is_empty()) {
+        let why = format!("{class} cannot have an option ROM: romfile must be empty");
+        return Err(CreateError::Other(why));
+    }
     let address = match props.get::<Option<u8>>("addr")? {
         Some(devfn) => Address::from_devfn(devfn),
         None => bus.free_slot(0).ok_or_else(|| {

@@ -39,7 +39,7 @@ const COMMON: [Prop; 15] = [
     prop!("vendor", PropKind::Str, Some("QEMU"), "its vendor"),
     prop!("product", PropKind::Str, None, "its product"),
     prop!("wwn", PropKind::U64(0, u64::MAX), Some("0"), "its worldwide name, 0 for none"),
-    prop!("bootindex", PropKind::U32(0, 0x7fff_ffff), None, "its place in the boot order"),
+    prop!("bootindex", PropKind::U32(0, 0x7fff_ffff), None, "its boot order, for firmware"),
     prop!("logical_block_size", PropKind::U32(0, 32768), Some("0"), "bytes of a block, or 0"),
     prop!("physical_block_size", PropKind::U32(0, 2 << 20), Some("0"), "bytes best written, or 0"),
     prop!("min_io_size", PropKind::U32(0, u32::MAX), Some("0"), "the least bytes moved well"),

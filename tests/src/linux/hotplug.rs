@@ -14,6 +14,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::linux("hotplug::fifty_rounds_under_load", 900, fifty_rounds),
         Test::linux("hotplug::cpus", 240, cpus),
         Test::linux("hotplug::behind_bridges", 300, behind_bridges),
+        Test::linux("hotplug::behind_a_bridge_that_came", 300, behind_a_bridge_that_came),
     ]
 }
 
@@ -123,6 +124,31 @@ fn behind_bridges(ctx: &Ctx) -> Result {
             return Err(format!("after round {round} the guest still has {left}").into());
         }
     }
+    vm.check_kernel_log()
+}
+
+/// Once the guest was reset, it takes a disk behind a bridge that came while it ran.
+fn behind_a_bridge_that_came(ctx: &Ctx) -> Result {
+    let comes = Disk::patterned(&ctx.dir, "comes", 1 << 20, 2)?;
+    let mut vm = ctx.linux(Kernel::V6_12).start()?;
+    vm.booted()?;
+    vm.add_disk(&ctx.peer, "comes", &comes)?;
+    vm.plug(json!({"driver": "pci-bridge", "id": "late", "chassis_nr": 1, "addr": "0x6"}))?;
+    vm.wait_for("grep -l 0x060400 /sys/bus/pci/devices/*/class")?;
+    let disk = json!({"driver": "virtio-blk-pci", "id": "disk", "drive": "comes", "bus": "late", "addr": "0x9"});
+    match vm.plug(disk.clone()) {
+        Err(error) if error.to_string().contains("Bus 'late' does not support hotplugging") => {}
+        other => return Err(format!("a disk that the guest does not hear of: {other:?}").into()),
+    }
+    vm.qmp.execute("system_reset", json!({}))?;
+    vm.booted()?;
+    vm.load(&["virtio_blk"])?;
+    vm.plug(disk)?;
+    vm.wait_for("test -b /dev/vda")?;
+    if vm.sha256("/dev/vda")? != comes.sha256()? {
+        return Err("the guest reads something else".into());
+    }
+    vm.unplug(&["disk"])?;
     vm.check_kernel_log()
 }
 

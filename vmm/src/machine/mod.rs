@@ -318,6 +318,7 @@ impl Board {
     /// When an image cannot be read or does not fit.
     pub fn load(&mut self) -> Result<Option<Entry>, boot::Error> {
         self.place_functions();
+        self.renew_hotplug();
         self.note_sleep(false);
         if let Some(cpus) = &self.cpus {
             cpus.lock().forget_news();

@@ -189,10 +189,43 @@ impl Board {
             return None;
         };
         let registers = pci.hotplug.clone()?;
-        let number = registers.lock().add_bus()?;
-        pci.behind.push(Arc::downgrade(bus));
+        // The number of a bus that is gone, and that the tables no longer speak of, is free.
+        let known = |number| pci.bridges.iter().any(|bridge| bridge.number == number);
+        let mut numbers = (1..).zip(&mut pci.behind);
+        let number = match numbers.find(|(n, bus)| bus.strong_count() == 0 && !known(*n)) {
+            Some((number, place)) => {
+                *place = Arc::downgrade(bus);
+                number
+            }
+            None => {
+                let number = registers.lock().add_bus()?;
+                pci.behind.push(Arc::downgrade(bus));
+                number
+            }
+        };
         pci.bridges.push(pci_aml::Bridge { path: bus.path(), number });
         Some(Box::new(Slots { registers, bus: bus.clone(), number, gpe: gpe.clone() }))
+    }
+
+    /// The guest is about to read the tables: they are to tell of the bridges that came since it
+    /// read them last, behind which devices come and go from now on, and not of those that went.
+    pub fn renew_hotplug(&mut self) {
+        let Some(pci) = &mut self.pci else { return };
+        let behind = &pci.behind;
+        let there = |number: u8| {
+            let place = usize::from(number).checked_sub(1).and_then(|index| behind.get(index));
+            place.is_some_and(|bus| bus.strong_count() > 0)
+        };
+        pci.bridges.retain(|bridge| there(bridge.number));
+        for index in 0..self.buses.len() {
+            let Some(bus) = self.buses.get(index).filter(|bus| bus.hotplug.is_none()) else {
+                continue;
+            };
+            let hotplug = self.hotplug_behind(&bus.seat.clone());
+            if let (Some(hotplug), Some(bus)) = (hotplug, self.buses.get_mut(index)) {
+                bus.hotplug = Some(hotplug);
+            }
+        }
     }
 
     /// Places all PCI functions, if there is no firmware that does.

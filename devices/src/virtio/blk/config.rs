@@ -71,7 +71,7 @@ pub(super) const PROPS: &[Prop] = &[
         name: "bootindex",
         kind: Kind::U32(0, i32::MAX as u32),
         default: None,
-        help: "its place among the disks to boot from",
+        help: "its place in the boot order, for firmware",
     },
     Prop { name: "serial", kind: Kind::Str, default: None, help: "its serial number" },
     Prop {

@@ -61,7 +61,7 @@ pub const PROPS: &[Prop] = &[
         name: "bootindex",
         kind: Kind::U32(0, 0x7fff_ffff),
         default: None,
-        help: "its place in the boot order",
+        help: "its place in the boot order, for firmware",
     },
     Prop {
         name: "rx_queue_size",
