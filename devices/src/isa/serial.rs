@@ -15,18 +15,16 @@
 
 use std::sync::{Arc, Weak};
 
-use resources::class::{Class, CreateError};
 use resources::clock::{Clock, Timer};
 use resources::device::{At, Device, DeviceCell, read_bytes, write_bytes};
 use resources::irq::Irq;
-use resources::props::{Kind, Prop, Value};
+use resources::request::{Request, Requests, WakeReason};
 use resources::state::{Blob, StateError, invalid};
 
 use self::front::Front;
 use self::state::{Received, Registers};
 use super::{Attached, CharBackend, NullBackend};
 use crate::chardev::{CharError, Chardev};
-use crate::class::Ctx;
 
 /// Size of the register region in bytes.
 pub const SIZE: u64 = 8;
@@ -113,62 +111,11 @@ pub struct Serial {
     /// The modem's lines when last looked at, as in the modem status register.
     lines: u8,
     told: line::Told,
+    /// Where a sleeping guest is woken up by input.
+    wakes: Option<Requests>,
 }
 
 impl Serial {
-    /// How one is made by name.
-    pub const CLASS: Class<Ctx> = Class {
-        name: "isa-serial",
-        aliases: &[],
-        bus: "ISA",
-        description: "16550A serial port",
-        props: &[
-            Prop { name: "chardev", kind: Kind::Chardev, default: None, help: "its other side" },
-            Prop {
-                name: "index",
-                kind: Kind::U32(0, u32::MAX),
-                default: None,
-                help: "which COM port, from 0; by default the next one",
-            },
-            Prop {
-                name: "iobase",
-                kind: Kind::Hex32(0, 0xffff),
-                default: None,
-                help: "first I/O port; by default that of the COM port",
-            },
-            Prop {
-                name: "irq",
-                kind: Kind::U32(0, 15),
-                default: None,
-                help: "ISA interrupt; by default that of the COM port",
-            },
-        ],
-        base: &[],
-        create: Some(|props, ctx| {
-            let missing = "Can't create serial device, empty char device";
-            let chardev = ctx.chardev(props, "chardev", missing)?;
-            let index = props.get::<Option<u32>>("index")?.unwrap_or(ctx.serials);
-            let com =
-                usize::try_from(index).ok().and_then(|index| COM.get(index)).ok_or_else(|| {
-                    let most = COM.len();
-                    let why = format!("Max. supported number of ISA serial ports is {most}.");
-                    CreateError::Other(why)
-                })?;
-            let base = props.get::<Option<u64>>("iobase")?.unwrap_or(com.0);
-            let irq = props.get::<Option<u32>>("irq")?.unwrap_or(com.1);
-            let line = ctx.irq(irq)?;
-            let port = Serial::new(&ctx.path(props), line, &ctx.clock, Box::new(NullBackend));
-            connect(&port, chardev.clone())
-                .map_err(|error| CreateError::Other(error.to_string()))?;
-            let device = ctx.map_ports(base, SIZE, port).inspect_err(|_| chardev.detach())?;
-            ctx.serials = ctx.serials.saturating_add(1);
-            props.fill("index", Value::Uint(index.into()));
-            props.fill("iobase", Value::Uint(base));
-            props.fill("irq", Value::Uint(irq.into()));
-            Ok(device)
-        }),
-    };
-
     /// A port that interrupts through `irq` and talks to `backend`.
     pub fn new(
         name: &str,
@@ -195,6 +142,7 @@ impl Serial {
                 armed: None,
                 lines: line::ALL_ON,
                 told: line::Told::default(),
+                wakes: None,
             }
         })
     }
@@ -223,6 +171,9 @@ impl Serial {
             self.push(Received { byte: *byte, is_break: false });
         }
         self.interrupt_if_running();
+        if let Some(requests) = &self.wakes {
+            requests.request(Request::Wakeup(WakeReason::Other));
+        }
     }
 
     /// A break condition on the line.
@@ -629,6 +580,7 @@ impl Serial {
     }
 }
 
+mod class;
 mod front;
 mod line;
 mod state;

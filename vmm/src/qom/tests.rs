@@ -69,7 +69,7 @@ fn the_tree_of_buses_as_text() {
                 dev: PIIX3, id \"\"\n        bus: isa.0\n          type ISA\n          \
                 dev: isa-serial, id \"\"\n            chardev = \"com\"\n            \
                 index = 0\n            iobase = 0x3f8\n            irq = 4\n            \
-                isa irq 4\n          dev: mc146818rtc, id \"\"\n";
+                wakeup = 0\n            isa irq 4\n          dev: mc146818rtc, id \"\"\n";
     assert!(text.starts_with(head), "{text}");
     let tail = "        bus: test.0\n          type Test\n          dev: test-thing, id \"\"\n            \
                 level = 1\n            port = <null>\n            chardev = <null>\n            \

@@ -375,3 +375,14 @@ fn what_is_not_sent_when_the_port_goes_is_the_back_ends() {
     rig.cell.lock().unplug();
     assert_eq!((&*rig.backend.take(), &*rig.backend.0.lock().pushed), (&b"ab"[..], &b"cde"[..]));
 }
+
+#[test]
+fn input_wakes_the_guest_where_it_may() {
+    let rig = Rig::new();
+    let requests = Arc::new(crate::testing::Requested::default());
+    rig.cell.lock().receive(b"x");
+    rig.cell.lock().wakes = Some(requests.clone());
+    assert_eq!(requests.take(), []);
+    rig.cell.lock().receive(b"y");
+    assert_eq!(requests.take(), [Request::Wakeup(WakeReason::Other)]);
+}

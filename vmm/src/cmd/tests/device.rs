@@ -190,6 +190,7 @@ fn properties_of_a_type() {
     let mut rig = Rig::new();
     let list = rig.run("device-list-properties", r#"{"typename": "isa-serial"}"#);
     let expected = json!([
+        {"name": "wakeup", "type": "uint32"},
         {"name": "irq", "type": "uint32"},
         {"name": "iobase", "type": "hex32"},
         {"name": "index", "type": "uint32"},

@@ -253,6 +253,6 @@ fn types() {
         json!([{"name": "filename", "type": "string"}, {"name": "type", "type": "string"}])
     );
     let serial = properties(&mut rig, "isa-serial");
-    assert!(names(&serial).starts_with(&["parent_bus", "irq", "iobase"]), "{serial}");
+    assert!(names(&serial).starts_with(&["parent_bus", "wakeup", "irq", "iobase"]), "{serial}");
     assert_eq!(names(&properties(&mut rig, "container")), ["type"]);
 }
