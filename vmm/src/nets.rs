@@ -104,6 +104,35 @@ impl Nets {
         self.add(&given, &mut numbered_fd)
     }
 
+    /// Makes the netdev that `-nic` asks for; returns the device of its NIC, which is still to be
+    /// made.
+    ///
+    /// # Errors
+    /// As [`add_option`](Self::add_option); there is no such model.
+    pub fn add_nic(&mut self, pairs: &Pairs) -> Result<Pairs, NetsError> {
+        let model = pairs.get("model").unwrap_or("virtio");
+        if !matches!(model, "virtio" | "virtio-net" | "virtio-net-pci") {
+            return Err(unsupported(model));
+        }
+        let id = match pairs.id() {
+            Some(id) => id.to_owned(),
+            None => self.network.free_netdev_name("nic"),
+        };
+        let is_nics = |key: &str| matches!(key, "id" | "model" | "mac" | "addr");
+        let mut netdev: Vec<_> = pairs.iter().filter(|(key, _)| !is_nics(key)).collect();
+        netdev.push(("id", &id));
+        self.add(&netdev, &mut numbered_fd)?;
+        let mut nic = Pairs::default();
+        nic.push("driver", "virtio-net-pci");
+        nic.push("netdev", &id);
+        for key in ["mac", "addr"] {
+            if let Some(value) = pairs.get(key) {
+                nic.push(key, value);
+            }
+        }
+        Ok(nic)
+    }
+
     /// Makes a netdev from its id, its type and its options; descriptors come from `take_fd`.
     ///
     /// # Errors
@@ -184,8 +213,7 @@ impl Nets {
     ) -> Result<Pairs, NetsError> {
         let model = nic.model.as_deref().unwrap_or(DEFAULT_MODEL);
         if model != "virtio" {
-            let text = format!("Unsupported NIC model: {model} (supported: virtio)");
-            return Err(NetsError::Open { kind: "nic", source: OpenError::Failed(text) });
+            return Err(unsupported(model));
         }
         let netdev = match &nic.netdev {
             Some(id) => id.clone(),
@@ -348,6 +376,11 @@ impl Nets {
             netdev.close();
         }
     }
+}
+
+fn unsupported(model: &str) -> NetsError {
+    let text = format!("Unsupported NIC model: {model} (supported: virtio)");
+    NetsError::Open { kind: "nic", source: OpenError::Failed(text) }
 }
 
 /// What is told of a NIC.

@@ -406,8 +406,8 @@ fn build(
     Ok(Built { board, vcpus, processors, means, objects, nets, drives })
 }
 
-/// Makes the networks; returns the devices to make, the NICs of `-net` first. Without `-net` or
-/// `-netdev` there is no network: a machine gets none by default.
+/// Makes the networks; returns the devices to make, the NICs of `-net` and `-nic` first. Without
+/// these or `-netdev` there is no network: a machine gets none by default.
 fn networks(config: &Config, nets: &mut Nets) -> Result<Vec<Pairs>, StartError> {
     for pairs in &config.netdevs {
         let id = pairs.id().unwrap_or_default();
@@ -421,6 +421,11 @@ fn networks(config: &Config, nets: &mut Nets) -> Result<Vec<Pairs>, StartError> 
             .add_legacy(&given, &mut numbered_fd)
             .map_err(|error| StartError(format!("-net {kind}: {error}")))?;
         devices.extend(nic);
+    }
+    for pairs in &config.nics {
+        let kind = pairs.get("type").unwrap_or_default();
+        let nic = nets.add_nic(pairs);
+        devices.push(nic.map_err(|error| StartError(format!("-nic {kind}: {error}")))?);
     }
     devices.extend(config.devices.iter().cloned());
     Ok(devices)

@@ -55,7 +55,7 @@ pub enum Options {
     /// A TAP interface on a bridge of the host.
     Bridge(Bridge),
     /// A network inside the process.
-    User(User),
+    User(Box<User>),
     /// Another machine's network.
     Socket(Socket),
     /// A port of the hub of this number.
@@ -265,7 +265,7 @@ impl<'a> Keys<'a> {
         Ok(match kind {
             "tap" => Some(Options::Tap(Tap::parse(self)?)),
             "bridge" => Some(Options::Bridge(Bridge::parse(self))),
-            "user" => Some(Options::User(User::parse(self)?)),
+            "user" => Some(Options::User(Box::new(User::parse(self)?))),
             "socket" => Some(Options::Socket(Socket::parse(self))),
             "hubport" => {
                 let id = self.signed("hubid")?.ok_or_else(|| missing("hubid"))?;

@@ -9,6 +9,8 @@ mod debug_ports;
 mod i8042;
 mod life;
 mod memory;
+mod net;
+mod plug;
 mod protocol;
 mod reset;
 mod rtc;

@@ -60,6 +60,8 @@ pub struct Config {
     pub netdevs: Vec<Pairs>,
     /// `-net`, in order.
     pub nets: Vec<Pairs>,
+    /// `-nic`, in order.
+    pub nics: Vec<Pairs>,
     /// `-serial` without the `none`s: COM1 and on, at most [`MAX_SERIAL`].
     pub serials: Vec<String>,
     /// `-debugcon`.

@@ -385,7 +385,14 @@ fn apply(
                 config.nets.push(pairs);
             }
         }
-        Id::Nic => only_none(&value.text(), "network")?,
+        Id::Nic => {
+            let pairs = value.pairs();
+            match pairs.get("type").unwrap_or_default() {
+                "none" => {}
+                kind if is_help(kind) => return Ok(Some(Action::List(List::Netdevs))),
+                _ => config.nics.push(pairs),
+            }
+        }
         Id::Display => only_none(&value.text(), "display type")?,
         Id::Vga => only_none(&value.text(), "vga type")?,
         Id::Echr => {

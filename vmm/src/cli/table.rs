@@ -461,6 +461,10 @@ pub static NETDEV: Keys =
 pub static NET: Keys =
     Keys { group: "net", implied: Some("type"), keys: &[], open: true, merge: false };
 
+/// Parameters of `-nic`: those of its network card; the rest is its back end's.
+pub static NIC: Keys =
+    Keys { group: "nic", implied: Some("type"), keys: &[], open: true, merge: false };
+
 /// Parameters of `-add-fd`.
 pub static ADD_FD: Keys = Keys {
     group: "add-fd",
@@ -602,7 +606,14 @@ pub static OPTIONS: &[Opt] = &[
         Device,
         "a network card or what it is plugged into, on hub 0 or vlan=",
     ),
-    opt(Id::Nic, "nic", &[], Arg::Text("none"), Device, "no network"),
+    opt(
+        Id::Nic,
+        "nic",
+        &[],
+        Arg::Keys("TYPE", &NIC),
+        Device,
+        "a network card (model=, mac=) with what it is plugged into, or none",
+    ),
     opt(Id::Nodefaults, "nodefaults", &[], Arg::None, Device, "no default devices"),
     opt(
         Id::Qmp,

@@ -11,6 +11,7 @@ use resources::iol::Loop;
 use rustix::thread::UnshareFlags;
 use vmm_sys_util::tempdir::TempDir;
 
+use super::super::tun;
 use super::super::{
     Cable, Hubs, MAX_FRAME, Means, Network, OpenError, Options, Sent, Setup, parse_netdev,
 };
@@ -234,6 +235,46 @@ fn a_descriptor_that_was_passed() {
         let error = open("id=n,type=tap,fd=x", &mut vec![null]).unwrap_err();
         assert!(error.starts_with("tap descriptor: ") || error.starts_with("TUNGETIFF"), "{error}");
         assert_eq!(open("id=n,type=tap,fd=x", &mut Vec::new()).unwrap_err(), "no descriptor x");
+    });
+}
+
+#[test]
+fn descriptors_for_all_queues_that_were_passed() {
+    alone(|| {
+        let make = |more: tun::Flags| {
+            let flags = rustix::fs::OFlags::RDWR;
+            let fd = rustix::fs::open("/dev/net/tun", flags, rustix::fs::Mode::empty()).unwrap();
+            let kind = tun::Flags::TAP | tun::Flags::NO_PACKET_INFO | tun::Flags::MULTI_QUEUE;
+            tun::attach(&fd, "vt4", kind | more).unwrap();
+            fd
+        };
+        let mut fds: Vec<OwnedFd> = (0..3).map(|_| make(tun::Flags::VNET_HDR)).collect();
+        let infos: Vec<_> = fds.iter().rev().map(|fd| format!("fd={}", fd.as_raw_fd())).collect();
+        let (_network, cable) = open("id=n,type=tap,fds=a:b:c", &mut fds).unwrap();
+        assert_eq!((cable.queues(), cable.caps().header), (Some(3), true));
+        assert_eq!((0..3).map(|queue| info(&cable, queue)).collect::<Vec<_>>(), infos);
+        for queues in [2, 3] {
+            cable.configure(Setup { header: true, queues, ..Setup::default() }).unwrap();
+        }
+        run(async |local| {
+            assert!(cable.open(2, &local).is_ok() && cable.open(3, &local).is_err());
+        });
+        drop(cable);
+        // Those of two interfaces, or of fewer than were named.
+        let mut fds = vec![make(tun::Flags::VNET_HDR)];
+        let error = open("id=n,type=tap,fds=a:b", &mut fds).unwrap_err();
+        assert_eq!(error, "no descriptor b");
+        let error = open("id=n,type=tap,fds=a:b,vhost=on,vhostfds=c", &mut fds).unwrap_err();
+        let counts = "The number of fds passed does not match the number of vhostfds passed";
+        assert_eq!(error, counts);
+        assert_eq!(
+            open("id=n,type=tap,vhost=on,vhostfds=c", &mut fds).unwrap_err(),
+            "vhostfds= is invalid if fds= wasn't specified"
+        );
+        // What is no vhost device.
+        let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let error = open("id=n,type=tap,vhost=on,vhostfd=v,script=no", &mut vec![null]);
+        assert!(error.unwrap_err().starts_with("vhost-net requested but"));
     });
 }
 

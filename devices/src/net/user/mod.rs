@@ -13,7 +13,7 @@ mod tests;
 
 use std::ffi::CString;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,7 +24,7 @@ use resources::iol::{Handle, Local, Notify, race};
 use super::backend::{Backend, Endpoint, Forwards};
 use super::lane::{Lane, LaneEnd};
 use super::options::{Keys, OpenError};
-use slirp::{Config, Slirp};
+use slirp::{Config, Six, Slirp};
 
 /// How many frames the stack is given at once.
 const BATCH: usize = 64;
@@ -42,6 +42,16 @@ pub struct User {
     pub hostname: Option<String>,
     /// The guest reaches nothing but the stack itself.
     pub restrict: Option<bool>,
+    /// There is IPv4; so it is unless this says otherwise.
+    pub ipv4: Option<bool>,
+    /// There is IPv6; only if this or one of its addresses says so.
+    pub ipv6: Option<bool>,
+    /// The network of IPv6: its address and how many bits of it count.
+    pub ipv6_net: Option<String>,
+    /// The host's address of IPv6.
+    pub ipv6_host: Option<String>,
+    /// The name server's.
+    pub ipv6_dns: Option<String>,
     /// The old name of `net`: an address alone.
     pub ip: Option<String>,
     /// The network's address and mask.
@@ -73,6 +83,11 @@ impl User {
         Ok(User {
             hostname: keys.owned("hostname"),
             restrict: keys.switch("restrict")?,
+            ipv4: keys.switch("ipv4")?,
+            ipv6: keys.switch("ipv6")?,
+            ipv6_net: keys.owned("ipv6-net"),
+            ipv6_host: keys.owned("ipv6-host"),
+            ipv6_dns: keys.owned("ipv6-dns"),
             ip: keys.owned("ip"),
             net: keys.owned("net"),
             host: keys.owned("host"),
@@ -155,6 +170,8 @@ impl User {
         };
         let config = Config {
             restricted: self.restrict == Some(true),
+            ipv4: self.ipv4 != Some(false),
+            ipv6: self.six()?,
             net: net.0,
             mask: net.1,
             host: at(&self.host, "host=", 2)?,
@@ -170,6 +187,9 @@ impl User {
         if self.hostname.as_ref().is_some_and(|name| name.len() > 32) {
             return Err(OpenError::failed("hostname= is longer than 32 bytes"));
         }
+        if !config.ipv4 && config.ipv6.is_none() {
+            return Err(OpenError::failed("IPv4 and IPv6 are both switched off"));
+        }
         let clash = config.dns == config.host || [config.host, config.dns].contains(&config.dhcp);
         if clash {
             return Err(OpenError::failed("host=, dns= and dhcpstart= are not all different"));
@@ -177,6 +197,31 @@ impl User {
         let commands = self.guestfwd.iter().map(|rule| command(rule)).collect::<Result<_, _>>()?;
         let smbserver = Some(at(&self.smbserver, "smbserver=", 4)?);
         Ok(Plan { config, commands, smbserver })
+    }
+
+    /// What the addresses of IPv6 come to, if it is wanted.
+    fn six(&self) -> Result<Option<Six>, OpenError> {
+        let given = self.ipv6_net.is_some() || self.ipv6_host.is_some() || self.ipv6_dns.is_some();
+        match (self.ipv6, given) {
+            (None | Some(false), false) => return Ok(None),
+            (Some(false), true) => {
+                return Err(OpenError::failed("addresses of IPv6, which is switched off"));
+            }
+            (_, true) | (Some(true), false) => {}
+        }
+        let wrong = |what: &str, text: &str| OpenError::Failed(format!("invalid {what} '{text}'"));
+        let net = self.ipv6_net.as_deref().unwrap_or("fec0::/64");
+        let (prefix, length) = rules::network6(net).ok_or_else(|| wrong("ipv6-net=", net))?;
+        let at = |text: &Option<String>, what: &str, last: u128| match text {
+            Some(text) => rules::inside6(text, (prefix, length)).ok_or_else(|| wrong(what, text)),
+            None => Ok(Ipv6Addr::from(u128::from(prefix) | last)),
+        };
+        let host = at(&self.ipv6_host, "ipv6-host=", 2)?;
+        let dns = at(&self.ipv6_dns, "ipv6-dns=", 3)?;
+        if host == dns {
+            return Err(OpenError::failed("ipv6-host= and ipv6-dns= are not different"));
+        }
+        Ok(Some(Six { prefix, length, host, dns }))
     }
 }
 

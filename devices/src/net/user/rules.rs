@@ -2,7 +2,7 @@
 //!
 //! Pure functions: any thread, no lock. The text is the user's or a client's.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::slirp::Forward;
 
@@ -89,6 +89,23 @@ pub(super) fn inside(text: &str, (net, mask): (Ipv4Addr, Ipv4Addr)) -> Option<Ip
     (u32::from(address) & u32::from(mask) == u32::from(net)).then_some(address)
 }
 
+/// Parses a network of IPv6, `fec0::/64`: its address and how many bits of that count. There have
+/// to be other addresses than the network's own.
+pub(super) fn network6(text: &str) -> Option<(Ipv6Addr, u8)> {
+    let (address, length) = text.split_once('/').unwrap_or((text, "64"));
+    let address: Ipv6Addr = address.parse().ok()?;
+    let length: u8 = length.parse().ok().filter(|length| (1..=126).contains(length))?;
+    let inside = u128::MAX.checked_shr(length.into())?;
+    (u128::from(address) & inside == 0).then_some((address, length))
+}
+
+/// Parses an address of IPv6 in a network.
+pub(super) fn inside6(text: &str, (net, length): (Ipv6Addr, u8)) -> Option<Ipv6Addr> {
+    let address: Ipv6Addr = text.parse().ok()?;
+    let inside = u128::MAX.checked_shr(length.into())?;
+    (u128::from(address) & !inside == u128::from(net) && address != net).then_some(address)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +155,20 @@ mod tests {
         #[test]
         fn no_rule_is_too_odd(text in "[a-z0-9:./-]{0,40}|.{0,20}") {
             let _ = (forward(&text), host_side(&text), guest_side(&text), network(&text));
+        }
+    }
+
+    #[test]
+    fn networks_of_version_6() {
+        let net = network6("fec0::/64").unwrap();
+        assert_eq!(net, ("fec0::".parse().unwrap(), 64));
+        assert_eq!(network6("fd00:1::"), Some(("fd00:1::".parse().unwrap(), 64)));
+        for wrong in ["", "fec0::1/64", "fec0::/127", "fec0::/0", "10.0.0.0/8", "fec0::/x"] {
+            assert_eq!(network6(wrong), None, "{wrong}");
+        }
+        assert_eq!(inside6("fec0::7", net), "fec0::7".parse().ok());
+        for wrong in ["fec0::", "fec1::7", "x"] {
+            assert_eq!(inside6(wrong, net), None, "{wrong}");
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -36,6 +36,11 @@ impl From<Ipv4Addr> for InAddr {
     }
 }
 
+/// `struct in6_addr`, which is aligned as its words.
+#[repr(C, align(4))]
+#[derive(Clone, Copy)]
+struct In6Addr([u8; 16]);
+
 /// `SlirpConfig`, the members of version 1.
 #[repr(C)]
 struct RawConfig {
@@ -46,16 +51,16 @@ struct RawConfig {
     vnetmask: InAddr,
     vhost: InAddr,
     in6_enabled: bool,
-    vprefix_addr6: [u8; 16],
+    vprefix_addr6: In6Addr,
     vprefix_len: u8,
-    vhost6: [u8; 16],
+    vhost6: In6Addr,
     vhostname: *const c_char,
     tftp_server_name: *const c_char,
     tftp_path: *const c_char,
     bootfile: *const c_char,
     vdhcp_start: InAddr,
     vnameserver: InAddr,
-    vnameserver6: [u8; 16],
+    vnameserver6: In6Addr,
     vdnssearch: *const *const c_char,
     vdomainname: *const c_char,
     if_mtu: usize,
@@ -168,6 +173,10 @@ impl Library {
 pub(super) struct Config {
     /// The guest reaches nothing but the stack itself.
     pub(super) restricted: bool,
+    /// There is IPv4.
+    pub(super) ipv4: bool,
+    /// IPv6, if there is.
+    pub(super) ipv6: Option<Six>,
     /// The network's address.
     pub(super) net: Ipv4Addr,
     /// Its mask.
@@ -186,6 +195,19 @@ pub(super) struct Config {
     pub(super) bootfile: Option<CString>,
     /// Domains to search.
     pub(super) search: Vec<CString>,
+}
+
+/// The addresses of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Six {
+    /// The network's.
+    pub(super) prefix: Ipv6Addr,
+    /// Bits of it that are the network's.
+    pub(super) length: u8,
+    /// The host in it.
+    pub(super) host: Ipv6Addr,
+    /// The name server in it.
+    pub(super) dns: Ipv6Addr,
 }
 
 /// What the library calls back.
@@ -288,24 +310,27 @@ impl Slirp {
         let mut search: Vec<*const c_char> =
             config.search.iter().map(|domain| domain.as_ptr()).collect();
         search.push(std::ptr::null());
+        let six = |address: fn(Six) -> Ipv6Addr| {
+            In6Addr(config.ipv6.map_or([0; 16], |six| address(six).octets()))
+        };
         let raw = RawConfig {
             version: 1,
             restricted: config.restricted.into(),
-            in_enabled: true,
+            in_enabled: config.ipv4,
             vnetwork: config.net.into(),
             vnetmask: config.mask.into(),
             vhost: config.host.into(),
-            in6_enabled: false,
-            vprefix_addr6: [0; 16],
-            vprefix_len: 0,
-            vhost6: [0; 16],
+            in6_enabled: config.ipv6.is_some(),
+            vprefix_addr6: six(|six| six.prefix),
+            vprefix_len: config.ipv6.map_or(0, |six| six.length),
+            vhost6: six(|six| six.host),
             vhostname: text(config.hostname.as_ref()),
             tftp_server_name: std::ptr::null(),
             tftp_path: text(config.tftp.as_ref()),
             bootfile: text(config.bootfile.as_ref()),
             vdhcp_start: config.dhcp.into(),
             vnameserver: config.dns.into(),
-            vnameserver6: [0; 16],
+            vnameserver6: six(|six| six.dns),
             vdnssearch: if config.search.is_empty() { std::ptr::null() } else { search.as_ptr() },
             vdomainname: std::ptr::null(),
             if_mtu: 0,

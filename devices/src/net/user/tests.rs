@@ -246,3 +246,55 @@ fn what_cannot_be() {
         assert_eq!(text, "invalid host forwarding rule 'x'");
     }
 }
+
+/// A router is there, which says what the network is.
+#[test]
+fn there_is_a_router_of_version_6() {
+    let (_thread, on) = Thread::spawn("net-test").unwrap();
+    let user = User { ipv6_net: Some("fd00:7::/64".to_owned()), ..User::default() };
+    let Some(stack) = open(&user, &on) else { return };
+    let guest = Guest(&stack.shared);
+    // A router solicitation to all routers: its checksum is over the pseudo-header, too.
+    let mut source = [0; 16];
+    (source[0], source[1], source[15]) = (0xfe, 0x80, 9);
+    let mut all_routers = [0; 16];
+    (all_routers[0], all_routers[1], all_routers[15]) = (0xff, 2, 2);
+    let mut icmp = vec![133, 0, 0, 0, 0, 0, 0, 0, 1, 1];
+    icmp.extend(GUEST);
+    let length = icmp.len() as u8;
+    let sum: u32 = [&source[..], &all_routers, &[0, length, 0, 58], &icmp]
+        .concat()
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+        .sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut packet = vec![0x60, 0, 0, 0, 0, length, 58, 255];
+    packet.extend(source);
+    packet.extend(all_routers);
+    packet.extend(icmp);
+    guest.send([0x33, 0x33, 0, 0, 0, 2], 0x86dd, &packet);
+    let told = guest.until(|frame| {
+        let advertises = frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[54] == 134;
+        advertises.then(|| frame[54..].to_vec())
+    });
+    let prefix = [0xfd, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    assert!(told.windows(16).any(|part| part == prefix), "{told:x?}");
+}
+
+#[test]
+fn addresses_of_version_6_are_checked() {
+    let refused = |user: User| user.plan().err().unwrap().to_string();
+    let text = |text: &str| Some(text.to_owned());
+    assert!(User::default().plan().unwrap().config.ipv6.is_none());
+    let on = User { ipv6: Some(true), ..User::default() }.plan().unwrap().config.ipv6.unwrap();
+    assert_eq!((on.prefix.to_string(), on.host.to_string()), ("fec0::".into(), "fec0::2".into()));
+    let six = User { ipv6_net: text("fec0::1/64"), ..User::default() };
+    assert_eq!(refused(six), "invalid ipv6-net= 'fec0::1/64'");
+    let six = User { ipv6_host: text("fec1::2"), ..User::default() };
+    assert_eq!(refused(six), "invalid ipv6-host= 'fec1::2'");
+    let six = User { ipv6: Some(false), ipv6_dns: text("fec0::9"), ..User::default() };
+    assert_eq!(refused(six), "addresses of IPv6, which is switched off");
+    let none = User { ipv4: Some(false), ..User::default() };
+    assert_eq!(refused(none), "IPv4 and IPv6 are both switched off");
+}
