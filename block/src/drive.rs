@@ -6,6 +6,7 @@
 //! Any thread; a leaf mutex around who has it and what is in it, never held while a loop is waited
 //! for or a device is told. Opening, moving and closing a medium wait for a loop: main thread only.
 
+mod activity;
 mod attach;
 mod job;
 mod policy;
@@ -55,6 +56,8 @@ struct Inner {
     serial: Option<String>,
     /// Who is told of damage in its images.
     on_corruption: Option<OnCorruption>,
+    /// Another process may have its medium.
+    inactive: bool,
     /// Somebody else than a job has it for himself.
     in_use: bool,
     job: Option<job::Running>,
@@ -87,6 +90,7 @@ impl Drive {
             io_status: None,
             serial: None,
             on_corruption: None,
+            inactive: false,
             in_use: false,
             job: None,
             key: None,
@@ -172,11 +176,10 @@ impl Drive {
         open_files: Vec<Arc<HostFile>>,
     ) -> Result<Medium, OpenError> {
         let shared = self.shared.clone();
-        let (on_corruption, key) = {
-            let state = self.state.lock();
-            (state.on_corruption.clone(), state.key.clone())
-        };
-        let with_files = Spec { open_files, on_corruption, ..(*spec).clone() };
+        let read_only = spec.read_only;
+        let inactive = self.is_inactive();
+        let key = self.state.lock().key.clone();
+        let with_files = Spec { open_files, ..self.as_opened(&spec) };
         let built = home.call_async(move |local| async move {
             let spec = with_files;
             let node = open(&local, &spec).await?;
@@ -184,7 +187,7 @@ impl Drive {
                 unlock(&node, &key, chain::DEPTH).map_err(|_| refused_key())?;
             }
             let info = node.info();
-            shared.read_only.store(spec.read_only || info.read_only, Relaxed);
+            shared.read_only.store(read_only || info.read_only && !inactive, Relaxed);
             shared.write_cache.store(spec.cache.writeback, Relaxed);
             shared.discards.store(spec.discard && info.discards, Relaxed);
             *shared.sectors.lock() = info.sectors;

@@ -9,7 +9,7 @@ use resources::state::Blob;
 use crate::dest::{Section, Target, receive};
 use crate::inventory::Inventory;
 use crate::ram::Block;
-use crate::source::{Link, Machine, send};
+use crate::source::{Link, Machine, Wants, send};
 use crate::status::{Limits, Progress};
 
 /// A machine that takes and gives whatever it is told to.
@@ -102,7 +102,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     let mut link = Bytes { said: &[], heard: Vec::new() };
     let limits = Arc::new(Limits::default());
     let progress: Arc<Progress> = Arc::default();
-    send(&mut link, blocks, &inventory(), &mut Anything, &limits, &progress);
+    send(&mut link, blocks, &inventory(), &mut Anything, &limits, &progress, Wants::default());
     vec![("whole".into(), link.heard)]
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use resources::ram::{PAGE, RamBlock};
 
 use crate::stream::{Error, Reader, Writer};
+use crate::xbzrle::{self, Form};
 use crate::zero::is_zero;
 
 /// The version of the section.
@@ -28,6 +29,7 @@ mod flag {
     pub(super) const PAGE: u64 = 0x08;
     pub(super) const EOS: u64 = 0x10;
     pub(super) const CONTINUE: u64 = 0x20;
+    pub(super) const XBZRLE: u64 = 0x40;
     pub(super) const ALL: u64 = 0xfff;
 }
 
@@ -49,10 +51,17 @@ pub enum Sent {
     Zero,
     /// As it is.
     Normal,
+    /// As the difference to what was sent before, which may be none.
+    Delta,
 }
+
+/// What announces a delta.
+const DELTA: u8 = 1;
 
 struct Outgoing {
     block: Block,
+    /// Bytes of the blocks before it.
+    base: u64,
     /// A bit for each page that is to be sent.
     dirty: Vec<u64>,
 }
@@ -66,6 +75,12 @@ pub struct Sender {
     at: (usize, u64),
     /// The block of the last record of this part.
     named: Option<usize>,
+    /// Knows what was sent, if differences are to be.
+    deltas: Option<xbzrle::Sender>,
+    /// How often it was collected what was written.
+    pass: u32,
+    /// The guest stands still: nothing is sent twice any more.
+    last: bool,
 }
 
 fn pages(block: &Block) -> u64 {
@@ -75,8 +90,11 @@ fn pages(block: &Block) -> u64 {
 impl Sender {
     /// All pages of these blocks are to be sent.
     pub fn new(blocks: Vec<Block>) -> Sender {
+        let mut bytes = 0u64;
         let blocks: Vec<_> = (blocks.into_iter())
             .map(|block| {
+                let base = bytes;
+                bytes = bytes.saturating_add(block.ram.size());
                 let pages = pages(&block);
                 let mut dirty = vec![u64::MAX; pages.div_ceil(64) as usize];
                 if let Some(last) = dirty.last_mut()
@@ -84,11 +102,27 @@ impl Sender {
                 {
                     *last = (1 << (pages % 64)) - 1;
                 }
-                Outgoing { block, dirty }
+                Outgoing { block, base, dirty }
             })
             .collect();
         let dirty = blocks.iter().map(|out| pages(&out.block)).sum();
-        Sender { blocks, dirty, at: (0, 0), named: None }
+        let (deltas, pass, last) = (None, 0, false);
+        Sender { blocks, dirty, at: (0, 0), named: None, deltas, pass, last }
+    }
+
+    /// Sends differences from now on, where that is shorter.
+    pub fn send_deltas(&mut self, deltas: xbzrle::Sender) {
+        self.deltas = Some(deltas);
+    }
+
+    /// What knows the differences, if they are sent.
+    pub fn deltas(&mut self) -> Option<&mut xbzrle::Sender> {
+        self.deltas.as_mut()
+    }
+
+    /// The guest stands still from now on.
+    pub fn last(&mut self) {
+        self.last = true;
     }
 
     /// Pages that are to be sent.
@@ -104,6 +138,7 @@ impl Sender {
     /// Takes over what the blocks' own bitmaps say was written; returns how many pages were.
     pub fn collect(&mut self) -> u64 {
         let mut new = 0;
+        self.pass = self.pass.saturating_add(1);
         for out in &mut self.blocks {
             let written = out.block.ram.region().bitmap().get_and_reset();
             for (word, written) in out.dirty.iter_mut().zip(written) {
@@ -174,20 +209,51 @@ impl Sender {
         let Some((index, page)) = self.next() else { return Ok(None) };
         let offset = page * PAGE;
         let mut bytes = [0; PAGE_LEN];
-        if let Some(out) = self.blocks.get(index) {
-            out.block.ram.read(offset, &mut bytes);
+        let Some(out) = self.blocks.get(index) else { return Ok(None) };
+        out.block.ram.read(offset, &mut bytes);
+        let address = out.base + offset;
+        if is_zero(&bytes) {
+            if let Some(deltas) = &mut self.deltas {
+                deltas.zero(address, self.pass);
+            }
+            self.record(to, index, offset | flag::COMPRESS)?;
+            to.u8(0)?;
+            return Ok(Some(Sent::Zero));
         }
-        let sent = if is_zero(&bytes) { Sent::Zero } else { Sent::Normal };
-        let how = match sent {
-            Sent::Zero => flag::COMPRESS,
-            Sent::Normal => flag::PAGE,
+        if self.delta(to, (index, offset, address), &bytes)? {
+            return Ok(Some(Sent::Delta));
+        }
+        self.record(to, index, offset | flag::PAGE)?;
+        to.bytes(&bytes)?;
+        Ok(Some(Sent::Normal))
+    }
+
+    /// Sends a page as the difference to what was sent of it before, if that is to be and shorter.
+    /// In the first pass it is not: hardly a page is sent twice in it.
+    fn delta(
+        &mut self,
+        to: &mut Writer<impl Write>,
+        (index, offset, address): (usize, u64, u64),
+        bytes: &xbzrle::Page,
+    ) -> Result<bool, Error> {
+        let Some(deltas) = self.deltas.as_mut().filter(|_| self.pass > 1) else {
+            return Ok(false);
         };
-        self.record(to, index, offset | how)?;
-        match sent {
-            Sent::Zero => to.u8(0)?,
-            Sent::Normal => to.bytes(&bytes)?,
+        let delta = match deltas.page(address, bytes, self.pass, self.last) {
+            Form::Unchanged => return Ok(true),
+            Form::Raw => return Ok(false),
+            Form::Delta(delta) => delta.to_vec(),
+        };
+        let before = to.written();
+        self.record(to, index, offset | flag::XBZRLE)?;
+        to.u8(DELTA)?;
+        to.u16(u16::try_from(delta.len()).unwrap_or(u16::MAX))?;
+        to.bytes(&delta)?;
+        let sent = usize::try_from(to.written() - before).unwrap_or(usize::MAX);
+        if let Some(deltas) = &mut self.deltas {
+            deltas.sent(sent);
         }
-        Ok(Some(sent))
+        Ok(true)
     }
 
     fn record(
@@ -247,6 +313,10 @@ impl Receiver {
                         block.ram.write(offset, &page);
                     }
                 }
+                flag::XBZRLE => {
+                    let index = self.place(from, offset, flags)?;
+                    self.change(from, index, offset)?;
+                }
                 _ => {
                     let text = format!("Unknown combination of migration flags: {flags:#x}");
                     return Err(Error::bad(text));
@@ -281,6 +351,25 @@ impl Receiver {
             }
             None => Err(Error::bad("Ack, bad migration stream!")),
         }
+    }
+
+    /// A page as the difference to what it is.
+    fn change(&self, from: &mut Reader<impl Read>, index: usize, offset: u64) -> Result<(), Error> {
+        let failed = |what: &str| Error::bad(format!("Failed to load XBZRLE page - {what}!"));
+        if from.u8()? != DELTA {
+            return Err(failed("wrong compression"));
+        }
+        let len = usize::from(from.u16()?);
+        let mut delta = [0; PAGE_LEN];
+        let delta = delta.get_mut(..len).ok_or_else(|| failed("len overflow"))?;
+        from.bytes(delta)?;
+        let mut page = [0; PAGE_LEN];
+        if let Some(block) = self.blocks.get(index) {
+            block.ram.read(offset, &mut page);
+            xbzrle::decode(delta, &mut page).map_err(|_| failed("decode error"))?;
+            block.ram.write(offset, &page);
+        }
+        Ok(())
     }
 
     /// A page of one byte. One that is so already is left alone, so that it takes no memory.
@@ -386,6 +475,39 @@ mod tests {
             there.ram.read(0, &mut b);
             assert!(a == b, "{}", here.name);
         }
+    }
+
+    #[test]
+    fn differences_arrive_and_are_short() {
+        let (here, there) = (block("ram", 4), block("ram", 4));
+        let mut to = Writer::new(Vec::new());
+        let mut sender = Sender::new(vec![here.clone()]);
+        sender.send_deltas(xbzrle::Sender::new(1 << 16).unwrap());
+        sender.collect();
+        sender.start(&mut to).unwrap();
+        let mut parts = 2;
+        send_all(&mut sender, &mut to);
+        let mut long = 0;
+        for round in 1..6u8 {
+            here.ram.write(PAGE + 100 * u64::from(round), &[round; 10]);
+            here.ram.write(2 * PAGE, &[round % 2; 4]);
+            sender.collect();
+            let before = to.written();
+            send_all(&mut sender, &mut to);
+            parts += 1;
+            long += usize::from(to.written() - before > PAGE);
+        }
+        // Once each page is sent whole, so that it is known; then what has changed.
+        assert_eq!(long, 1);
+        assert!(sender.deltas().unwrap().stats().pages > 4);
+        let bytes = take(&mut to);
+        let mut receiver = Receiver::new(vec![there.clone()]);
+        let mut from = Reader::new(&bytes[..]);
+        (0..parts).for_each(|_| receiver.part(&mut from).unwrap());
+        let (mut a, mut b) = (vec![0; 4 << 12], vec![1; 4 << 12]);
+        here.ram.read(0, &mut a);
+        there.ram.read(0, &mut b);
+        assert!(a == b);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::inventory::{self, Inventory};
 use crate::ram::{self, Block, Sender, Sent};
 use crate::status::{Limits, Phase, Progress};
 use crate::stream::{Error, Writer, answer, command, kind};
+use crate::xbzrle;
 
 use resources::ram::PAGE;
 
@@ -72,6 +73,13 @@ pub trait Link: Read + Write {
     fn finish(&mut self) -> io::Result<()>;
 }
 
+/// What is to be done to make it quick.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wants {
+    /// Pages are sent as differences to what was sent before, where that is shorter (XBZRLE).
+    pub deltas: bool,
+}
+
 /// How it has ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -93,6 +101,7 @@ pub fn send<L: Link, M: Machine>(
     machine: &mut M,
     limits: &Arc<Limits>,
     progress: &Arc<Progress>,
+    wants: Wants,
 ) -> Outcome {
     let sender = Sender::new(blocks);
     let mut source = Source {
@@ -102,6 +111,7 @@ pub fn send<L: Link, M: Machine>(
         machine,
         limits,
         progress,
+        wants,
         described: Vec::new(),
         bandwidth: 0.0,
         synced: (Instant::now(), 0),
@@ -135,6 +145,7 @@ struct Source<'a, L, M> {
     machine: &'a mut M,
     limits: &'a Limits,
     progress: &'a Progress,
+    wants: Wants,
     /// The sections of devices: name and length.
     described: Vec<(String, usize)>,
     /// Bytes a second.
@@ -184,6 +195,10 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         // All pages are to be sent as it is.
         self.machine.harvest().map_err(Error::Here)?;
         self.ram.collect();
+        if self.wants.deltas {
+            let deltas = xbzrle::Sender::new(self.limits.cache());
+            self.ram.send_deltas(deltas.map_err(|error| Error::Here(error.to_string()))?);
+        }
         self.ram_id = self.id();
         self.to.section(kind::START, self.ram_id, ram::NAME, ram::VERSION)?;
         self.ram.start(&mut self.to)?;
@@ -251,6 +266,13 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
     fn sync(&mut self) -> Result<(), Error> {
         self.machine.harvest().map_err(Error::Here)?;
         self.synced.1 += self.ram.collect();
+        let cache = self.limits.cache();
+        if let Some(deltas) = self.ram.deltas()
+            && deltas.stats().cache_size != cache
+            && let Err(error) = deltas.resize(cache)
+        {
+            tracing::warn!("the cache for differences stays as it is: {error}");
+        }
         let elapsed = self.synced.0.elapsed();
         let (rest, bandwidth) = (self.rest(), self.bandwidth);
         let rate = (elapsed >= RATE_PERIOD).then(|| {
@@ -292,6 +314,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
                 match self.ram.send(&mut self.to)? {
                     Some(Sent::Zero) => zero += 1,
                     Some(Sent::Normal) => normal += 1,
+                    Some(Sent::Delta) => {}
                     None => last = true,
                 }
             }
@@ -309,10 +332,12 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.to.footer(self.ram_id)?;
         self.to.flush()?;
         let (transferred, remaining) = (self.to.written(), self.rest());
+        let deltas = self.ram.deltas().map(|deltas| deltas.stats());
         self.progress.update(|figures| {
             figures.zero += zero;
             figures.normal += normal;
             (figures.transferred, figures.remaining) = (transferred, remaining);
+            figures.deltas = deltas;
         });
         Ok(())
     }
@@ -343,12 +368,14 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.stopped = Some(Instant::now());
         let sections = self.machine.switch_over().map_err(Error::Here)?;
         self.sync()?;
+        self.ram.last();
         self.to.part(kind::END, self.ram_id)?;
         let (mut zero, mut normal) = (0, 0);
         while let Some(sent) = self.ram.send(&mut self.to)? {
             match sent {
                 Sent::Zero => zero += 1,
                 Sent::Normal => normal += 1,
+                Sent::Delta => {}
             }
         }
         self.end_part(zero, normal)?;

@@ -9,18 +9,24 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::stream::Error;
+use crate::xbzrle::Stats;
 
 /// What a migration may use; can be changed while it is under way.
 #[derive(Debug)]
 pub struct Limits {
     bandwidth: AtomicU64,
     downtime: AtomicU64,
+    cache: AtomicU64,
 }
 
 impl Default for Limits {
-    /// 32 MiB a second, and 30 ms.
+    /// 32 MiB a second, 30 ms, and a cache of 64 MiB.
     fn default() -> Limits {
-        Limits { bandwidth: AtomicU64::new(32 << 20), downtime: AtomicU64::new(30_000_000) }
+        Limits {
+            bandwidth: AtomicU64::new(32 << 20),
+            downtime: AtomicU64::new(30_000_000),
+            cache: AtomicU64::new(64 << 20),
+        }
     }
 }
 
@@ -33,6 +39,16 @@ impl Limits {
     /// Sets the bytes a second.
     pub fn set_bandwidth(&self, bytes: u64) {
         self.bandwidth.store(bytes, Relaxed);
+    }
+
+    /// Bytes of the cache for differences.
+    pub fn cache(&self) -> u64 {
+        self.cache.load(Relaxed)
+    }
+
+    /// Sets the bytes of the cache for differences, a power of two.
+    pub fn set_cache(&self, bytes: u64) {
+        self.cache.store(bytes, Relaxed);
     }
 
     /// How long the guest may stand still.
@@ -99,6 +115,8 @@ pub struct Figures {
     pub downtime: u64,
     /// Milliseconds in all.
     pub total_time: u64,
+    /// How sending differences fares, if they are sent.
+    pub deltas: Option<Stats>,
 }
 
 type HangUp = Box<dyn FnOnce() + Send>;

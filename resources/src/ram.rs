@@ -144,6 +144,11 @@ impl RamBlock {
         self.region.get_slice(offset, len.min(room)).ok()
     }
 
+    /// Marks all pages of a range as written.
+    pub fn mark_range(&self, offset: u64, size: u64) {
+        self.region.bitmap().set_addr_range(offset as usize, size as usize);
+    }
+
     /// Marks pages as written, as harvested from KVM: one bit a page from `offset` on.
     pub fn mark_dirty(&self, offset: u64, pages: &[u64]) {
         let first = (offset / PAGE) as usize;

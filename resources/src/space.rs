@@ -371,8 +371,12 @@ impl Space {
         // Slots go before others come: KVM takes no overlap.
         writer.slots.retain(|slot| {
             wanted.iter().any(|new| same(new, slot)) || {
-                step(&mut done, self.harvest(slot));
-                !step(&mut done, self.hv.set_slot(&Slot { size: 0, ..slot.clone() }))
+                let gone = step(&mut done, self.hv.set_slot(&Slot { size: 0, ..slot.clone() }));
+                if slot.log {
+                    // Its log has gone with it, and vCPUs wrote until then: all may be written.
+                    slot.ram.mark_range(slot.offset, slot.size);
+                }
+                !gone
             }
         });
         for mut new in wanted {

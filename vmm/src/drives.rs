@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use block::options::OptionError;
-use block::{Drive, Failure, IoStatus, OnError, Options, Policy, Spec};
+use block::{Drive, Failure, IoStatus, OnError, OpenError, Options, Policy, Spec};
 use resources::clock::Clock;
 use resources::iol::Handle;
 use resources::value::check_identifier;
@@ -27,6 +27,8 @@ pub struct Drives {
     /// Those that go when their device does.
     with_device: Vec<String>,
     clock: Option<Arc<Clock>>,
+    /// The guest is still with another process, and so are its disks.
+    pub awaits_guest: bool,
 }
 
 /// Why there is no such drive. The texts are those that clients know.
@@ -108,6 +110,9 @@ impl Drives {
         let mailbox = home.mailbox.clone();
         let report = move |failure: Failure| mailbox.ask(|mail| mail.disk_failed(failure));
         let drive = Drive::new(id, home.io.clone(), wanted.policy, report);
+        if self.awaits_guest {
+            drive.begin_inactive();
+        }
         let mailbox = home.mailbox.clone();
         let name = id.to_owned();
         drive.tell_corruption(Arc::new(move |damage| {
@@ -174,6 +179,56 @@ impl Drives {
         drive.set_policy(Policy { read: OnError::Report, write: OnError::Report });
         drive.remove();
         Ok(())
+    }
+
+    /// Makes everything durable that was written.
+    ///
+    /// # Errors
+    /// The first disk that fails, by name.
+    pub fn flush_all(&self) -> Result<(), DriveError> {
+        self.all.iter().try_for_each(|drive| {
+            let done = drive.flush();
+            done.map_err(|why| DriveError(format!("flush of drive '{}': {why}", drive.id())))
+        })
+    }
+
+    /// Whether another process could take the disks as they are.
+    ///
+    /// # Errors
+    /// The first one with something that stays in this process, by name.
+    pub fn check_movable(&self) -> Result<(), DriveError> {
+        for drive in &self.all {
+            let id = drive.id();
+            if drive.in_use() {
+                return wrong(format!("drive '{id}' has a job, which cannot move"));
+            }
+            if drive.spec().is_some_and(|spec| spec.snapshot) {
+                return wrong(format!("drive '{id}' is temporary (snapshot=on) and cannot move"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of all disks, so that another process can take them.
+    ///
+    /// # Errors
+    /// The first disk that fails, by name.
+    pub fn deactivate(&self) -> Result<(), DriveError> {
+        self.each(|drive| drive.deactivate())
+    }
+
+    /// Takes all disks back.
+    ///
+    /// # Errors
+    /// The first disk that fails, by name.
+    pub fn activate(&self) -> Result<(), DriveError> {
+        self.each(|drive| drive.activate())
+    }
+
+    fn each(&self, todo: impl Fn(&Drive) -> Result<(), OpenError>) -> Result<(), DriveError> {
+        self.all.iter().try_for_each(|drive| {
+            todo(drive).map_err(|why| DriveError(format!("drive '{}': {why}", drive.id())))
+        })
     }
 
     /// Makes everything durable that was written. A disk that fails is named in the log.

@@ -6,6 +6,7 @@
 //! | [`start`] | from options to a running machine, and the main loop |
 //! | [`vm`] | the machine's life: run states, stop, start, reset, save, load |
 //! | [`machine`] | the machines and their boards |
+//! | `migrate` | guests that move to other processes |
 //! | [`cpu`] | processors: models, threads, state |
 //! | [`examine`] | memory, page tables and address spaces as text |
 //! | [`dump`] | the guest as an ELF core file |
@@ -35,6 +36,7 @@ pub mod examine;
 pub mod hmp;
 pub mod machine;
 pub mod mailbox;
+mod migrate;
 pub mod monitor;
 pub mod nets;
 pub mod objects;

@@ -69,6 +69,8 @@ pub struct Mail {
     pub jobs: bool,
     /// A dump that was written beside the main thread has ended.
     pub dump_ended: bool,
+    /// The thread of a migration asks for something.
+    pub migration: bool,
 }
 
 /// Failed requests that wait to be told at most: a broken disk fails them faster than they are

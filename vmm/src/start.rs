@@ -125,8 +125,8 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     (vm.means, vm.objects, vm.nets, vm.drives) = (means, objects, nets, drives);
     vm.processors = processors;
     let local = main_loop.local().clone();
-    let mut vm =
-        main_loop.run(first_reset(&local, vm, !config.stopped, (&mut monitors, &notify)))?;
+    let runs_at_once = !config.stopped && config.incoming.is_none();
+    let mut vm = main_loop.run(first_reset(&local, vm, runs_at_once, (&mut monitors, &notify)))?;
     if let Some(text) = &config.qtest {
         debug_port(text, &mut vm)?;
     }
@@ -136,8 +136,15 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     }
     .map_err(plain)?;
     signals::main_loop_runs();
+    if let Some(uri) = &config.incoming {
+        vm.await_guest(!config.stopped);
+        if uri != "defer" {
+            vm.receive_from(uri)
+                .map_err(|error| StartError(format!("-incoming {uri}: {error}")))?;
+        }
+    }
     // A disk without its key could only fail: clients give it, and let the machine run.
-    if !config.stopped && vm.lacks_key().is_none() {
+    if runs_at_once && vm.lacks_key().is_none() {
         vm.start();
     }
     let status = main_loop.run(serve(&local, &mut vm, &mut monitors, &notify));
@@ -312,6 +319,7 @@ fn build(
     let mut devices = networks(config, &mut nets)?;
     let home = Home { io: io.clone(), mailbox };
     let mut drives = Drives::default();
+    drives.awaits_guest = config.incoming.is_some();
     for pairs in &config.blockdevs {
         drives
             .add_node(pairs, &home)
@@ -481,7 +489,9 @@ fn boot(config: &Config) -> Result<Boot, StartError> {
     }
     match &config.bios {
         Some(path) => Ok(Boot::Firmware(Firmware::open(path).map_err(plain)?)),
-        None if config.accel == AccelKind::Qtest || config.stopped => Ok(Boot::Nothing),
+        None if config.accel == AccelKind::Qtest || config.stopped || config.incoming.is_some() => {
+            Ok(Boot::Nothing)
+        }
         None => Err(StartError(
             "nothing to boot: give -kernel FILE or -bios FILE, or -S to start stopped".to_owned(),
         )),

@@ -35,6 +35,7 @@ use crate::cpu::thread::{Gone, Vcpu, VcpuHandle};
 use crate::drives::Drives;
 use crate::machine::Board;
 use crate::mailbox::Mailbox;
+use crate::migrate::Migration;
 use crate::nets::Nets;
 use crate::objects::Objects;
 use crate::plug::Means;
@@ -105,6 +106,8 @@ pub struct Vm {
     pub fdsets: FdSets,
     /// How human monitors showed memory and numbers last.
     pub last_format: crate::hmp::LastFormat,
+    /// Moving the guest.
+    pub migration: Migration,
     /// The latest dump of the guest.
     pub latest_dump: LatestDump,
     /// What devices are made with.
@@ -163,6 +166,7 @@ impl Vm {
             nbd: None,
             nets: Nets::default(),
             latest_dump: LatestDump::default(),
+            migration: Migration::default(),
             fdsets: FdSets::global().clone(),
             last_format: crate::hmp::LastFormat::default(),
             means: Means::default(),
@@ -201,7 +205,7 @@ impl Vm {
 
     /// The only writer of the run state. A transition that is not in the table is a mistake of
     /// this program: it is reported and not made.
-    fn set_state(&mut self, to: RunState) {
+    pub(crate) fn set_state(&mut self, to: RunState) {
         if runstate::allowed(self.state, to) {
             tracing::debug!("runstate {:?} -> {to:?}", self.state);
             self.state = to;
@@ -294,16 +298,27 @@ impl Vm {
         }
     }
 
-    /// Pauses the guest, if it runs. What it asked for until then comes first: a guest that has
-    /// just switched itself off is not paused but off.
+    /// Pauses the guest, if it runs.
     pub fn pause(&mut self) {
         if self.is_running() {
-            self.deactivate();
-            self.process();
+            self.settle();
         }
         if self.exit.is_none() {
             self.stop(RunState::Paused);
         }
+    }
+
+    /// Stops the parts and deals with what the guest asked for until then: a guest that has just
+    /// switched itself off is not paused but off. The state stays, unless that changes it.
+    pub(crate) fn settle(&mut self) {
+        self.deactivate();
+        self.process();
+        self.deactivate();
+    }
+
+    /// As [`stop`](Self::stop), from whatever state.
+    pub(crate) fn stop_in(&mut self, state: RunState) {
+        if self.is_running() { self.stop(state) } else { self.set_state(state) }
     }
 
     /// The machine is in no state to go on before it is reset.
@@ -467,6 +482,7 @@ impl Vm {
     }
 }
 
-fn vcpu_path(index: usize) -> String {
+/// The name of a processor's section.
+pub(crate) fn vcpu_path(index: usize) -> String {
     format!("/machine/cpu[{index}]")
 }

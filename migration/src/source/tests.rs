@@ -166,7 +166,8 @@ fn run(two_way: bool, limits: (usize, usize), part: &str, taker: Taker) -> Ended
     let progress = Arc::new(Progress::default());
     let limits_of = Arc::new(Limits::default());
     let blocks = here.blocks();
-    let outcome = send(&mut a, blocks, &inventory("cpu"), &mut here, &limits_of, &progress);
+    let outcome =
+        send(&mut a, blocks, &inventory("cpu"), &mut here, &limits_of, &progress, Wants::default());
     here.running.store(false, SeqCst);
     a.socket.shutdown(Shutdown::Both).ok();
     dirtier.join().unwrap();
@@ -272,7 +273,8 @@ fn a_cancelled_migration_leaves_the_guest_alone() {
     });
     let blocks = here.blocks();
     let link = Socket { socket: a, left: usize::MAX, two_way: true, killed: false };
-    let outcome = send(link, blocks, &inventory("cpu"), &mut here, &limits, &progress);
+    let outcome =
+        send(link, blocks, &inventory("cpu"), &mut here, &limits, &progress, Wants::default());
     assert!(matches!(outcome, Outcome::Stayed(Error::Cancelled)), "{outcome:?}");
     assert!(!here.stopped);
     thread.join().unwrap();

@@ -13,6 +13,7 @@ mod hostile;
 mod human;
 pub mod image;
 mod irq;
+mod migrate;
 mod pause;
 mod ports;
 mod smp;
@@ -37,6 +38,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(ports::tests());
     tests.extend(states::tests());
     tests.extend(pause::tests());
+    tests.extend(migrate::tests());
     tests.extend(irq::tests());
     tests.extend(boot::tests());
     tests.extend(smp::tests());

@@ -71,7 +71,7 @@ impl How {
 }
 
 /// Waits until `size` is more than `than`; gives it.
-fn wait_for_more(than: u64, mut size: impl FnMut() -> Result<u64>) -> Result<u64> {
+pub(super) fn wait_for_more(than: u64, mut size: impl FnMut() -> Result<u64>) -> Result<u64> {
     let deadline = Instant::now() + SOON;
     loop {
         let now = size()?;
@@ -135,7 +135,7 @@ fn output(ctx: &Ctx, how: How, user: bool) -> Result {
     Ok(())
 }
 
-fn size(path: &Path) -> Result<u64> {
+pub(super) fn size(path: &Path) -> Result<u64> {
     Ok(fs::metadata(path)?.len())
 }
 
@@ -221,9 +221,30 @@ fn input(ctx: &Ctx, how: How) -> Result {
     expect_shown(&mut vm, "count", TIMES as u64 * 40 + 1)
 }
 
-/// The guest rewrites 2 MiB over and over, each word with its address and the round, and checks
-/// the round before as it goes.
+/// The contents of memory are those that the guest has written.
 fn memory(ctx: &Ctx, how: How) -> Result {
+    let g = checked_memory()?;
+    let path = ctx.dir.join("rounds");
+    let name = format!("file:{}", path.display());
+    let mut vm = g.vm(ctx)?.args(["-debugcon", &name]).start()?;
+    let mut rounds = wait_for_more(0, || size(&path))?;
+    for time in 0..TIMES {
+        how.interrupt(&mut vm)?;
+        // Often at once again, so that the interruptions do not keep step with the rounds.
+        if time % 5 == 0 {
+            rounds = wait_for_more(rounds, || size(&path))?;
+        }
+    }
+    vm.console.type_text("x")?;
+    let rounds = shown(&mut vm, "rounds")?;
+    expect_equal("rounds", rounds, size(&path)?)?;
+    expect_shown(&mut vm, "bad", 0)
+}
+
+/// A guest that rewrites 2 MiB over and over, each word with its address and the round, checks the
+/// round before as it goes, and writes a byte to [`DEBUGCON`] after each round. A key ends it; it
+/// then shows `rounds`, and as `bad` where a word was wrong, or 0.
+pub(super) fn checked_memory() -> Result<Guest> {
     const WORDS: u32 = (2 << 20) / 8;
     let mut g = Guest::new()?;
     g.xor(r8d, r8d)?;
@@ -271,22 +292,7 @@ fn memory(ctx: &Ctx, how: How) -> Result {
     g.show("rounds", r8)?;
     g.show("bad", r9)?;
     g.show("found", r10)?;
-
-    let path = ctx.dir.join("rounds");
-    let name = format!("file:{}", path.display());
-    let mut vm = g.vm(ctx)?.args(["-debugcon", &name]).start()?;
-    let mut rounds = wait_for_more(0, || size(&path))?;
-    for time in 0..TIMES {
-        how.interrupt(&mut vm)?;
-        // Often at once again, so that the interruptions do not keep step with the rounds.
-        if time % 5 == 0 {
-            rounds = wait_for_more(rounds, || size(&path))?;
-        }
-    }
-    vm.console.type_text("x")?;
-    let rounds = shown(&mut vm, "rounds")?;
-    expect_equal("rounds", rounds, size(&path)?)?;
-    expect_shown(&mut vm, "bad", 0)
+    Ok(g)
 }
 
 /// Every register a program has keeps its value, and those only the system uses as well.

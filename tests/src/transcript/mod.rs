@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = &[
     ("chardev", include_str!("../../transcripts/chardev.qmp")),
     ("memory", include_str!("../../transcripts/memory.qmp")),
     ("absent", include_str!("../../transcripts/absent.qmp")),
+    ("migrate", include_str!("../../transcripts/migrate.qmp")),
     ("objects", include_str!("../../transcripts/objects.qmp")),
     ("pci", include_str!("../../transcripts/pci.qmp")),
     ("devices", include_str!("../../transcripts/devices.qmp")),

@@ -86,6 +86,8 @@ pub struct Config {
     pub monitor_given: bool,
     /// Do not start the processors.
     pub stopped: bool,
+    /// Where a guest comes from that is taken over.
+    pub incoming: Option<String>,
     /// Exit when the guest reboots.
     pub no_reboot: bool,
     /// Stop, not exit, when the guest powers off.

@@ -420,6 +420,7 @@ fn apply(
                 }
             }
         }
+        Id::Incoming => config.incoming = Some(value.text()),
         Id::NoReboot => config.no_reboot = true,
         Id::NoShutdown => config.no_shutdown = true,
         Id::Daemonize => config.daemonize = true,

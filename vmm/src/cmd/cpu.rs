@@ -66,6 +66,7 @@ impl Handle<Cpu> for Vm {
 impl Handle<CpuAdd> for Vm {
     /// Adds a processor, which waits for another to start it, as after power-on.
     fn handle(&mut self, CpuAdd { id }: CpuAdd) -> Result<(), QmpError> {
+        self.migration.refuse_moving("cpu-add")?;
         let refuse = |text: String| Err(QmpError::generic(text));
         let Some(cpus) = self.board.cpus.clone() else {
             return refuse("Not supported".to_owned());

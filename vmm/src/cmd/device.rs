@@ -13,6 +13,7 @@ use crate::vm::Vm;
 
 impl Handle<DeviceAdd> for Vm {
     fn handle(&mut self, command: DeviceAdd) -> Result<(), QmpError> {
+        self.migration.refuse_moving("device_add")?;
         let mut given: Vec<_> = (command.rest.iter())
             .filter_map(|(name, value)| Some((name.as_str(), option_text(value)?)))
             .collect();
@@ -25,6 +26,7 @@ impl Handle<DeviceAdd> for Vm {
 
 impl Handle<DeviceDel> for Vm {
     fn handle(&mut self, DeviceDel { id }: DeviceDel) -> Result<(), QmpError> {
+        self.migration.refuse_moving("device_del")?;
         Ok(self.unplug(&id)?)
     }
 }

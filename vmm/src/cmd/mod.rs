@@ -20,6 +20,7 @@ mod hmp;
 mod job;
 mod media;
 mod memory;
+mod migrate;
 pub mod nbd;
 mod net;
 mod nic;

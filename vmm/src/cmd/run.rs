@@ -20,6 +20,7 @@ impl Handle<Quit> for Vm {
 impl Handle<Stop> for Vm {
     fn handle(&mut self, _: Stop) -> Result<(), QmpError> {
         self.latest_dump.refuse_active()?;
+        self.stop_moving();
         self.pause();
         Ok(())
     }
@@ -33,7 +34,17 @@ impl Handle<Cont> for Vm {
                 return Err(QmpError::generic("Resetting the Virtual Machine is required"));
             }
             RunState::Suspended => {}
+            RunState::FinishMigrate => {
+                return Err(QmpError::generic("Migration is not finalized yet"));
+            }
+            RunState::Inmigrate => {
+                if let Some(incoming) = self.awaited() {
+                    incoming.set_run(true);
+                }
+            }
             _ => {
+                // After a migration another process may have them.
+                self.drives.activate().map_err(|error| QmpError::generic(error.to_string()))?;
                 self.drives.reset_io_status();
                 if let Some(error) = self.lacks_key() {
                     return Err(error);

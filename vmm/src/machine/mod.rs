@@ -18,7 +18,7 @@ use resources::hv::kvm::{KvmVm, WIRED_GSIS};
 use resources::hv::{Hypervisor, SpaceKind};
 use resources::irq::{Routes, Wire};
 use resources::nearest::nearest;
-use resources::ram::{GuestMemory, Ram};
+use resources::ram::{GuestMemory, Ram, RamBlock};
 use resources::request::WakeReason;
 use resources::space::Space;
 
@@ -140,6 +140,8 @@ pub struct Board {
     pub ram: Option<Ram>,
     /// The object that it is of, which is so in use.
     pub ram_backend: Option<Arc<MemoryBackend>>,
+    /// Memory that holds firmware, by its name in saved state.
+    pub roms: Vec<(&'static str, Arc<RamBlock>)>,
     /// Virtual time.
     pub clock: Arc<Clock>,
     /// Every device, in plug order.
@@ -201,6 +203,7 @@ impl Board {
             cpu_model: String::new(),
             ram: None,
             ram_backend: None,
+            roms: Vec::new(),
             devices: Vec::new(),
             buses: vec![Bus::new(bus::SYSTEM_BUS, "System", None)],
             anonymous: 0,

@@ -109,7 +109,7 @@ pub enum BuildError {
 /// When KVM refuses a part of it.
 pub fn build(accel: Accel, config: PcConfig, requests: &Requests) -> Result<Board, BuildError> {
     let mut board = Board::new(accel);
-    map_memory(&board, &config)?;
+    map_memory(&mut board, &config)?;
     board.wires = (0..WIRED_GSIS).map(|gsi| Wire::new(gsi, board.accel.hypervisor())).collect();
     if let Accel::Kvm(vm) = &board.accel {
         let chips = DeviceCell::new("/machine/kvm-chips", KvmChips::new(vm)?);
@@ -174,7 +174,7 @@ fn tell(board: &mut Board, given: &[(&str, &str)]) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn map_memory(board: &Board, config: &PcConfig) -> Result<(), BuildError> {
+fn map_memory(board: &mut Board, config: &PcConfig) -> Result<(), BuildError> {
     for range in config.ram.ranges() {
         let whole = Mapping::ram(range.guest, range.block.clone());
         // What is between is for the host bridge to show.
@@ -194,6 +194,7 @@ fn map_memory(board: &Board, config: &PcConfig) -> Result<(), BuildError> {
     }
     if let Boot::Firmware(firmware) = &config.boot {
         let block = RamBlock::from_file(firmware.file(), firmware.size())?;
+        board.roms.push(("pc.bios", block.clone()));
         for part in firmware.mappings() {
             let target = Target::Ram { block: block.clone(), offset: part.offset, readonly: true };
             board.memory.map(Mapping {

@@ -101,6 +101,9 @@ impl Vm {
             self.image_corrupted(drive, damage);
         }
         self.disks_failed(&mail.disk_failures);
+        if mail.migration {
+            self.serve_migration();
+        }
     }
 
     /// Tells of damage in an image of a drive. An image that only shows through another one has no
@@ -155,7 +158,8 @@ impl Vm {
     }
 
     fn service_reset(&mut self, reason: ShutdownCause) {
-        if self.policy.no_reboot {
+        // A machine that is being filled has nothing to reset.
+        if self.policy.no_reboot || self.state == RunState::Inmigrate {
             return;
         }
         if let Err(error) = self.reset() {
@@ -198,7 +202,7 @@ impl Vm {
         true
     }
 
-    pub(super) fn end(&mut self, status: u8) {
+    pub(crate) fn end(&mut self, status: u8) {
         self.deactivate();
         self.end_jobs();
         self.open_trays();

@@ -14,6 +14,7 @@ mod identity;
 mod job;
 mod log;
 mod memory;
+mod migrate;
 mod nbd;
 mod net;
 mod nic;
@@ -37,6 +38,7 @@ pub(super) const COMMANDS: Rows = &[
     job::ROWS,
     log::ROWS,
     memory::ROWS,
+    migrate::ROWS,
     nbd::ROWS,
     net::ROWS,
     nic::ROWS,
@@ -54,6 +56,7 @@ pub(super) const INFO: Rows = &[
     help::INFO,
     identity::INFO,
     job::INFO,
+    migrate::INFO,
     net::INFO,
     objects::INFO,
     pci::INFO,

@@ -1,0 +1,126 @@
+//! A guest is taken over.
+//!
+//! The thread that listens and reads, and what the main thread does for it. The machine was built
+//! and reset, and has never run.
+
+use std::io::{Read, Write};
+
+use migration::dest::{self, Section, Target};
+use migration::stream::Error;
+use qmp::RunState;
+
+use super::{Ask, GLOBAL, Global, Main};
+use crate::cli::log::tell;
+use crate::vm::{Section as Saved, Vm, VmError};
+
+/// A machine that waits for its guest.
+#[derive(Debug, Default)]
+pub(crate) struct Incoming {
+    /// It is to run when it is here, if it ran.
+    pub(super) run: bool,
+    /// Somebody listens, or reads.
+    started: bool,
+    /// The guest ran where it comes from.
+    ran: bool,
+}
+
+/// The machine, as the thread sees it.
+struct Here(Main);
+
+impl Target for Here {
+    fn load(&mut self, sections: Vec<Section>) -> Result<(), String> {
+        self.0.order(|reply| Ask::Load(sections, reply))
+    }
+
+    fn take(&mut self) -> Result<(), String> {
+        self.0.order(Ask::Take)
+    }
+}
+
+impl Vm {
+    /// Waits for a guest from now on, which is to run here if `run`.
+    pub(crate) fn await_guest(&mut self, run: bool) {
+        self.set_state(RunState::Inmigrate);
+        self.migration.incoming = Some(Incoming { run, ..Incoming::default() });
+    }
+
+    /// The user lets the guest go on, or not, when it is here. `None` if it is not awaited.
+    pub(crate) fn awaited(&mut self) -> Option<&mut Incoming> {
+        self.migration.incoming.as_mut()
+    }
+
+    /// Takes a guest over what `accept` gives, on a thread.
+    pub(crate) fn receive_over<L: Read + Write>(
+        &mut self,
+        accept: impl FnOnce() -> Result<L, migration::Error> + Send + 'static,
+    ) {
+        if let Some(incoming) = &mut self.migration.incoming {
+            incoming.started = true;
+        }
+        let main = self.main();
+        let thread = std::thread::Builder::new().name("migrate".to_owned());
+        let on_failure = main.clone();
+        let spawned = thread.spawn(move || {
+            let link = match accept() {
+                Ok(link) => link,
+                Err(error) => {
+                    tell(format_args!("{error}"));
+                    return;
+                }
+            };
+            let Ok((blocks, inventory)) = main.ask(Ask::Describe) else { return };
+            let mut link = link;
+            let done = dest::receive(&mut link, blocks, &inventory, &mut Here(main.clone()));
+            main.tell(Ask::Received(done));
+            // As long as the source wants to hear whether the guest is here, it is told by this
+            // connection: it ends with the source, or with this process.
+            let mut rest = [0; 64];
+            while matches!(link.read(&mut rest), Ok(1..)) {}
+        });
+        if let Err(error) = spawned {
+            on_failure.tell(Ask::Received(Err(Error::Io(error))));
+        }
+    }
+
+    /// Takes over the state of every part.
+    pub(super) fn load_moved(&mut self, sections: Vec<Section>) -> Result<(), VmError> {
+        let all = sections.into_iter().map(|Section { name, blob }| Saved { path: name, blob });
+        let (global, parts): (Vec<_>, Vec<_>) = all.partition(|section| section.path == GLOBAL);
+        let Some(global) = global.first() else {
+            return Err(VmError::Sections(format!("lacks '{GLOBAL}'")));
+        };
+        let parsed = global.blob.parse(1, &[]);
+        let global: Global = parsed.map_err(|error| VmError::State(GLOBAL.to_owned(), error))?;
+        self.board.clock.set(global.clock);
+        self.load(&parts)?;
+        if let Some(incoming) = &mut self.migration.incoming {
+            incoming.ran = global.running;
+        }
+        Ok(())
+    }
+
+    /// The guest is here, or never will be.
+    pub(super) fn received(&mut self, result: Result<(), Error>) {
+        let incoming = self.migration.incoming.take().unwrap_or_default();
+        match result {
+            Ok(()) if incoming.run && incoming.ran => self.start(),
+            Ok(()) => self.set_state(RunState::Paused),
+            Err(error) => {
+                tell(format_args!("load of migration failed: {error}"));
+                self.end(1);
+            }
+        }
+    }
+}
+
+impl Incoming {
+    /// Says whether the guest is to run when it is here.
+    pub(crate) fn set_run(&mut self, run: bool) {
+        self.run = run;
+    }
+
+    /// Whether nobody listens yet (`-incoming defer`).
+    pub(crate) fn is_deferred(&self) -> bool {
+        !self.started
+    }
+}

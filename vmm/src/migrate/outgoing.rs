@@ -1,0 +1,223 @@
+//! The guest moves away.
+//!
+//! The thread of the migration, and what the main thread does for it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use migration::dest::Section;
+use migration::inventory::Inventory;
+use migration::ram::Block;
+use migration::source::{self, Link, Machine, Outcome, Wants};
+use migration::status::{Limits, Phase, Progress};
+use migration::stream::Error;
+use qmp::{MigrationCapability, QmpError, RunState};
+use resources::request::WakeReason;
+use resources::space::Space;
+use resources::state::Blob;
+
+use super::{Ask, GLOBAL, Global, Main, refused};
+use crate::cli::log::tell;
+use crate::vm::Vm;
+
+/// So long it is tried to get the disks back from a destination that is about to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The machine, as the thread sees it.
+struct Here {
+    memory: Arc<Space>,
+    main: Main,
+    released: bool,
+}
+
+impl Machine for Here {
+    fn start_log(&mut self) -> Result<(), String> {
+        self.memory.log_dirty(true).map_err(|error| error.to_string())
+    }
+
+    fn harvest(&mut self) -> Result<(), String> {
+        self.memory.harvest_dirty().map_err(|error| error.to_string())
+    }
+
+    fn stop_log(&mut self) {
+        if let Err(error) = self.memory.log_dirty(false) {
+            tracing::warn!("the guest's writes are noted for ever: {error}");
+        }
+    }
+
+    fn switch_over(&mut self) -> Result<Vec<Section>, String> {
+        self.main.order(Ask::SwitchOver)
+    }
+
+    fn release(&mut self) -> Result<(), String> {
+        self.released = true;
+        self.main.order(Ask::Release)
+    }
+}
+
+impl Here {
+    /// Takes the disks back: who has had them may need a moment to end.
+    fn take_back(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        while self.released {
+            match self.main.order(Ask::Take) {
+                Err(error) if Instant::now() > until => {
+                    tracing::error!("the disks cannot be taken back: {error}");
+                    return;
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                Ok(()) => self.released = false,
+            }
+        }
+    }
+}
+
+/// What is to be moved.
+struct Parcel {
+    blocks: Vec<Block>,
+    inventory: Inventory,
+    limits: Arc<Limits>,
+    progress: Arc<Progress>,
+    wants: Wants,
+}
+
+impl Parcel {
+    /// The thread.
+    fn send(self, link: impl Link, mut here: Here) {
+        let Parcel { blocks, inventory, limits, progress, wants } = self;
+        let outcome = source::send(link, blocks, &inventory, &mut here, &limits, &progress, wants);
+        if let Outcome::Stayed(_) = outcome {
+            here.take_back();
+        }
+        here.main.tell(Ask::Sent(outcome));
+    }
+}
+
+impl Vm {
+    /// Why the guest cannot be moved now, whatever the way.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub(crate) fn check_movable(&self) -> Result<(), QmpError> {
+        let refuse = |text: &str| Err(QmpError::generic(text));
+        match self.state() {
+            _ if self.migration.is_leaving() => {
+                return refuse("There's a migration process in progress");
+            }
+            RunState::Inmigrate => return refuse("Guest is waiting for an incoming migration"),
+            RunState::Postmigrate => {
+                return refuse("Can't migrate the vm that was paused due to previous migration");
+            }
+            _ => {}
+        }
+        self.latest_dump.refuse_active()?;
+        for device in &self.board.devices {
+            if let Some(reason) = device.lock().pinned() {
+                return Err(QmpError::generic(reason));
+            }
+        }
+        self.drives.check_movable().map_err(|error| QmpError::generic(error.to_string()))
+    }
+
+    /// Begins a migration: from now on it is known to clients.
+    pub(crate) fn begin_migration(&mut self) -> Arc<Progress> {
+        let progress = Arc::new(Progress::default());
+        self.migration.progress = Some(progress.clone());
+        self.migration.announced = self.inventory();
+        progress
+    }
+
+    /// Moves the guest over what `connect` gives, on a thread.
+    pub(crate) fn send_over<L: Link>(
+        &self,
+        progress: &Arc<Progress>,
+        connect: impl FnOnce() -> Result<L, migration::Error> + Send + 'static,
+    ) {
+        let parcel = Parcel {
+            blocks: self.blocks(),
+            inventory: self.migration.announced.clone(),
+            limits: self.migration.limits.clone(),
+            progress: progress.clone(),
+            wants: Wants { deltas: self.migration.has(MigrationCapability::Xbzrle) },
+        };
+        let here = Here { memory: self.board.memory.clone(), main: self.main(), released: false };
+        let main = self.main();
+        let thread = std::thread::Builder::new().name("migrate".to_owned());
+        let spawned = thread.spawn(move || match connect() {
+            Ok(link) => parcel.send(link, here),
+            Err(error) => here.main.tell(Ask::Sent(Outcome::Stayed(Error::Here(error.0)))),
+        });
+        if let Err(error) = spawned {
+            main.tell(Ask::Sent(Outcome::Stayed(Error::Io(error))));
+        }
+    }
+
+    /// Stops the guest and saves everything but memory.
+    pub(super) fn switch_over(&mut self) -> Result<Vec<Section>, String> {
+        if self.state() == RunState::Suspended {
+            self.mailbox().ask(|mail| mail.wakeup = Some(WakeReason::Other));
+        }
+        self.settle();
+        if self.exit_status().is_some() {
+            return Err("the machine ends".to_owned());
+        }
+        let before = self.state();
+        self.stop_in(RunState::FinishMigrate);
+        self.migration.before = Some(before);
+        self.drives.flush_all().map_err(|error| error.to_string())?;
+        self.drives.check_movable().map_err(|error| error.to_string())?;
+        if self.inventory() != self.migration.announced {
+            return Err("devices have come or gone while the guest was moved".to_owned());
+        }
+        let global = Global { clock: self.board.clock.now(), running: before == RunState::Running };
+        let blob = Blob::new(1, &global).map_err(|error| error.to_string())?;
+        let mut all = vec![Section { name: GLOBAL.to_owned(), blob }];
+        let saved = self.save().map_err(refused)?.into_iter();
+        all.extend(saved.map(|section| Section { name: section.path, blob: section.blob }));
+        Ok(all)
+    }
+
+    /// It has ended.
+    pub(super) fn sent(&mut self, outcome: Outcome) {
+        let Some(progress) = self.migration.progress.clone() else { return };
+        let before = self.migration.before.take();
+        match outcome {
+            Outcome::Moved => {
+                self.set_state(RunState::Postmigrate);
+                progress.ended(Phase::Completed, None);
+            }
+            Outcome::Stayed(error) => {
+                match before {
+                    Some(RunState::Running) => self.start(),
+                    Some(before) => self.set_state(before),
+                    None => {}
+                }
+                match error {
+                    Error::Cancelled => progress.ended(Phase::Cancelled, None),
+                    error => {
+                        tell(format_args!("migration failed: {error}"));
+                        progress.ended(Phase::Failed, Some(error.to_string()));
+                    }
+                }
+            }
+            Outcome::Unsure(error) => {
+                tell(format_args!(
+                    "migration: the connection was lost when the guest was given away; look \
+                     whether it runs there before you let it go on here: {error}"
+                ));
+                self.set_state(RunState::Postmigrate);
+                progress.ended(Phase::Failed, Some(error.to_string()));
+            }
+        }
+    }
+
+    /// The user has stopped the guest while it is being moved: it does not run if it stays.
+    pub(crate) fn stop_moving(&mut self) {
+        if let Some(before @ RunState::Running) = &mut self.migration.before {
+            *before = RunState::Paused;
+        }
+        if let Some(incoming) = &mut self.migration.incoming {
+            incoming.run = false;
+        }
+    }
+}
