@@ -98,7 +98,7 @@ pub async fn open(
     let (l1, table) = load_tables(&*file, &header).await?;
     let image = Rc::new(build(local, file, header, options, l1, table));
     image.load_snapshots().await?;
-    image.load_bitmaps().await;
+    image.load_bitmaps().await?;
     if !image.read_only.get() {
         image.begin_writing().await?;
     }
@@ -239,7 +239,7 @@ impl Qcow2 {
         self.counts.clear();
         self.metadata.forget();
         *self.unpacked.borrow_mut() = None;
-        self.load_bitmaps().await;
+        self.load_bitmaps().await?;
         self.load_snapshots().await
     }
 

@@ -3,6 +3,7 @@
 //! On the loop of the graph, no lock. Sizes and offsets come from whoever made the image and are
 //! bounded before anything is read or allocated by them.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use super::super::access::load;
@@ -156,9 +157,13 @@ pub(in super::super) async fn load_directory(
     }
     let data = load(file, place.offset, place.size).await?;
     let mut entries = Vec::new();
+    let mut names = BTreeSet::new();
     let mut at = 0;
     while at < data.len() {
         let (entry, len) = Entry::parse(data.get(at..).unwrap_or_default(), header)?;
+        if !names.insert(entry.name.clone()) {
+            return Err(invalid("two bitmaps have the same name"));
+        }
         entries.push(entry);
         at += len;
         if entries.len() as u64 > u64::from(place.count) || at > data.len() {
@@ -217,6 +222,8 @@ mod tests {
         read(data.clone(), 2).unwrap_err();
         read(data.clone(), 4).unwrap_err();
         read(data[..data.len() - 8].to_vec(), 3).unwrap_err();
+        let twice = serialise_directory(&[entry("a"), entry("b"), entry("a")]).unwrap();
+        assert_eq!(read(twice, 3).unwrap_err().to_string(), "two bitmaps have the same name");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::io;
 use super::super::Qcow2;
 use super::super::bytes::errno;
 use super::super::header::BITMAPS;
+use super::super::options::OpenError;
 use super::clean;
 use super::directory::{AUTO, Entry, IN_USE, MAX_BITMAP_BYTES, load_directory};
 use crate::dirty::Bitmap;
@@ -56,10 +57,15 @@ impl Bitmaps {
         self.live.borrow_mut().remove(name);
     }
 
+    /// Bytes of bits that may be in memory besides those that are.
+    fn room(&self) -> u64 {
+        let taken: u64 = self.live.borrow().values().map(|live| live.bits.bit_bytes()).sum();
+        MAX_BITMAP_BYTES.saturating_sub(taken)
+    }
+
     /// A bitmap like this may be in memory with the others.
     pub(super) fn has_room(&self, bits: &Bitmap) -> bool {
-        let taken: u64 = self.live.borrow().values().map(|live| live.bits.bit_bytes()).sum();
-        taken.saturating_add(bits.bit_bytes()) <= MAX_BITMAP_BYTES
+        bits.bit_bytes() <= self.room()
     }
 
     /// A range of the disk is about to be changed.
@@ -76,19 +82,24 @@ pub(in super::super) struct Aside(Vec<(Entry, Bitmap)>);
 
 impl Qcow2 {
     /// Reads the directory. One that makes no sense is as good as none.
-    pub(in super::super) async fn load_bitmaps(&self) {
+    ///
+    /// # Errors
+    /// Those of the file: what the directory says is not known then, and may be fine.
+    pub(in super::super) async fn load_bitmaps(&self) -> Result<(), OpenError> {
         let header = self.header.borrow().clone();
         let entries = match header.bitmaps.filter(|_| header.autoclear & BITMAPS != 0) {
             None => Vec::new(),
             Some(place) => match load_directory(&*self.file, &header, &place).await {
                 Ok(entries) => entries,
-                Err(error) => {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     tracing::warn!(%error, "the bitmaps of an image cannot be used");
                     Vec::new()
                 }
+                Err(error) => return Err(OpenError::io("Could not read bitmaps", &error)),
             },
         };
         self.bitmaps.set_entries(entries);
+        Ok(())
     }
 
     /// The header vouches for bitmaps that cannot be found.
@@ -103,12 +114,10 @@ impl Qcow2 {
     pub(in super::super) async fn follow_writes(&self) -> io::Result<()> {
         let mut entries = self.bitmaps.entries().clone();
         let mut found = Vec::new();
+        let mut room = self.bitmaps.room();
         for entry in entries.iter_mut().filter(|entry| entry.flags & (AUTO | IN_USE) == AUTO) {
-            match self.load_bits(entry).await {
-                Ok(bits) if self.bitmaps.has_room(&bits) => {
-                    self.bitmaps.follow(&entry.name, bits, false);
-                }
-                Ok(_) => lost(entry, &errno(libc::ENOMEM)),
+            match self.load_within(&mut room, entry, 0).await {
+                Ok(bits) => self.bitmaps.follow(&entry.name, bits, false),
                 Err(error) => lost(entry, &error),
             }
             entry.flags |= IN_USE;
@@ -124,6 +133,14 @@ impl Qcow2 {
         marked
     }
 
+    /// The bits that the file has, if there is room for them, or for `least` bytes. Those that
+    /// cannot be loaded take room, too: otherwise an image could have the same ones read for hours.
+    async fn load_within(&self, room: &mut u64, entry: &Entry, least: u64) -> io::Result<Bitmap> {
+        let bytes = clean(self.size.get(), entry.granularity_bits)?.bit_bytes().max(least);
+        *room = room.checked_sub(bytes).ok_or(errno(libc::ENOMEM))?;
+        self.load_bits(entry).await
+    }
+
     /// Brings the bitmaps that follow the writes to the file, where they are valid then. No writes
     /// come any more.
     ///
@@ -137,12 +154,21 @@ impl Qcow2 {
         let stored = self.store_live(&live).await;
         if stored.is_err() {
             *self.bitmaps.live.borrow_mut() = live;
-            // The file may have the new directory all the same.
-            if self.write_header().await.is_err() {
-                self.dead.set(true);
-            }
+            self.mark_live().await;
         }
         stored
+    }
+
+    /// Marks what follows the writes as in use once more: some may be valid in the file by now,
+    /// whether or not that was heard of. If it cannot, nothing may be written.
+    async fn mark_live(&self) {
+        let mut entries = self.bitmaps.entries().clone();
+        for entry in entries.iter_mut().filter(|one| self.bitmaps.live().contains_key(&one.name)) {
+            entry.flags |= IN_USE;
+        }
+        if !self.dead.get() && self.write_flags(entries).await.is_err() {
+            self.dead.set(true);
+        }
     }
 
     async fn store_live(&self, live: &BTreeMap<Vec<u8>, Live>) -> io::Result<()> {
@@ -179,20 +205,22 @@ impl Qcow2 {
     /// Prepares the bitmaps for another size of the disk: in the file none is valid any more.
     ///
     /// # Errors
-    /// Those of the file; `EFBIG` when the format has no place for so many bits.
+    /// Those of the file; `EFBIG` when there is no place for so many bits.
     pub(in super::super) async fn set_bitmaps_aside(&self, size: u64) -> io::Result<Aside> {
         let mut entries = self.bitmaps.entries().clone();
         let mut aside = Vec::new();
+        let (mut live_room, mut room) = (MAX_BITMAP_BYTES, MAX_BITMAP_BYTES);
         for entry in entries.iter_mut() {
             let live = self.bitmaps.live().contains_key(&entry.name);
             if entry.flags & IN_USE != 0 && !live {
                 continue;
             }
-            clean(size, entry.granularity_bits)?;
+            let bytes = clean(size, entry.granularity_bits)?.bit_bytes();
             if live {
+                live_room = live_room.checked_sub(bytes).ok_or(errno(libc::EFBIG))?;
                 continue;
             }
-            match self.load_bits(entry).await {
+            match self.load_within(&mut room, entry, bytes).await {
                 Ok(bits) => aside.push((entry.clone(), bits)),
                 Err(error) => lost(entry, &error),
             }
@@ -232,3 +260,7 @@ fn lost(entry: &Entry, error: &io::Error) {
     let name = String::from_utf8_lossy(&entry.name).into_owned();
     tracing::warn!(name, %error, "a bitmap of an image cannot be kept up to date");
 }
+
+#[cfg(test)]
+#[path = "../tests/bitmap_faults.rs"]
+mod tests;

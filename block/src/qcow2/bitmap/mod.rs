@@ -92,16 +92,20 @@ impl Qcow2 {
     async fn load_bits(&self, entry: &Entry) -> io::Result<Bitmap> {
         let header = self.header.borrow().clone();
         let mut bits = clean(self.size.get(), entry.granularity_bits)?;
-        let table = entry.load_table(&*self.file, &header).await?;
         let cluster = header.cluster_size();
-        if table.len() as u64 != bits.bit_bytes().div_ceil(cluster).max(1) {
+        if u64::from(entry.table_entries) != bits.bit_bytes().div_ceil(cluster).max(1) {
             return Err(errno(libc::EINVAL));
         }
+        let table = entry.load_table(&*self.file, &header).await?;
         for (at, word) in (0u64..).step_by(cluster as usize).zip(table) {
             let len = (bits.bit_bytes() - at).min(cluster);
             match word & OFFSET_MASK {
                 0 if word & ALL_ONES != 0 => bits.set_bits(at, &vec![0xff; len as usize]),
                 0 => {}
+                // Of an image that was cut off, nobody knows what these bits were.
+                offset if offset.saturating_add(len) > self.file.info().size => {
+                    return Err(errno(libc::EINVAL));
+                }
                 offset => bits.set_bits(at, &load(&*self.file, offset, len).await?),
             }
         }
@@ -142,6 +146,7 @@ impl Qcow2 {
             }
             BitmapChange::Enable if live => Ok(()),
             BitmapChange::Enable => {
+                self.has_room(entry.granularity_bits)?;
                 let bits = self.load_bits(&entry).await?;
                 self.set_flags_of(&entry, AUTO | IN_USE).await?;
                 self.bitmaps.follow(&entry.name, bits, false);
@@ -187,8 +192,8 @@ impl Qcow2 {
             return Err(refused(format!("Bitmap already exists: {name}")));
         }
         let none = clean(self.size.get(), bits)?;
-        if enabled && !self.bitmaps.has_room(&none) {
-            return Err(refused("Too many bitmaps are enabled".into()));
+        if enabled {
+            self.has_room(bits)?;
         }
         let entry = Entry {
             table_offset: 0,
@@ -204,6 +209,13 @@ impl Qcow2 {
             self.bitmaps.follow(name.as_bytes(), none, false);
         }
         Ok(())
+    }
+
+    /// One more bitmap may follow the writes.
+    fn has_room(&self, granularity_bits: u8) -> io::Result<()> {
+        let none = clean(self.size.get(), granularity_bits)?;
+        let text = "Too many bitmaps are enabled";
+        self.bitmaps.has_room(&none).then_some(()).ok_or_else(|| refused(text.into()))
     }
 
     /// Gives a valid bitmap other bits: in memory, if it is there, or else in the file.
@@ -318,8 +330,12 @@ impl Qcow2 {
             header.autoclear |= if place.is_some() { BITMAPS } else { 0 };
         }
         if let Err(error) = self.write_header().await {
-            // Which of the two the file has is not known, so nothing is given up.
+            // Which of the two the file has is not known, so nothing is given up, and it must get
+            // the old one again before anything follows that relies on it.
             *self.header.borrow_mut() = old;
+            if self.write_header().await.is_err() {
+                self.dead.set(true);
+            }
             return Err(error);
         }
         self.bitmaps.set_entries(entries);

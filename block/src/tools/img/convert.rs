@@ -97,6 +97,9 @@ fn plan(call: &Call) -> Result<Plan<'_>, Fail> {
     if args.has('l') && inputs.len() > 1 {
         return refuse("No support for concatenating multiple snapshot");
     }
+    if args.has('l') && args.has("bitmaps") {
+        return refuse("--bitmaps cannot be used with -l: bitmaps tell of the active disk");
+    }
     if !create && args.has('o') {
         call.console.error("warning: -o has no effect when skipping image creation");
     }

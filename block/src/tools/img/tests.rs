@@ -77,6 +77,8 @@ fn a_copy_reads_the_same() {
     let copied = fs::read(place.path("c")).unwrap();
     assert!(copied[..rounded.len()] == rounded && copied[rounded.len()..] == [9; MIB - 1024]);
     place.fails("convert -n @c @a", 1, "tool: output file is smaller than input file\n");
+    let said = "--bitmaps cannot be used with -l: bitmaps tell of the active disk";
+    assert!(place.run("convert --bitmaps -l 1 @a @d").2.contains(said));
     // Two, one behind the other.
     place.ok("convert @a @b @two");
     let two = fs::read(place.path("two")).unwrap();
