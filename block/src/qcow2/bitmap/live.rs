@@ -245,14 +245,25 @@ impl Qcow2 {
             live.bits.set(old, size.saturating_sub(old));
             live.changed |= old != size;
         }
+        // In one directory: an image may have very many.
+        let (mut new, mut gone, mut done) = (Vec::new(), Vec::new(), Ok(()));
         for (entry, mut bits) in aside.0 {
             bits.resize(size);
-            let old = self.bitmaps.entries().iter().find(|one| one.name == entry.name).cloned();
-            if let Some(old) = old {
-                self.put_bits(&old, entry.flags, &bits).await?;
+            match self.write_bits(entry.clone(), &bits).await {
+                Ok(one) => {
+                    new.push(one);
+                    gone.push(entry);
+                }
+                Err(error) => done = Err(error),
+            }
+            if done.is_err() {
+                break;
             }
         }
-        Ok(())
+        if !new.is_empty() {
+            self.switch_directory(&new, &gone).await?;
+        }
+        done
     }
 }
 

@@ -19,6 +19,7 @@
 mod directory;
 mod live;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 pub(super) use directory::{Entry, OFFSET_MASK, load_directory};
@@ -306,13 +307,16 @@ impl Qcow2 {
     /// cannot, what `new` refers to, and nothing has changed.
     async fn switch_directory(&self, new: &[Entry], gone: &[Entry]) -> io::Result<()> {
         let mut entries = self.bitmaps.entries().clone();
-        for entry in new {
-            match entries.iter_mut().find(|old| old.name == entry.name) {
-                Some(old) => old.clone_from(entry),
-                None => entries.push(entry.clone()),
+        let mut by_name: BTreeMap<_, _> = new.iter().map(|entry| (&entry.name, entry)).collect();
+        let gone_names: BTreeSet<_> = gone.iter().map(|entry| &entry.name).collect();
+        entries.retain_mut(|old| match by_name.remove(&old.name) {
+            None => !gone_names.contains(&old.name),
+            Some(entry) => {
+                old.clone_from(entry);
+                true
             }
-        }
-        entries.retain(|entry| !gone.contains(entry));
+        });
+        entries.extend(by_name.into_values().cloned());
         let place = match self.write_directory(&entries).await {
             Ok(place) => place,
             Err(error) => {
