@@ -5,9 +5,12 @@
 use std::io;
 use std::rc::Rc;
 
+use resources::iol::IoBuf;
+
 use crate::dirty::Bitmap;
 use crate::node::{Node, Op};
 use crate::options::Options;
+use crate::qcow2::Preallocation;
 
 /// The backing file as the image names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,6 +222,22 @@ pub trait Image {
     /// Changes what the image is, by options as a new image has them; those that are known are
     /// taken. Nothing else is under way. Errors are in words that clients know.
     fn amend<'a>(&'a self, _options: &'a mut Options) -> Op<'a> {
+        unsupported()
+    }
+
+    /// Reads of the saved state of a machine; zeros where nothing was written.
+    fn read_vmstate(&self, _offset: u64, _buf: IoBuf) -> Op<'_> {
+        unsupported()
+    }
+
+    /// Writes of the saved state of a machine. Nothing else is under way.
+    fn write_vmstate(&self, _offset: u64, _buf: IoBuf) -> Op<'_> {
+        unsupported()
+    }
+
+    /// Gives a part of the disk, which was made larger by it, room in the file. Nothing else is
+    /// under way.
+    fn preallocate(&self, _from: u64, _to: u64, _how: Preallocation) -> Op<'_> {
         unsupported()
     }
 

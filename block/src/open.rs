@@ -7,6 +7,7 @@
 //!
 //! Names of backing files are an image's: chains are bounded in depth ([`MAX_DEPTH`]). No lock.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,6 +25,9 @@ use crate::{name, overlay, qcow2};
 
 /// Images in one chain.
 pub const MAX_DEPTH: usize = 200;
+
+/// Passwords of images, by the names that `encrypt.key-secret` gives.
+pub type Secrets = Arc<BTreeMap<String, String>>;
 
 /// Bytes that a format is recognised by.
 const HEAD: u64 = 2048;
@@ -87,6 +91,8 @@ pub struct Spec {
     pub on_corruption: Option<qcow2::options::OnCorruption>,
     /// A node that somebody else makes, in place of everything: of tests.
     pub made: Option<Arc<MakeNode>>,
+    /// Passwords that options name.
+    pub secrets: Secrets,
     /// Files that are open already, and are used by their names.
     pub open_files: Vec<Arc<HostFile>>,
 }

@@ -11,7 +11,7 @@ use super::options::{DEFAULT_REFCOUNT_CACHE, Options, OverlapCheck, PassDiscard}
 use crate::create::{CreateOption, NewFile};
 use crate::errno_text;
 use crate::format::Format;
-use crate::image::BackingFile;
+use crate::image::{BackingFile, Image};
 use crate::name;
 use crate::node::Node;
 use crate::open::{self, Layer, OpenError, Spec};
@@ -34,6 +34,7 @@ const CREATE_OPTIONS: &[CreateOption] = &[
     CreateOption { name: "backing_fmt", help: "Image format of the base image" },
     CreateOption { name: "encryption", help: "Encrypt the image" },
     CreateOption { name: "encrypt.format", help: "Encrypt the image, format choices: 'aes'" },
+    CreateOption { name: "encrypt.key-secret", help: "ID of secret providing qcow AES key" },
     CreateOption { name: "cluster_size", help: "qcow2 cluster size" },
     CreateOption {
         name: "preallocation",
@@ -84,6 +85,7 @@ async fn open_layer(mut layer: Layer<'_>, file: Rc<dyn Node>) -> Result<Rc<dyn N
         false => None,
     };
     let options = &mut *layer.options;
+    let key = key(spec, options)?;
     let (l2_cache_size, refcount_cache_size) = cache_sizes(options)?;
     let pass = PassDiscard::default();
     let wanted = Options {
@@ -107,7 +109,21 @@ async fn open_layer(mut layer: Layer<'_>, file: Rc<dyn Node>) -> Result<Rc<dyn N
         on_corruption: spec.on_corruption.clone(),
     };
     let image = super::open(layer.local, file, wanted).await.map_err(refused)?;
+    if let (Some(key), true) = (key, image.is_encrypted()) {
+        let set = image.set_key(&key);
+        set.map_err(|error| OpenError(errno_text(&error)))?;
+    }
     Ok(image)
+}
+
+/// The password that options name.
+fn key(spec: &Spec, options: &mut crate::options::Options) -> Result<Option<String>, OpenError> {
+    if let Some(format) = options.take("encrypt.format").filter(|format| format != "aes") {
+        return Err(OpenError(format!("Unsupported encryption format '{format}'")));
+    }
+    let Some(id) = options.take("encrypt.key-secret") else { return Ok(None) };
+    let secret = spec.secrets.get(&id).cloned();
+    secret.map(Some).ok_or_else(|| OpenError(format!("No secret with id '{id}'")))
 }
 
 fn refused(error: super::OpenError) -> OpenError {
@@ -208,6 +224,8 @@ async fn make(new: NewFile<'_>) -> Result<(), OpenError> {
             return Err(OpenError(format!("Unsupported encryption format '{other}'")));
         }
     };
+    // Nothing of the password is in the image: it counts when something is written.
+    options.take("encrypt.key-secret");
     let backing = options.take("backing_file").filter(|name| !name.is_empty());
     let format = options.take("backing_fmt");
     let defaults = CreateOptions::default();

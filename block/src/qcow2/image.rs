@@ -5,13 +5,15 @@
 use std::io;
 use std::rc::Rc;
 
-use super::Qcow2;
+use resources::iol::IoBuf;
+
 use super::amend::AmendOptions;
 use super::bytes::errno;
 use super::check;
 use super::crypt::{self, Key};
 use super::header::{CORRUPT, Compression, Crypt, LAZY_REFCOUNTS, MAX_BACKING_FORMAT, RAW_DATA};
 use super::snapshot::Record;
+use super::{Preallocation, Qcow2};
 use crate::dirty::Bitmap;
 use crate::image::{
     BackingFile, BitmapChange, Check, Fact, Facts, Image, PersistentBitmap, Repair, Snapshot,
@@ -205,6 +207,18 @@ impl Image for Qcow2 {
             let options = AmendOptions::parse(options, &self.header.borrow())?;
             Qcow2::amend(self, &options).await
         })
+    }
+
+    fn read_vmstate(&self, offset: u64, buf: IoBuf) -> Op<'_> {
+        Box::pin(Qcow2::read_vmstate(self, offset, buf))
+    }
+
+    fn write_vmstate(&self, offset: u64, buf: IoBuf) -> Op<'_> {
+        Box::pin(Qcow2::write_vmstate(self, offset, buf))
+    }
+
+    fn preallocate(&self, from: u64, to: u64, how: Preallocation) -> Op<'_> {
+        Box::pin(self.give_room(from, to, how))
     }
 
     fn make_empty(&self) -> Op<'_> {

@@ -6,11 +6,12 @@
 
 use std::io;
 
-use super::Qcow2;
+use super::access::store_zeros;
 use super::bytes::errno;
-use super::geometry::OFFSET;
+use super::geometry::{Entry, OFFSET, What};
 use super::header::MAX_L1_BYTES;
 use super::options::Freed;
+use super::{Preallocation, Qcow2};
 use crate::node::Zero;
 
 impl Qcow2 {
@@ -90,6 +91,56 @@ impl Qcow2 {
             self.data.resize(size).await?;
         }
         Ok(())
+    }
+
+    /// Gives clusters of the disk, of which the image has nothing, places of their own.
+    pub(super) async fn give_room(&self, from: u64, to: u64, how: Preallocation) -> io::Result<()> {
+        let geometry = self.geometry();
+        self.check_write(from, to.saturating_sub(from))?;
+        if self.is_encrypted() {
+            return Err(errno(libc::ENOTSUP));
+        }
+        let (mut at, end) = (geometry.floor(from), geometry.ceil(to));
+        // The cluster with the old end may have something, or show something.
+        let old = self.run(at, geometry.cluster()).await?.what;
+        if at < from && !(old == What::Absent && self.nothing_below(at)) {
+            at += geometry.cluster();
+        }
+        while at < end && how != Preallocation::Off {
+            let table = self.own_table(at).await?;
+            let all = self.cluster_range(at, (end - at).min(geometry.left_in_slice(at)));
+            let mut count = all.end - all.start;
+            let (host, fresh) = if geometry.external {
+                (at, true)
+            } else {
+                let taken = self.allocate(count).await?;
+                count = taken.count.min(count);
+                (taken.offset, taken.fresh)
+            };
+            let len = count << geometry.cluster_bits;
+            match how {
+                Preallocation::Metadata | Preallocation::Off if fresh => {}
+                Preallocation::Metadata | Preallocation::Off => {
+                    // What was there before must not show.
+                    self.data.zero(host, len, Zero::MayUnmap).await?;
+                }
+                Preallocation::Falloc => self.data.zero(host, len, Zero::Keep).await?,
+                Preallocation::Full => store_zeros(&*self.data, host, len).await?,
+            }
+            let last = host + len;
+            if !geometry.external && self.file.info().size < last {
+                self.file.resize(last).await?;
+            }
+            // Subclusters without data stay so.
+            let covered = match geometry.has_subs() && self.nothing_below(at) {
+                true => at..at,
+                false => at..at + len,
+            };
+            let old = vec![Entry::default(); count as usize];
+            self.link(table, at, host, covered, &old).await?;
+            at += len;
+        }
+        self.flush_metadata().await
     }
 
     async fn write_size(&self, size: u64) -> io::Result<()> {

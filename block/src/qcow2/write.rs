@@ -337,7 +337,7 @@ impl Qcow2 {
 
     /// Has the entries of clusters from `start` on refer to their new places, the first at `host`.
     /// `covered` was written; the rest of a cluster with subclusters stays what it was.
-    async fn link(
+    pub(super) async fn link(
         &self,
         table: u64,
         start: u64,

@@ -9,6 +9,7 @@ use resources::iol::Local;
 
 use super::console::Fail;
 use crate::node::Node;
+use crate::open::Secrets;
 use crate::{Cache, CreateOption, NewImage, Spec, format, protocol};
 
 /// An image that is wanted.
@@ -30,6 +31,10 @@ pub struct Wanted<'a> {
     pub force_share: bool,
     /// It is opened to be checked.
     pub check: bool,
+    /// Files are read and written by threads, even where there is io_uring.
+    pub threads: bool,
+    /// The name of the password it is encrypted with.
+    pub key_secret: Option<&'a str>,
     /// Its snapshot of this id or name is wanted in its place.
     pub snapshot: Option<&'a str>,
 }
@@ -46,19 +51,26 @@ impl<'a> Wanted<'a> {
             no_backing: false,
             force_share: false,
             check: false,
+            threads: false,
+            key_secret: None,
             snapshot: None,
         }
     }
 }
 
 impl Wanted<'_> {
-    fn spec(&self) -> Spec {
-        let spec = if self.image_opts {
+    fn spec(&self, secrets: &Secrets) -> Spec {
+        let mut spec = if self.image_opts {
             Spec::options(split_options(self.name).into_iter().collect())
         } else {
             Spec::file(self.name, self.format)
         };
+        if let Some(id) = self.key_secret {
+            spec.options.set("encrypt.key-secret", id);
+        }
         Spec {
+            secrets: secrets.clone(),
+            threads: self.threads,
             device: "image".to_owned(),
             read_only: !self.writable,
             cache: self.cache,
@@ -75,13 +87,17 @@ impl Wanted<'_> {
 ///
 /// # Errors
 /// `Could not open 'NAME': REASON`.
-pub async fn open(local: &Local, wanted: &Wanted<'_>) -> Result<Rc<dyn Node>, Fail> {
+pub async fn open(
+    local: &Local,
+    wanted: &Wanted<'_>,
+    secrets: &Secrets,
+) -> Result<Rc<dyn Node>, Fail> {
     if let Some(format) = wanted.format
         && !is_driver(format)
     {
         return Err(Fail::Told(format!("Unknown driver '{format}'")));
     }
-    let opened = crate::open(local, &wanted.spec()).await;
+    let opened = crate::open(local, &wanted.spec(secrets)).await;
     let node =
         opened.map_err(|error| Fail::Told(format!("Could not open '{}': {error}", wanted.name)))?;
     if let Some(snapshot) = wanted.snapshot {

@@ -6,7 +6,7 @@
 //! | `vmm-io`: its commands | `io/` |
 //! | `vmm-nbd` | `nbd/` |
 //! | opening images | `images.rs` |
-//! | options on the command line | `args.rs` |
+//! | options on the command line, passwords | `args.rs`, `secrets.rs` |
 //! | where text goes, and how a failure is told | `console.rs` |
 //! | progress, and being interrupted | `progress.rs`, `signals.rs` |
 //! | sizes and JSON as text | `size.rs`, `json.rs` |
@@ -25,6 +25,7 @@ pub mod io;
 pub mod json;
 pub mod nbd;
 pub mod progress;
+pub mod secrets;
 pub mod signals;
 pub mod size;
 pub mod work;

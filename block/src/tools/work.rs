@@ -103,6 +103,38 @@ impl<T> Queue<T> {
     }
 }
 
+/// Has one task find work, by `find`, which others do: `count` of them, by `serve`, until the queue
+/// is closed and empty. The first failure, when all have ended.
+///
+/// # Errors
+/// Whatever they fail with; what fails first stops the others.
+pub async fn find_and_do<T: 'static, W: Future<Output = Result<(), Fail>> + 'static>(
+    local: &Local,
+    queue: &Rc<Queue<T>>,
+    count: usize,
+    find: impl Future<Output = Result<(), Fail>> + 'static,
+    serve: impl Fn() -> W,
+) -> Result<(), Fail> {
+    let finder = local.spawn({
+        let queue = queue.clone();
+        async move {
+            let found = find.await;
+            match found {
+                Ok(()) => queue.close(),
+                Err(_) => queue.abandon(),
+            }
+            found
+        }
+    });
+    let done = crew(local, count, || {
+        let (queue, serve) = (queue.clone(), serve());
+        async move { serve.await.inspect_err(|_| queue.abandon()) }
+    });
+    let done = done.await;
+    let found = finder.await;
+    done.and(found)
+}
+
 /// Lets operations begin in the order of their numbers, which are 0, 1, 2 and so on, each once.
 #[derive(Default)]
 pub struct Turns {

@@ -8,6 +8,7 @@ mod bitmaps;
 mod chains;
 mod features;
 mod nbd;
+mod options;
 mod random;
 mod reports;
 mod scripts;
@@ -45,6 +46,9 @@ pub const ALL: &[ImageTest] = &[
     ImageTest { name: "images::bitmaps", body: bitmaps::followed },
     ImageTest { name: "images::bitmaps_copied", body: bitmaps::copied },
     ImageTest { name: "images::amend", body: bitmaps::amended },
+    ImageTest { name: "images::passwords", body: options::passwords },
+    ImageTest { name: "images::preallocated", body: options::preallocated },
+    ImageTest { name: "images::other_options", body: options::others },
     ImageTest { name: "images::nbd_contexts", body: bitmaps::contexts },
     ImageTest { name: "images::random_operations", body: random::operations },
     ImageTest { name: "images::random_operations_in_a_chain", body: random::in_a_chain },

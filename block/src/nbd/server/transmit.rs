@@ -109,6 +109,9 @@ pub(super) async fn serve(
 /// A request that is refused before it is begun: the number of the error, and a text for people.
 type Refused = (u32, &'static str);
 
+/// The protocol's text asks for `EPERM` for what would write a read-only export, for `ENOSPC` for
+/// writes beyond its end and for `EINVAL` for anything else there. (Old servers, which sent the
+/// host's numbers, had `EROFS`: clients take it for `EINVAL`.)
 const EPERM: u32 = 1;
 const EINVAL: u32 = 22;
 const ENOSPC: u32 = 28;

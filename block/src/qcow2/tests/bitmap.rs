@@ -6,7 +6,7 @@ use super::*;
 use crate::image::{Image, Repair};
 use crate::memory::Memory;
 use crate::node::Node;
-use crate::node::Zero;
+use crate::node::{Extent, Info, Op, Zero};
 use crate::qcow2::{CreateOptions, Options, check_file, create, open};
 
 const LIMIT: u64 = 64 << 20;
@@ -222,5 +222,112 @@ fn a_directory_without_sense_is_let_go() {
         let check = check_file(&*file, Repair::Leaks).await.unwrap();
         assert_eq!((check.corruptions, check.leaks_fixed), (0, 2));
         assert_clean(&file).await;
+    });
+}
+
+/// A write, or a flush.
+type Step = Option<(u64, Vec<u8>)>;
+
+/// A file that remembers what was written to it, and where it was flushed.
+struct Tape {
+    file: Rc<Memory>,
+    writes: std::cell::RefCell<Vec<Step>>,
+}
+
+impl Node for Tape {
+    fn info(&self) -> Info {
+        self.file.info()
+    }
+
+    fn read(&self, offset: u64, buf: IoBuf) -> Op<'_> {
+        self.file.read(offset, buf)
+    }
+
+    fn write(&self, offset: u64, buf: IoBuf, durable: bool) -> Op<'_> {
+        self.writes.borrow_mut().push(Some((offset, buf.to_vec())));
+        self.file.write(offset, buf, durable)
+    }
+
+    fn zero(&self, offset: u64, len: u64, _: Zero) -> Op<'_> {
+        self.write(offset, IoBuf::zeroed(len as usize), false)
+    }
+
+    fn discard(&self, _: u64, _: u64) -> Op<'_> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn flush(&self) -> Op<'_> {
+        self.writes.borrow_mut().push(None);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn map(&self, offset: u64, len: u64) -> Op<'_, Extent> {
+        self.file.map(offset, len)
+    }
+
+    fn reopen(&self, read_only: bool) -> Op<'_> {
+        self.file.reopen(read_only)
+    }
+
+    fn resize(&self, size: u64) -> Op<'_> {
+        self.file.resize(size)
+    }
+}
+
+#[test]
+fn no_power_cut_leaves_a_valid_bitmap_that_misses_a_change() {
+    run(|local| async move {
+        let size = 64 << 10;
+        let options = CreateOptions { size, cluster_size: 512, ..CreateOptions::default() };
+        let file = made(&options).await;
+        let before = file.bytes();
+        let tape = Rc::new(Tape { file, writes: Default::default() });
+        let image = open(&local, tape.clone(), Options::default()).await.unwrap();
+        let byte = |at: u64| IoBuf::copy_of(&[at as u8 | 1; 700]);
+        image.change_bitmap("one", add(512, true)).await.unwrap();
+        let start = tape.writes.borrow().len();
+        for round in 0..3u64 {
+            for at in [3000, 9000, 20_000] {
+                let at = at + round * 11_111;
+                image.write(at, byte(at), false).await.unwrap();
+            }
+            image.flush().await.unwrap();
+            image.reopen(true).await.unwrap();
+            image.reopen(false).await.unwrap();
+            image.change_bitmap("other", add(512, round == 1)).await.unwrap();
+            image.write(55_000 + round, byte(9), false).await.unwrap();
+            image.change_bitmap("other", BitmapChange::Remove).await.unwrap();
+        }
+        image.close().await.unwrap();
+        let writes = tape.writes.borrow().clone();
+        let mut random = 88_172_645_463_325_252u64;
+        let mut valid = 0;
+        for cut in start..=writes.len() {
+            let flushed = writes[..cut].iter().rposition(Option::is_none).unwrap_or(0);
+            let left = Memory::new(before.clone(), LIMIT);
+            for (number, write) in writes[..cut].iter().enumerate() {
+                let Some((at, data)) = write else { continue };
+                for (index, sector) in data.chunks(512).enumerate() {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    if number < flushed || random & 64 == 0 {
+                        let sector = IoBuf::copy_of(sector);
+                        left.write(at + index as u64 * 512, sector, false).await.unwrap();
+                    }
+                }
+            }
+            let check = check_file(&*left, Repair::No).await.unwrap();
+            assert_eq!((check.corruptions, check.check_errors), (0, 0), "{:?}", check.lines);
+            let image = read_only(&local, &left).await;
+            let Ok(bits) = image.bitmap("one").await else { continue };
+            valid += 1;
+            for at in (0..size).step_by(512) {
+                let buf = IoBuf::zeroed(512);
+                image.read(at, buf.clone()).await.unwrap();
+                assert!(buf.is_zero() || bits.is_dirty(at), "{cut}: {at:#x} is not dirty");
+            }
+        }
+        assert!(valid > 3, "{valid}");
     });
 }

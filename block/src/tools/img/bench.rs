@@ -121,7 +121,9 @@ async fn run(call: &Call) -> Result<(), Fail> {
     let pattern = number(call, "pattern", 0, "pattern byte")?;
     let pattern = u8::try_from(pattern).map_err(|_| "Invalid pattern byte specified")?;
     let cache = call.cache('t', "writeback", "Invalid cache mode")?;
-    let wanted = Wanted { writable: plan.write, cache, ..call.wanted(name)? };
+    // Where there is io_uring it is used for `native` too.
+    let threads = call.args.get('i') == Some("threads");
+    let wanted = Wanted { writable: plan.write, cache, threads, ..call.wanted(name)? };
     let image = call.open(&wanted).await?;
     let size = image.info().size;
     if size < plan.buffer {

@@ -16,7 +16,7 @@ use crate::tools::console::Console;
 use crate::tools::images::{Wanted, why};
 use crate::tools::progress::Progress;
 use crate::tools::signals;
-use crate::tools::work::{Queue, crew};
+use crate::tools::work::{Queue, find_and_do};
 
 pub(super) const COMMAND: Command = Command {
     name: "compare",
@@ -139,7 +139,7 @@ impl Work {
         let room = CHUNK as usize;
         let bufs = [IoBuf::zeroed(room), IoBuf::zeroed(room)];
         while let Some(Chunk { offset, len, read }) = self.chunks.take().await {
-            signals::check().inspect_err(|_| self.chunks.abandon())?;
+            signals::check()?;
             if self.is_over(offset) {
                 continue;
             }
@@ -250,21 +250,13 @@ async fn compare(call: &Call) -> Result<(), Fail> {
             sizes[0].max(sizes[1]),
         ),
     });
-    let finder = call.local.spawn({
-        let work = work.clone();
-        async move {
-            let ended = work.look_for_work(strict).await;
-            work.chunks.close();
-            ended
-        }
-    });
-    let compared = crew(&call.local, WORKERS, || {
+    let finder = work.clone();
+    let find = async move { finder.look_for_work(strict).await };
+    let compared = find_and_do(&call.local, &work.chunks, WORKERS, find, || {
         let work = work.clone();
         async move { work.compare().await }
     });
-    let compared = compared.await;
-    let found = finder.await;
-    compared.and(found)?;
+    compared.await?;
     if let Some(finding) = work.finding.take() {
         match finding.code {
             DIFFERENT => say(&call.console, &finding.text),

@@ -54,6 +54,8 @@ pub(super) const COMMAND: Command = Command {
 const MAX_REQUESTS: u64 = 16;
 const MAX_SPARSE: u64 = 1 << 31;
 
+// `-C` asks for copying by the host where it can be done; data come out the same without.
+
 /// What the options ask for.
 struct Plan<'a> {
     inputs: &'a [String],
@@ -161,8 +163,13 @@ async fn run(call: &Call) -> Result<(), Fail> {
     }
     let target_opts = call.args.has("target-image-opts");
     let format = Some(plan.format).filter(|_| !target_opts && (plan.create || call.args.has('O')));
+    let key = match plan.create {
+        true => format_options(call, plan.format)?.take("encrypt.key-secret"),
+        false => None,
+    };
     let wanted = Wanted {
         writable: true,
+        key_secret: key.as_deref(),
         image_opts: target_opts,
         cache,
         ..Wanted::read(plan.output, format)

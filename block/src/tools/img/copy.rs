@@ -20,7 +20,7 @@ use crate::tools::console::{Console, Fail};
 use crate::tools::images::why;
 use crate::tools::progress::Progress;
 use crate::tools::signals;
-use crate::tools::work::{Queue, Turns, begin, crew};
+use crate::tools::work::{Queue, Turns, begin, find_and_do};
 
 /// Read at once.
 const CHUNK: u64 = 1 << 20;
@@ -117,24 +117,13 @@ impl Copy {
             pace: Cell::new(Instant::now()),
             failed: RefCell::default(),
         });
-        let finder = local.spawn({
+        let finder = work.clone();
+        let find = async move { finder.find().await.inspect_err(|_| finder.turns.open()) };
+        let copied = find_and_do(local, &work.chunks, workers, find, || {
             let work = work.clone();
-            async move {
-                let ended = work.find().await;
-                if ended.is_err() {
-                    work.give_up();
-                }
-                work.chunks.close();
-                ended
-            }
+            async move { work.serve().await.inspect_err(|_| work.turns.open()) }
         });
-        let copied = crew(local, workers, || {
-            let work = work.clone();
-            async move { work.serve().await.inspect_err(|_| work.give_up()) }
-        });
-        let copied = copied.await;
-        let found = finder.await;
-        copied.and(found)?;
+        copied.await?;
         work.progress.end();
         Ok(())
     }
@@ -169,11 +158,6 @@ struct Work {
 }
 
 impl Work {
-    fn give_up(&self) {
-        self.chunks.abandon();
-        self.turns.open();
-    }
-
     /// Finds what there is to do.
     async fn find(&self) -> Result<(), Fail> {
         let mut start = 0u64;

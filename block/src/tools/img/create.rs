@@ -54,6 +54,11 @@ pub(super) fn chosen_options(call: &Call, format: &str) -> Result<Option<Options
             options.set(&key, &value);
         }
     }
+    if let Some(id) = options.get("encrypt.key-secret")
+        && !call.secrets.contains_key(id)
+    {
+        return Err(Fail::Told(format!("No secret with id '{id}'")));
+    }
     Ok(Some(options))
 }
 
@@ -111,6 +116,8 @@ async fn look_below(call: &Call, new: &NewImage) -> Result<(), Fail> {
     let format = new.backing_format.as_deref().or(new.options.get("backing_fmt"));
     let wanted = Wanted { no_backing: true, force_share: true, ..Wanted::read(&full, format) };
     if let Err(Fail::Told(text)) = call.open(&wanted).await.map(drop) {
+        // Opening names it once more.
+        let text = text.strip_prefix(&format!("Could not open '{full}': ")).unwrap_or(&text);
         call.console.error(format_args!("{}: {text}", new.filename));
         call.console.error_line("Could not open backing image.");
         return Err(Fail::Code(1));

@@ -36,9 +36,10 @@ use resources::iol::{Local, Loop};
 use super::args::{self, Opt, Parsed};
 use super::console::{Console, Fail};
 use super::images::{self, Wanted};
-use super::signals;
+use super::{secrets, signals};
 use crate::Cache;
 use crate::node::Node;
+use crate::open::Secrets;
 
 /// A subcommand under way.
 type Running<'a> = Pin<Box<dyn Future<Output = Result<(), Fail>> + 'a>>;
@@ -75,6 +76,7 @@ pub(crate) struct Call {
     local: Local,
     console: Console,
     args: Parsed,
+    secrets: Secrets,
     opened: RefCell<Vec<Rc<dyn Node>>>,
 }
 
@@ -115,10 +117,11 @@ fn run(console: &Console, words: &[String]) -> Result<(), Fail> {
         return Ok(());
     }
     let args = args::parse(command.options, rest).map_err(Fail::Usage)?;
+    let secrets = secrets::parse(&args)?;
     let mut the_loop = Loop::new("img").map_err(|error| images::why(&error))?;
     let local = the_loop.local().clone();
     let console = console.clone();
-    let call = Call { local, console, args, opened: RefCell::default() };
+    let call = Call { local, console, args, secrets, opened: RefCell::default() };
     the_loop.run(async {
         let done = (command.run)(&call).await;
         let closed = call.close().await;
@@ -179,7 +182,7 @@ impl Call {
 
     /// Opens an image, which is closed when the subcommand is done.
     async fn open(&self, wanted: &Wanted<'_>) -> Result<Rc<dyn Node>, Fail> {
-        let node = images::open(&self.local, wanted).await?;
+        let node = images::open(&self.local, wanted, &self.secrets).await?;
         self.opened.borrow_mut().push(node.clone());
         Ok(node)
     }

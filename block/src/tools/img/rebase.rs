@@ -18,7 +18,7 @@ use crate::tools::args::{flag, long_flag, long_value, value};
 use crate::tools::images::{self, Wanted, why};
 use crate::tools::progress::Progress;
 use crate::tools::signals;
-use crate::tools::work::{Queue, crew};
+use crate::tools::work::{Queue, find_and_do};
 
 pub(super) const COMMAND: Command = Command {
     name: "rebase",
@@ -114,21 +114,13 @@ async fn copy(call: &Call, image: &Rc<dyn Node>, new: Option<Rc<dyn Node>>) -> R
         chunks: Queue::new(WORKERS),
         progress: Progress::new(&call.console, call.args.has('p'), image.info().size),
     });
-    let finder = call.local.spawn({
+    let finder = work.clone();
+    let find = async move { finder.find().await };
+    let copied = find_and_do(&call.local, &work.chunks, WORKERS, find, || {
         let work = work.clone();
-        async move {
-            let ended = work.find().await;
-            work.chunks.close();
-            ended
-        }
+        async move { work.serve().await }
     });
-    let copied = crew(&call.local, WORKERS, || {
-        let work = work.clone();
-        async move { work.serve().await.inspect_err(|_| work.chunks.abandon()) }
-    });
-    let copied = copied.await;
-    let found = finder.await;
-    copied.and(found)?;
+    copied.await?;
     let flushed = image.flush().await;
     flushed.map_err(|error| format!("Error while writing to COW image: {}", why(&error)))?;
     work.progress.end();

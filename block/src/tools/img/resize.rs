@@ -2,8 +2,14 @@
 //!
 //! On the tool's loop.
 
+use std::io;
+use std::rc::Rc;
+
+use resources::iol::IoBuf;
+
 use super::{Call, Command, Fail, Running};
-use crate::node::Zero;
+use crate::node::{Node, Zero};
+use crate::qcow2::Preallocation;
 use crate::tools::args::{flag, long_flag, long_value, value};
 use crate::tools::images::{Wanted, why};
 use crate::tools::size;
@@ -21,6 +27,9 @@ pub(super) const COMMAND: Command = Command {
     ],
     run: |call| -> Running<'_> { Box::pin(run(call)) },
 };
+
+/// Zeros are written in pieces of this many bytes.
+const PIECE: u64 = 1 << 20;
 
 /// The size that `text` means for an image that has `now` bytes; `None` if it is no size.
 fn wanted_size(text: &str, now: u64) -> Option<Option<u64>> {
@@ -49,10 +58,12 @@ async fn run(call: &Call) -> Result<(), Fail> {
     let wanted = wanted.filter(|size| *size > 0 && i64::try_from(*size).is_ok());
     let wanted = wanted.ok_or("New image size must be positive")?;
     let preallocation = call.args.get("preallocation").unwrap_or("off");
-    if !["off", "metadata", "falloc", "full"].contains(&preallocation) {
-        return Err(Fail::Told(format!("Invalid preallocation mode '{preallocation}'")));
+    let how = Preallocation::named(preallocation)
+        .map_err(|_| format!("Invalid preallocation mode '{preallocation}'"))?;
+    if image.image().is_none() && how == Preallocation::Metadata {
+        return Err(Fail::Told(format!("Unsupported preallocation mode '{preallocation}'")));
     }
-    if wanted <= now && preallocation != "off" {
+    if wanted <= now && how != Preallocation::Off {
         return Err("Preallocation can only be used for growing images".into());
     }
     if wanted < now && !call.args.has("shrink") {
@@ -67,8 +78,8 @@ async fn run(call: &Call) -> Result<(), Fail> {
         std::io::ErrorKind::Unsupported => "This image does not support resize".to_owned(),
         _ => format!("Error resizing image: {}", why(&error)),
     })?;
-    if preallocation != "off" {
-        let done = image.zero(now, wanted - now, Zero::Keep).await;
+    if wanted > now {
+        let done = give_room(&image, now, wanted, how).await;
         done.map_err(|error| format!("Could not preallocate: {}", why(&error)))?;
     }
     image.flush().await.map_err(|error| format!("Error resizing image: {}", why(&error)))?;
@@ -76,6 +87,25 @@ async fn run(call: &Call) -> Result<(), Fail> {
         call.console.line("Image resized.");
     }
     Ok(())
+}
+
+/// Gives what is new of an image room in its file.
+async fn give_room(image: &Rc<dyn Node>, from: u64, to: u64, how: Preallocation) -> io::Result<()> {
+    match (image.image(), how) {
+        (_, Preallocation::Off) => Ok(()),
+        (Some(format), how) => format.preallocate(from, to, how).await,
+        (None, Preallocation::Full) => {
+            let zeros = IoBuf::zeroed(PIECE as usize);
+            let mut at = from;
+            while at < to {
+                let len = (to - at).min(PIECE);
+                image.write(at, zeros.slice(0..len as usize), false).await?;
+                at += len;
+            }
+            Ok(())
+        }
+        (None, _) => image.zero(from, to - from, Zero::Keep).await,
+    }
 }
 
 #[cfg(test)]

@@ -16,18 +16,16 @@ use crate::tools::images::why;
 
 pub(super) const READ: Command = Command {
     name: "aio_read",
-    alias: "",
     args: "[-Ciqv] [-P pattern] off len [len..]",
     about: "asynchronously reads a number of bytes",
     options: &[flag('C'), flag('i'), flag('q'), flag('r'), flag('v'), value('P')],
     words: (2, None),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(read(session, call)) },
+    ..Command::PLAIN
 };
 
 pub(super) const WRITE: Command = Command {
     name: "aio_write",
-    alias: "",
     args: "[-Cfiquz] [-P pattern] off len [len..]",
     about: "asynchronously writes a number of bytes",
     options: &[
@@ -41,24 +39,20 @@ pub(super) const WRITE: Command = Command {
         value('P'),
     ],
     words: (2, None),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(write(session, call)) },
+    ..Command::PLAIN
 };
 
 pub(super) const FLUSH: Command = Command {
     name: "aio_flush",
-    alias: "",
-    args: "",
     about: "completes all outstanding aio requests",
-    options: &[],
-    words: (0, Some(0)),
-    on_disk: true,
     run: |session, _| -> Running<'_> {
         Box::pin(async {
             session.drain().await;
             Ok(())
         })
     },
+    ..Command::PLAIN
 };
 
 /// Requests under way at most: each has memory of its own.
@@ -135,7 +129,8 @@ fn start(
             dump(&console, *offset, &buf.to_vec());
         }
         let verb = if reads { "read" } else { "wrote" };
-        Report { verb, offset: *offset, asked: *len, done: *len, took, terse }.print(&console);
+        Report { verb, offset: *offset, asked: *len, done: *len, ops: 1, took, terse }
+            .print(&console);
     });
     background.push(task);
     Ok(())

@@ -13,46 +13,38 @@ use crate::blkdebug::{self, Blkdebug};
 
 pub(super) const BREAK: Command = Command {
     name: "break",
-    alias: "",
     args: "event tag",
     about: "sets a breakpoint on event and tags the stopped request as tag",
-    options: &[],
     words: (2, Some(2)),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(set(session, call)) },
+    ..Command::PLAIN
 };
 
 pub(super) const REMOVE_BREAK: Command = Command {
     name: "remove_break",
-    alias: "",
     args: "tag",
     about: "remove a breakpoint by tag",
-    options: &[],
     words: (1, Some(1)),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(remove(session, call)) },
+    ..Command::PLAIN
 };
 
 pub(super) const RESUME: Command = Command {
     name: "resume",
-    alias: "",
     args: "tag",
     about: "resumes the request tagged as tag",
-    options: &[],
     words: (1, Some(1)),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(resume(session, call)) },
+    ..Command::PLAIN
 };
 
 pub(super) const WAIT_BREAK: Command = Command {
     name: "wait_break",
-    alias: "",
     args: "tag",
     about: "waits for the suspension of a request",
-    options: &[],
     words: (1, Some(1)),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(wait(session, call)) },
+    ..Command::PLAIN
 };
 
 /// How long a command of the human monitor waits: the machine waits with it.

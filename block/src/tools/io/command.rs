@@ -27,6 +27,20 @@ pub(super) struct Command {
     pub(super) run: for<'a> fn(&'a Session, &'a Call) -> Running<'a>,
 }
 
+impl Command {
+    /// What is the same for most: no short name, no words, about a disk.
+    pub(super) const PLAIN: Command = Command {
+        name: "",
+        alias: "",
+        args: "",
+        about: "",
+        options: &[],
+        words: (0, Some(0)),
+        on_disk: true,
+        run: |_, _| Box::pin(async { Err(Failed) }),
+    };
+}
+
 /// A command as it was given.
 pub(super) struct Call {
     pub(super) command: &'static Command,
@@ -48,6 +62,7 @@ pub(super) static COMMANDS: &[&Command] = &[
     &inspect::INFO,
     &inspect::LENGTH,
     &inspect::MAP,
+    &transfer::MULTIWRITE,
     &control::OPEN,
     &control::QUIT,
     &transfer::READ,

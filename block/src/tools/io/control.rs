@@ -38,38 +38,30 @@ pub(super) const OPEN: Command = Command {
 pub(super) const CLOSE: Command = Command {
     name: "close",
     alias: "c",
-    args: "",
     about: "close the current open file",
-    options: &[],
-    words: (0, Some(0)),
-    on_disk: true,
     run: |session, _| -> Running<'_> {
         Box::pin(async {
             session.own()?;
             session.close().await
         })
     },
+    ..Command::PLAIN
 };
 
 pub(super) const REOPEN: Command = Command {
     name: "reopen",
-    alias: "",
     args: "[(-r|-w)]",
     about: "reopens an image with new options",
     options: &[flag('r'), flag('w')],
     words: (0, None),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(reopen(session, call)) },
+    ..Command::PLAIN
 };
 
 pub(super) const FLUSH: Command = Command {
     name: "flush",
     alias: "f",
-    args: "",
     about: "flush all in-core file state to disk",
-    options: &[],
-    words: (0, Some(0)),
-    on_disk: true,
     run: |session, _| -> Running<'_> {
         Box::pin(async {
             let Some(disk) = session.disk() else { return Err(Failed) };
@@ -79,6 +71,7 @@ pub(super) const FLUSH: Command = Command {
             }
         })
     },
+    ..Command::PLAIN
 };
 
 pub(super) const TRUNCATE: Command = Command {
@@ -86,10 +79,9 @@ pub(super) const TRUNCATE: Command = Command {
     alias: "t",
     args: "off",
     about: "truncates the current file at the given offset",
-    options: &[],
     words: (1, Some(1)),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(truncate(session, call)) },
+    ..Command::PLAIN
 };
 
 pub(super) const DISCARD: Command = Command {
@@ -99,28 +91,23 @@ pub(super) const DISCARD: Command = Command {
     about: "discards a number of bytes at a specified offset",
     options: &[flag('C'), flag('q')],
     words: (2, None),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(discard(session, call)) },
+    ..Command::PLAIN
 };
 
 pub(super) const SLEEP: Command = Command {
     name: "sleep",
-    alias: "",
     args: "ms",
     about: "waits for the given value in milliseconds",
-    options: &[],
     words: (1, Some(1)),
     on_disk: false,
     run: |session, call| -> Running<'_> { Box::pin(sleep(session, call)) },
+    ..Command::PLAIN
 };
 
 pub(super) const ABORT: Command = Command {
     name: "abort",
-    alias: "",
-    args: "",
     about: "simulate a program crash using abort(3)",
-    options: &[],
-    words: (0, Some(0)),
     on_disk: false,
     run: |session, _| -> Running<'_> {
         Box::pin(async {
@@ -128,15 +115,13 @@ pub(super) const ABORT: Command = Command {
             std::process::abort()
         })
     },
+    ..Command::PLAIN
 };
 
 pub(super) const QUIT: Command = Command {
     name: "quit",
     alias: "q",
-    args: "",
     about: "exit the program",
-    options: &[],
-    words: (0, Some(0)),
     on_disk: false,
     run: |session, _| -> Running<'_> {
         Box::pin(async {
@@ -144,6 +129,7 @@ pub(super) const QUIT: Command = Command {
             Ok(())
         })
     },
+    ..Command::PLAIN
 };
 
 pub(super) const HELP: Command = Command {
@@ -151,10 +137,10 @@ pub(super) const HELP: Command = Command {
     alias: "?",
     args: "[command]",
     about: "help for one or all commands",
-    options: &[],
     words: (0, Some(1)),
     on_disk: false,
     run: |session, call| -> Running<'_> { Box::pin(help(session, call)) },
+    ..Command::PLAIN
 };
 
 impl Session {
@@ -212,6 +198,7 @@ async fn open(session: &Session, call: &Call) -> Result<(), Failed> {
         _ => return usage(session, call.command),
     };
     let format = options.get("driver").map(str::to_owned);
+    let secrets = session.flags.borrow().secrets.clone();
     *session.flags.borrow_mut() = Flags {
         read_only: args.has('r'),
         snapshot: args.has('s'),
@@ -223,6 +210,8 @@ async fn open(session: &Session, call: &Call) -> Result<(), Failed> {
         keep_discards,
         format,
         options,
+        secrets,
+        threads: args.get('i') == Some("threads"),
     };
     session.open(&name).await
 }
@@ -261,7 +250,7 @@ async fn discard(session: &Session, call: &Call) -> Result<(), Failed> {
     }
     if !call.args.has('q') {
         let (took, terse) = (start.elapsed(), call.args.has('C'));
-        Report { verb: "discard", offset, asked: len, done: len, took, terse }
+        Report { verb: "discard", offset, asked: len, done: len, ops: 1, took, terse }
             .print(&session.console);
     }
     Ok(())

@@ -18,31 +18,22 @@ pub(super) const ALLOC: Command = Command {
     alias: "a",
     args: "offset [count]",
     about: "checks if offset is allocated in the file",
-    options: &[],
     words: (1, Some(2)),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(alloc(session, call)) },
+    ..Command::PLAIN
 };
 
 pub(super) const MAP: Command = Command {
     name: "map",
-    alias: "",
-    args: "",
     about: "prints the allocated areas of a file",
-    options: &[],
-    words: (0, Some(0)),
-    on_disk: true,
     run: |session, _| -> Running<'_> { Box::pin(map(session)) },
+    ..Command::PLAIN
 };
 
 pub(super) const LENGTH: Command = Command {
     name: "length",
     alias: "l",
-    args: "",
     about: "gets the length of the current file",
-    options: &[],
-    words: (0, Some(0)),
-    on_disk: true,
     run: |session, _| -> Running<'_> {
         Box::pin(async {
             let Some(disk) = session.disk() else { return Err(Failed) };
@@ -50,17 +41,15 @@ pub(super) const LENGTH: Command = Command {
             Ok(())
         })
     },
+    ..Command::PLAIN
 };
 
 pub(super) const INFO: Command = Command {
     name: "info",
     alias: "i",
-    args: "",
     about: "prints information about the current file",
-    options: &[],
-    words: (0, Some(0)),
-    on_disk: true,
     run: |session, _| -> Running<'_> { Box::pin(info(session)) },
+    ..Command::PLAIN
 };
 
 /// Bytes from `offset` on that are all in the top image, or all not.

@@ -29,8 +29,10 @@ use resources::iol::{Local, Loop, Task};
 
 use super::args::{Parsed, flag, long_flag, long_value, value};
 use super::console::{Console, Fail};
+use super::secrets;
 use super::{args, images, signals};
 use crate::disk::Disk;
+use crate::open::Secrets;
 use crate::open::Spec;
 use crate::{Cache, Options};
 
@@ -71,6 +73,8 @@ struct Flags {
     keep_discards: bool,
     format: Option<String>,
     options: Options,
+    secrets: Secrets,
+    threads: bool,
 }
 
 impl Session {
@@ -251,6 +255,8 @@ fn flags(args: &Parsed) -> Result<Flags, Fail> {
         keep_discards: keep_discards(args.get('d'))?,
         format: args.get('f').map(str::to_owned),
         options: Options::new(),
+        secrets: secrets::parse(args)?,
+        threads: args.get('i') == Some("threads"),
     })
 }
 
@@ -285,6 +291,8 @@ impl Flags {
             cache: self.cache,
             discard: !self.keep_discards,
             no_locking: self.force_share,
+            secrets: self.secrets.clone(),
+            threads: self.threads,
             ..spec
         }
     }

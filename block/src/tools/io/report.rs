@@ -11,6 +11,8 @@ pub(super) struct Report {
     pub(super) offset: u64,
     pub(super) asked: u64,
     pub(super) done: u64,
+    /// Requests.
+    pub(super) ops: u64,
     pub(super) took: Duration,
     /// For programs.
     pub(super) terse: bool,
@@ -18,19 +20,20 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn print(&self, console: &Console) {
-        let Report { verb, offset, asked, done, took, terse } = self;
+        let Report { verb, offset, asked, done, ops, took, terse } = self;
         let seconds = took.as_secs_f64();
         let bytes_rate = rate(*done, seconds);
-        let rate_of_one = rate(1, seconds);
+        let rate_of_one = rate(*ops, seconds);
         let time = time(*took, *terse);
         if *terse {
-            console.line(format_args!("{done},1,{time},{bytes_rate:.3},{rate_of_one:.3}"));
+            console.line(format_args!("{done},{ops},{time},{bytes_rate:.3},{rate_of_one:.3}"));
             return;
         }
         console.line(format_args!("{verb} {done}/{asked} bytes at offset {offset}"));
         let (bytes, fast) = (size::long_bytes(*done), size::long(bytes_rate));
-        console
-            .line(format_args!("{bytes}, 1 ops; {time} ({fast}/sec and {rate_of_one:.4} ops/sec)"));
+        console.line(format_args!(
+            "{bytes}, {ops} ops; {time} ({fast}/sec and {rate_of_one:.4} ops/sec)"
+        ));
     }
 }
 

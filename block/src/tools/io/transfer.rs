@@ -35,19 +35,18 @@ pub(super) const READ: Command = Command {
         value('l'),
     ],
     words: (2, None),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(read(session, call)) },
+    ..Command::PLAIN
 };
 
 pub(super) const READV: Command = Command {
     name: "readv",
-    alias: "",
     args: "[-Cqv] [-P pattern] off len [len..]",
     about: "reads a number of bytes at a specified offset",
     options: &[flag('C'), flag('q'), flag('r'), flag('v'), value('P')],
     words: (2, None),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(readv(session, call)) },
+    ..Command::PLAIN
 };
 
 pub(super) const WRITE: Command = Command {
@@ -70,20 +69,32 @@ pub(super) const WRITE: Command = Command {
         value('s'),
     ],
     words: (2, None),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(write(session, call)) },
+    ..Command::PLAIN
 };
 
 pub(super) const WRITEV: Command = Command {
     name: "writev",
-    alias: "",
     args: "[-Cfq] [-P pattern] off len [len..]",
     about: "writes a number of bytes at a specified offset",
     options: &[flag('C'), flag('f'), flag('q'), flag('r'), value('P')],
     words: (2, None),
-    on_disk: true,
     run: |session, call| -> Running<'_> { Box::pin(writev(session, call)) },
+    ..Command::PLAIN
 };
+
+pub(super) const MULTIWRITE: Command = Command {
+    name: "multiwrite",
+    args: "[-Cq] [-P pattern] off len [len..] [; off len [len..]..]",
+    about: "issues multiple write requests at once",
+    options: &[flag('C'), flag('q'), value('P')],
+    words: (2, None),
+    run: |session, call| -> Running<'_> { Box::pin(multiwrite(session, call)) },
+    ..Command::PLAIN
+};
+
+/// Requests of one multiwrite, at most.
+const MOST_WRITES: usize = 256;
 
 /// What is written without `-P`, and what buffers hold before a read.
 const WRITTEN: u8 = 0xcd;
@@ -143,23 +154,18 @@ impl Request {
                 request.node.write_compressed(*offset, buf.clone()).await
             }
             Action::ReadState => {
-                let at = state_offset(disk, *offset)?;
-                disk.node().read(at, buf.clone()).await
+                let request = disk.begin(0, 0).await?;
+                let image = request.node.image().ok_or(io::ErrorKind::Unsupported)?;
+                image.read_vmstate(*offset, buf.clone()).await
             }
             Action::WriteState => {
-                let at = state_offset(disk, *offset)?;
-                disk.node().write(at, buf.clone(), false).await
+                let _held = disk.drain().await;
+                let node = disk.node();
+                let image = node.image().ok_or(io::ErrorKind::Unsupported)?;
+                image.write_vmstate(*offset, buf.clone()).await
             }
         }
     }
-}
-
-/// Where a machine's state lies in an image.
-fn state_offset(disk: &Disk, offset: u64) -> io::Result<u64> {
-    let node = disk.node();
-    let start = node.image().and_then(|image| image.facts().vmstate_offset);
-    let start = start.ok_or(io::ErrorKind::Unsupported)?;
-    start.checked_add(offset).ok_or(io::ErrorKind::InvalidInput.into())
 }
 
 /// Runs a request, and tells how it went.
@@ -183,7 +189,7 @@ async fn carry_out(
         };
         let (offset, asked) = (request.offset, request.len);
         let terse = call.args.has('C');
-        Report { verb, offset, asked, done: asked, took, terse }.print(&session.console);
+        Report { verb, offset, asked, done: asked, ops: 1, took, terse }.print(&session.console);
     }
     checked
 }
@@ -319,6 +325,54 @@ async fn write(session: &Session, call: &Call) -> Result<(), Failed> {
     let Some(disk) = session.disk() else { return Err(Failed) };
     let request = Request { disk, action, offset, len, buf };
     carry_out(session, call, &request, |_| Ok(())).await
+}
+
+/// Several requests at the same time, each with the next pattern.
+async fn multiwrite(session: &Session, call: &Call) -> Result<(), Failed> {
+    let pattern = call.args.get('P').map(|text| session.pattern(text)).transpose()?;
+    let Some(disk) = session.disk() else { return Err(Failed) };
+    let (mut requests, mut total) = (Vec::new(), 0u64);
+    let each = call.args.operands.split(|word| word == ";");
+    for (number, words) in (0u8..).zip(each.take(MOST_WRITES)) {
+        let [offset, lens @ ..] = words else { return usage(session, call.command) };
+        let offset = session.number(offset)?;
+        let mut len = 0u64;
+        for text in lens {
+            len = len.saturating_add(session.length(text)?);
+        }
+        total = total.saturating_add(len);
+        if lens.is_empty() || total > super::MAX_REQUEST {
+            return usage(session, call.command);
+        }
+        let buf = IoBuf::zeroed(len as usize);
+        buf.fill(pattern.unwrap_or(WRITTEN).wrapping_add(number));
+        let action = Action::Write { durable: false };
+        requests.push(Rc::new(Request { disk: disk.clone(), action, offset, len, buf }));
+    }
+    let start = Instant::now();
+    let tasks: Vec<_> = requests
+        .iter()
+        .map(|request| {
+            let request = request.clone();
+            session.local.spawn(async move { request.run().await })
+        })
+        .collect();
+    let mut result = Ok(());
+    for task in tasks {
+        let ended = task.await;
+        result = result.and(ended);
+    }
+    let took = start.elapsed();
+    if let Err(error) = result {
+        return session.refuse(format_args!("aio_multiwrite failed: {}", why(&error)));
+    }
+    if !call.args.has('q') {
+        let offset = requests.first().map_or(0, |request| request.offset);
+        let (ops, terse) = (requests.len() as u64, call.args.has('C'));
+        Report { verb: "wrote", offset, asked: total, done: total, ops, took, terse }
+            .print(&session.console);
+    }
+    Ok(())
 }
 
 async fn writev(session: &Session, call: &Call) -> Result<(), Failed> {

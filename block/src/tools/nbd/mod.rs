@@ -23,7 +23,7 @@ use resources::iol::{Either, Local, Loop, Notify, race};
 
 use super::args::{Parsed, flag, long_flag, long_value, value};
 use super::console::{Console, Fail};
-use super::{args, images, signals};
+use super::{args, images, secrets, signals};
 use crate::disk::Disk;
 use crate::nbd::address::{Address, Listener};
 use crate::nbd::server::{Bitmap, Export, Server};
@@ -96,7 +96,7 @@ fn start(console: &Console, words: &[String]) -> Result<(), Fail> {
         console.line(format_args!("{} version {}", console.name(), env!("CARGO_PKG_VERSION")));
         return Ok(());
     }
-    for tls in ["object", "tls-creds", "tls-hostname", "tls-authz"] {
+    for tls in ["tls-creds", "tls-hostname", "tls-authz"] {
         if args.has(tls) {
             return Err(Fail::Told(format!("--{tls}: TLS is not supported")));
         }
@@ -202,10 +202,12 @@ impl Wish {
         } else {
             Spec::file(file, args.get('f'))
         };
+        let secrets = secrets::parse(args)?;
         let snapshot = args.get('l').map(str::to_owned);
         let spec = Spec {
             read_only: args.has('r') || snapshot.is_some(),
             snapshot: args.has('s'),
+            secrets,
             cache,
             discard,
             threads,

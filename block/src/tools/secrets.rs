@@ -1,0 +1,94 @@
+//! `--object secret,id=ID,data=TEXT` or `file=NAME`: passwords of images, by their names.
+//!
+//! Plain functions. Words and files come from whoever starts the tool.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+
+use super::args::Parsed;
+use super::console::Fail;
+use super::images::{split_options, why};
+use crate::open::Secrets;
+
+/// Bytes of a file with a secret, at most.
+const MOST: u64 = 64 << 10;
+
+/// The secrets of a command line.
+///
+/// # Errors
+/// When something else is asked for, or a secret cannot be read.
+pub fn parse(args: &Parsed) -> Result<Secrets, Fail> {
+    let mut secrets = BTreeMap::new();
+    for text in args.all("object") {
+        let (id, secret) = one(text)?;
+        if secrets.insert(id.clone(), secret).is_some() {
+            return Err(Fail::Told(format!("attempt to add duplicate property '{id}' to object")));
+        }
+    }
+    Ok(Arc::new(secrets))
+}
+
+fn one(text: &str) -> Result<(String, String), Fail> {
+    let refuse = |text: String| Err(Fail::Told(text));
+    let (mut id, mut data, mut file) = (None, None, None);
+    for (index, (key, value)) in split_options(text).into_iter().enumerate() {
+        match key.as_str() {
+            "secret" if index == 0 && value == "on" => {}
+            "qom-type" if value == "secret" => {}
+            other if index == 0 => return refuse(format!("--object: there is no type '{other}'")),
+            "id" => id = Some(value),
+            "data" => data = Some(value),
+            "file" => file = Some(value),
+            "format" if value == "raw" => {}
+            _ => return refuse(format!("--object secret: '{key}={value}' is not supported")),
+        }
+    }
+    let Some(id) = id.filter(|id| !id.is_empty()) else {
+        return refuse("Parameter 'id' is missing".to_owned());
+    };
+    match (data, file) {
+        (Some(data), None) => Ok((id, data)),
+        (None, Some(file)) => {
+            let mut secret = String::new();
+            let read = std::fs::File::open(&file)
+                .and_then(|file| file.take(MOST).read_to_string(&mut secret));
+            match read {
+                Ok(_) => Ok((id, secret)),
+                Err(error) => refuse(format!("Unable to read {file}: {}", why(&error))),
+            }
+        }
+        (Some(_), Some(_)) => refuse("'file' and 'data' are mutually exclusive".to_owned()),
+        (None, None) => refuse("Either 'file' or 'data' must be provided".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::args;
+
+    fn parsed(text: &str) -> Result<Secrets, Fail> {
+        let words = ["--object".to_owned(), text.to_owned()];
+        parse(&args::parse(&[args::long_value("object")], &words).unwrap())
+    }
+
+    #[test]
+    fn secrets_have_names() {
+        assert_eq!(parsed("secret,id=a,data=b,,c").unwrap()["a"], "b,c");
+        let file = vmm_sys_util::tempfile::TempFile::new().unwrap();
+        std::fs::write(file.as_path(), "word").unwrap();
+        let from = format!("secret,id=a,format=raw,file={}", file.as_path().display());
+        assert_eq!(parsed(&from).unwrap()["a"], "word");
+        for wrong in [
+            "throttle-group,id=a",
+            "secret,data=b",
+            "secret,id=a",
+            "secret,id=a,data=b,file=c",
+            "secret,id=a,file=/no/such",
+            "secret,id=a,data=b,format=base64",
+        ] {
+            parsed(wrong).unwrap_err();
+        }
+    }
+}
