@@ -12,18 +12,18 @@ use super::script::{Exchange, Script};
 /// Commands that cannot succeed, or not in a transcript, and why.
 const NO_SUCCESS: &[(&str, &str)] = &[
     ("client_migrate_info", "built without SPICE"),
-    ("device_add", "no bus takes devices while the machine runs"),
-    ("device_del", "nor gives any back"),
+    ("device_add", "the machine of the transcripts has no bus for it"),
+    ("device_del", "for the same reason"),
 ];
 
-/// Events that nothing can cause yet, and why.
+/// Events that nothing causes in a machine without a guest, and why.
 const NOT_YET: &[(&str, &str)] = &[
-    ("BALLOON_CHANGE", "no guest with a driver"),
-    ("BLOCK_IMAGE_CORRUPTED", "no disks"),
+    ("BALLOON_CHANGE", "a driver of the guest is needed"),
+    ("BLOCK_IMAGE_CORRUPTED", "a guest has to write to the damaged image"),
     ("BLOCK_IO_ERROR", "a driver of the guest is needed"),
-    ("DEVICE_DELETED", "no hot-plug"),
-    ("DEVICE_TRAY_MOVED", "no disks"),
-    ("NIC_RX_FILTER_CHANGED", "no networks"),
+    ("DEVICE_DELETED", "the guest has to let the device go"),
+    ("DEVICE_TRAY_MOVED", "a medium that a guest can hold is needed"),
+    ("NIC_RX_FILTER_CHANGED", "a driver of the guest is needed"),
     ("SPICE_CONNECTED", "built without SPICE"),
     ("SPICE_DISCONNECTED", "built without SPICE"),
     ("SPICE_INITIALIZED", "built without SPICE"),
