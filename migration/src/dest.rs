@@ -15,13 +15,13 @@
 //! | | RUNNING, then it runs |
 //!
 //! A connection that ends before GO leaves the guest with the source. Where it goes one way, the
-//! guest is the destination's when the stream is complete.
+//! guest is the destination's when the stream is complete, to the last byte of its description.
 //!
 //! The stream comes from anybody: it is checked before anything is applied but pages, which go
 //! nowhere but into RAM of a machine that has never run.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 
 use resources::state::{Blob, MAX_BYTES};
 
@@ -137,17 +137,14 @@ impl<L: Read + Write> Incoming<'_, L> {
         Ok(())
     }
 
-    /// What follows the end is for tools; streams without it are complete too.
+    /// What follows the end is for tools; but a stream without it was cut, and the source may have
+    /// seen that and gone on.
     fn description(&mut self) -> Result<(), Error> {
-        match self.from.u8() {
-            Ok(kind::DESCRIPTION) => {
+        match self.from.u8()? {
+            kind::DESCRIPTION => {
                 self.from.blob("the description of the stream", MAX_DESCRIPTION).map(drop)
             }
-            Ok(other) => Err(Error::bad(format!("Unknown savevm section type {other}"))),
-            Err(Error::Io(error)) if error.kind() == ErrorKind::UnexpectedEof && !self.answers => {
-                Ok(())
-            }
-            Err(error) => Err(error),
+            other => Err(Error::bad(format!("Unknown savevm section type {other}"))),
         }
     }
 

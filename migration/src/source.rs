@@ -6,8 +6,9 @@
 //! the state of the devices. How the guest changes hands stands in [`crate::dest`]. It may wait for
 //! the main thread, which waits for it never.
 //!
-//! Who has the guest: this side until `Progress::commit`, which a cancel cannot pass. A peer that
-//! is known not to run it gives it back even then.
+//! Who has the guest: this side until `Progress::commit`, which a cancel cannot pass, and until the
+//! last byte that the other side needs was handed to the host. From then on only a peer that says
+//! so does not run it: anybody on the way can cut a connection. A stream in a file runs nowhere.
 //!
 //! What comes back on the connection is from anybody: answers are short and compared.
 
@@ -17,23 +18,30 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::channel::{Limiter, is_cancelled};
 use crate::dest::Section;
 use crate::inventory::{self, Inventory};
 use crate::ram::{self, Block, Sender, Sent};
 use crate::status::{Limits, Phase, Progress};
 use crate::stream::{Error, Writer, answer, command, kind};
-use crate::xbzrle;
+use crate::xbzrle::{self, Stats};
 
 use resources::ram::PAGE;
 
-/// Over this time bandwidth is measured and limited.
+/// Over this time throughput is measured.
 const WINDOW: Duration = Duration::from_millis(100);
 /// So long a part of a pass may take.
 const PART: Duration = Duration::from_millis(50);
 /// Over this time at least is measured how fast the guest writes.
 const RATE_PERIOD: Duration = Duration::from_secs(1);
-/// Fewer bytes say nothing of the bandwidth: the host's buffers took them.
-const TELLING: u64 = 1 << 20;
+/// Fewer bytes, sent in less time, say nothing of the bandwidth: the host's buffers took them.
+const TELLING: (u64, Duration) = (1 << 20, Duration::from_secs(1));
+/// So long a destination that runs the guest may be silent before it is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// So long at least a client cannot end the waiting for it.
+const GRACE: Duration = Duration::from_secs(1);
+/// The reason why a connection was closed is among so many answers, or is not told.
+const LAST_ANSWERS: usize = 4;
 
 /// The machine whose guest moves.
 pub trait Machine {
@@ -66,6 +74,14 @@ pub trait Machine {
 pub trait Link: Read + Write {
     /// Whether it can answer.
     fn two_way(&self) -> bool;
+    /// Whether what is sent is only stored.
+    fn is_file(&self) -> bool {
+        false
+    }
+    /// Sends no faster from now on.
+    fn set_limiter(&mut self, _limiter: &Limiter) {}
+    /// Fails when for so long nothing moves.
+    fn give_up_after(&mut self, _silence: Duration) {}
     /// Nothing more is sent: waits until what was is where it belongs.
     ///
     /// # Errors
@@ -88,7 +104,7 @@ pub enum Outcome {
     /// This side has the guest, for this reason.
     Stayed(Error),
     /// The connection was lost at the one moment when it cannot be known who has the guest. It does
-    /// not run here.
+    /// not run here, and may run there.
     Unsure(Error),
 }
 
@@ -113,12 +129,13 @@ pub fn send<L: Link, M: Machine>(
         progress,
         wants,
         described: Vec::new(),
-        bandwidth: 0.0,
+        bandwidth: Bandwidth::default(),
         synced: (Instant::now(), 0),
         stopped: None,
         next_id: 0,
         ram_id: 0,
         pinged: false,
+        gone: false,
     };
     let done = source.all();
     source.machine.stop_log();
@@ -126,7 +143,7 @@ pub fn send<L: Link, M: Machine>(
     let outcome = match done {
         Ok(()) => Outcome::Moved,
         Err(error) => {
-            let unsure = progress.phase() == Phase::Committed && !source.given_back(&error);
+            let unsure = source.gone && !matches!(error, Error::Refused(_));
             let error = source.reason(error);
             if unsure { Outcome::Unsure(error) } else { Outcome::Stayed(error) }
         }
@@ -148,8 +165,7 @@ struct Source<'a, L, M> {
     wants: Wants,
     /// The sections of devices: name and length.
     described: Vec<(String, usize)>,
-    /// Bytes a second.
-    bandwidth: f64,
+    bandwidth: Bandwidth,
     /// When it was last found how fast the guest writes, and pages written since.
     synced: (Instant, u64),
     /// When the guest was stopped.
@@ -158,6 +174,30 @@ struct Source<'a, L, M> {
     ram_id: u32,
     /// The destination has said that it read all until then.
     pinged: bool,
+    /// The destination may have all that it needs to run the guest.
+    gone: bool,
+}
+
+/// How fast bytes go.
+#[derive(Default)]
+struct Bandwidth {
+    /// Bytes a second.
+    rate: f64,
+    /// Bytes sent since that was found, and the time that took.
+    bytes: u64,
+    busy: Duration,
+}
+
+impl Bandwidth {
+    fn add(&mut self, bytes: u64, busy: Duration) {
+        self.bytes += bytes;
+        self.busy += busy;
+        let telling = self.bytes >= TELLING.0 || self.busy >= TELLING.1 || self.rate == 0.0;
+        if telling && !self.busy.is_zero() {
+            let rate = self.bytes as f64 / self.busy.as_secs_f64();
+            *self = Bandwidth { rate, ..Bandwidth::default() };
+        }
+    }
 }
 
 /// The present tenth of a second.
@@ -167,8 +207,6 @@ struct Window {
     from: u64,
     /// Time spent sending in it.
     busy: Duration,
-    /// It was filled to its limit.
-    full: bool,
 }
 
 impl<L: Link, M: Machine> Source<'_, L, M> {
@@ -185,6 +223,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
     }
 
     fn setup(&mut self) -> Result<(), Error> {
+        self.to.channel().set_limiter(self.limits.limiter());
         self.to.begin(&self.inventory.machine)?;
         if self.to.channel().two_way() {
             self.to.command(command::OPEN_RETURN_PATH, &[])?;
@@ -196,7 +235,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.machine.harvest().map_err(Error::Here)?;
         self.ram.collect();
         if self.wants.deltas {
-            let deltas = xbzrle::Sender::new(self.limits.cache());
+            let deltas = xbzrle::Sender::new(self.cache());
             self.ram.send_deltas(deltas.map_err(|error| Error::Here(error.to_string()))?);
         }
         self.ram_id = self.id();
@@ -238,7 +277,12 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
 
     fn window(&self) -> Window {
         let from = self.to.written();
-        Window { began: Instant::now(), from, busy: Duration::ZERO, full: false }
+        Window { began: Instant::now(), from, busy: Duration::ZERO }
+    }
+
+    /// The bytes of the cache for differences: one as large as memory is as good as any.
+    fn cache(&self) -> u64 {
+        self.limits.cache().min(self.ram.total().next_power_of_two())
     }
 
     fn rest(&self) -> u64 {
@@ -247,7 +291,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
 
     /// Whether the rest could be sent within the downtime that is allowed.
     fn small_enough(&self) -> bool {
-        self.rest() as f64 <= self.bandwidth * self.limits.downtime().as_secs_f64()
+        self.rest() as f64 <= self.bandwidth.rate * self.limits.downtime().as_secs_f64()
     }
 
     /// Whether the destination has read everything: what it refuses it has refused then, before the
@@ -266,7 +310,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
     fn sync(&mut self) -> Result<(), Error> {
         self.machine.harvest().map_err(Error::Here)?;
         self.synced.1 += self.ram.collect();
-        let cache = self.limits.cache();
+        let cache = self.cache();
         if let Some(deltas) = self.ram.deltas()
             && deltas.stats().cache_size != cache
             && let Err(error) = deltas.resize(cache)
@@ -274,7 +318,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
             tracing::warn!("the cache for differences stays as it is: {error}");
         }
         let elapsed = self.synced.0.elapsed();
-        let (rest, bandwidth) = (self.rest(), self.bandwidth);
+        let (rest, bandwidth) = (self.rest(), self.bandwidth.rate);
         let rate = (elapsed >= RATE_PERIOD).then(|| {
             let pages = std::mem::replace(&mut self.synced, (Instant::now(), 0)).1;
             (pages as f64 / elapsed.as_secs_f64()) as u64
@@ -291,34 +335,27 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         Ok(())
     }
 
-    /// Sends a part of a pass, within the limit of the window.
+    /// Sends a part of a pass: no more than the limit lets through in a window.
     fn part(&mut self, window: &mut Window) -> Result<(), Error> {
         if self.ram.dirty() == 0 {
             return Ok(());
         }
-        let began = Instant::now();
+        let (began, from) = (Instant::now(), self.to.written());
         let (mut zero, mut normal) = (0, 0);
         self.to.part(kind::PART, self.ram_id)?;
-        loop {
-            let limit = self.limits.bandwidth() / 10;
-            if limit != 0 && self.to.written() - window.from >= limit {
-                window.full = true;
-                break;
+        for count in 1_u64.. {
+            match self.ram.send(&mut self.to)? {
+                Some(Sent::Zero) => zero += 1,
+                Some(Sent::Normal) => normal += 1,
+                Some(Sent::Delta) => {}
+                None => break,
             }
-            if began.elapsed() > PART {
+            let limit = self.limits.bandwidth() / 10;
+            if limit != 0 && self.to.written() - from >= limit {
                 break;
             }
             // The clock is asked now and then.
-            let mut last = false;
-            for _ in 0..16 {
-                match self.ram.send(&mut self.to)? {
-                    Some(Sent::Zero) => zero += 1,
-                    Some(Sent::Normal) => normal += 1,
-                    Some(Sent::Delta) => {}
-                    None => last = true,
-                }
-            }
-            if last {
+            if count % 16 == 0 && began.elapsed() > PART {
                 break;
             }
         }
@@ -332,7 +369,13 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.to.footer(self.ram_id)?;
         self.to.flush()?;
         let (transferred, remaining) = (self.to.written(), self.rest());
-        let deltas = self.ram.deltas().map(|deltas| deltas.stats());
+        let (limit, wanted) = (self.cache(), self.limits.cache());
+        let deltas = self.ram.deltas().map(|deltas| {
+            let stats = deltas.stats();
+            // To clients a cache for all memory is as large as they wanted it.
+            let cache_size = if stats.cache_size == limit { wanted } else { stats.cache_size };
+            Stats { cache_size, ..stats }
+        });
         self.progress.update(|figures| {
             figures.zero += zero;
             figures.normal += normal;
@@ -342,21 +385,14 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         Ok(())
     }
 
-    /// At the end of a window: how fast it went. Waits for that end, if the window is full.
+    /// At the end of a window: how fast it went.
     fn measure(&mut self, window: &mut Window) {
-        if window.full {
-            let end = window.began + WINDOW;
-            std::thread::sleep(end.saturating_duration_since(Instant::now()));
-        }
         let elapsed = window.began.elapsed();
         if elapsed < WINDOW {
             return;
         }
         let bytes = self.to.written() - window.from;
-        let busy = if window.full { elapsed } else { window.busy };
-        if !busy.is_zero() && (bytes >= TELLING || self.bandwidth == 0.0 || window.full) {
-            self.bandwidth = bytes as f64 / busy.as_secs_f64();
-        }
+        self.bandwidth.add(bytes, window.busy);
         let mbps = bytes as f64 * 8.0 / elapsed.as_secs_f64() / 1e6;
         self.progress.update(|figures| figures.mbps = mbps);
         *window = self.window();
@@ -367,6 +403,8 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.progress.check()?;
         self.stopped = Some(Instant::now());
         let sections = self.machine.switch_over().map_err(Error::Here)?;
+        // The guest waits.
+        self.to.channel().set_limiter(&Limiter::default());
         self.sync()?;
         self.ram.last();
         self.to.part(kind::END, self.ram_id)?;
@@ -395,8 +433,10 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.machine.release().map_err(Error::Here)?;
         self.to.command(command::TAKE, &[])?;
         self.answered(answer::READY)?;
-        self.progress.commit()?;
+        self.to.channel().give_up_after(PATIENCE);
+        self.progress.commit(GRACE)?;
         self.to.command(command::GO, &[])?;
+        self.gone = true;
         self.answered(answer::RUNNING)?;
         // What is lost now is not the guest.
         let _ = self.to.channel().finish();
@@ -406,10 +446,11 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
     /// Nobody answers: it is given away when the stream is where it belongs.
     fn leave(&mut self) -> Result<(), Error> {
         self.to.flush()?;
-        self.progress.commit()?;
+        self.progress.commit(Duration::ZERO)?;
         self.machine.release().map_err(Error::Here)?;
         self.end()?;
         self.to.flush()?;
+        self.gone = !self.to.channel().is_file();
         Ok(self.to.channel().finish()?)
     }
 
@@ -435,30 +476,19 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         Err(Error::bad(format!("the destination answered {number:#x} instead of {wanted:#x}")))
     }
 
-    /// Whether the destination has said, or its host, that it does not run the guest. As long as it
-    /// has it, it keeps the connection.
-    fn given_back(&mut self, error: &Error) -> bool {
-        match error {
-            // A stream without its end is nobody's guest.
-            _ if !self.to.channel().two_way() => true,
-            Error::Refused(_) => true,
-            Error::Io(error) => matches!(
-                error.kind(),
-                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-            ),
-            _ => false,
-        }
-    }
-
     /// The reason to tell: a connection that was closed by the other side may hold one.
     fn reason(&mut self, error: Error) -> Error {
         if self.progress.phase() == Phase::Cancelling {
             return Error::Cancelled;
         }
         let Error::Io(broken) = &error else { return error };
+        if is_cancelled(broken) {
+            return Error::Cancelled;
+        }
         let closed = matches!(broken.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
-        if closed && self.to.channel().two_way() {
-            while let Ok((number, data)) = read_answer(self.to.channel()) {
+        if closed && self.progress.phase() != Phase::Committed && self.to.channel().two_way() {
+            for _ in 0..LAST_ANSWERS {
+                let Ok((number, data)) = read_answer(self.to.channel()) else { break };
                 if number == answer::FAILED {
                     return Error::Refused(String::from_utf8_lossy(&data).into_owned());
                 }

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::channel::Limiter;
 use crate::stream::Error;
 use crate::xbzrle::Stats;
 
 /// What a migration may use; can be changed while it is under way.
 #[derive(Debug)]
 pub struct Limits {
-    bandwidth: AtomicU64,
+    bandwidth: Limiter,
     downtime: AtomicU64,
     cache: AtomicU64,
 }
@@ -23,7 +24,7 @@ impl Default for Limits {
     /// 32 MiB a second, 30 ms, and a cache of 64 MiB.
     fn default() -> Limits {
         Limits {
-            bandwidth: AtomicU64::new(32 << 20),
+            bandwidth: Limiter::new(32 << 20),
             downtime: AtomicU64::new(30_000_000),
             cache: AtomicU64::new(64 << 20),
         }
@@ -31,14 +32,19 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Bytes a second; 0 is no limit.
+    /// What holds the bandwidth.
+    pub fn limiter(&self) -> &Limiter {
+        &self.bandwidth
+    }
+
+    /// Bytes a second; below 10 there is no limit.
     pub fn bandwidth(&self) -> u64 {
-        self.bandwidth.load(Relaxed)
+        self.bandwidth.rate()
     }
 
     /// Sets the bytes a second.
     pub fn set_bandwidth(&self, bytes: u64) {
-        self.bandwidth.store(bytes, Relaxed);
+        self.bandwidth.set(bytes);
     }
 
     /// Bytes of the cache for differences.
@@ -132,12 +138,15 @@ struct State {
     phase: Phase,
     error: Option<String>,
     hang_up: Option<HangUp>,
+    /// When a cancel hangs up after all, once the guest was given away.
+    patient_until: Instant,
 }
 
 impl Default for Progress {
     fn default() -> Progress {
-        let state = State { phase: Phase::Setup, error: None, hang_up: None };
-        Progress { began: Instant::now(), state: Mutex::new(state), figures: Mutex::default() }
+        let began = Instant::now();
+        let state = State { phase: Phase::Setup, error: None, hang_up: None, patient_until: began };
+        Progress { began, state: Mutex::new(state), figures: Mutex::default() }
     }
 }
 
@@ -179,14 +188,17 @@ impl Progress {
         }
     }
 
-    /// Ends it, unless it has ended or the guest was given away.
+    /// Ends it, unless it has ended. Where the guest was given away this cannot be taken back: then
+    /// it only ends the waiting for a peer that does not say that it has it.
     pub fn cancel(&self) {
         let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Setup | Phase::Active) {
-            state.phase = Phase::Cancelling;
-            if let Some(hang_up) = state.hang_up.take() {
-                hang_up();
-            }
+        match state.phase {
+            Phase::Setup | Phase::Active => state.phase = Phase::Cancelling,
+            Phase::Committed if Instant::now() >= state.patient_until => {}
+            _ => return,
+        }
+        if let Some(hang_up) = state.hang_up.take() {
+            hang_up();
         }
     }
 
@@ -198,8 +210,10 @@ impl Progress {
         Ok(())
     }
 
-    /// Gives the guest away: after this it cannot be cancelled.
-    pub(crate) fn commit(&self) -> Result<(), Error> {
+    /// Gives the guest away: after this it cannot be cancelled. The peer has so long to say that it
+    /// has it, whatever a client wants.
+    pub(crate) fn commit(&self, patience: Duration) -> Result<(), Error> {
+        self.state.lock().patient_until = Instant::now() + patience;
         self.step(Phase::Active, Phase::Committed)
     }
 
@@ -238,9 +252,17 @@ mod tests {
     fn what_was_given_away_cannot_be_cancelled_and_the_other_way_round() {
         let progress = Progress::default();
         progress.active().unwrap();
-        progress.commit().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        progress.hang_up_by(move || tell.send(()).unwrap());
+        progress.commit(Duration::from_secs(60)).unwrap();
         progress.cancel();
         assert_eq!(progress.phase(), Phase::Committed);
+        told.try_recv().unwrap_err();
+        // A peer that is silent for too long is not waited for.
+        progress.state.lock().patient_until = Instant::now();
+        progress.cancel();
+        assert_eq!(progress.phase(), Phase::Committed);
+        told.try_recv().unwrap();
 
         let progress = Progress::default();
         let (tell, told) = std::sync::mpsc::channel();
@@ -248,7 +270,7 @@ mod tests {
         progress.active().unwrap();
         progress.cancel();
         told.try_recv().unwrap();
-        assert!(matches!(progress.commit(), Err(Error::Cancelled)));
+        assert!(matches!(progress.commit(Duration::ZERO), Err(Error::Cancelled)));
         progress.ended(Phase::Cancelled, None);
         progress.cancel();
         assert_eq!(progress.phase(), Phase::Cancelled);

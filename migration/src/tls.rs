@@ -12,6 +12,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::{CryptoProvider, ring};
@@ -25,7 +26,7 @@ use rustls::{
 };
 
 use crate::Error;
-use crate::channel::Channel;
+use crate::channel::{Channel, Limiter};
 use crate::source::Link;
 
 /// What the sending side shows and believes.
@@ -226,13 +227,23 @@ impl Write for Tls {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.stream().flush()
+        self.stream().flush()?;
+        // A write hides the errors of the channel; it remembers them.
+        self.channel().flush()
     }
 }
 
 impl Link for Tls {
     fn two_way(&self) -> bool {
         true
+    }
+
+    fn set_limiter(&mut self, limiter: &Limiter) {
+        self.channel().set_limiter(limiter);
+    }
+
+    fn give_up_after(&mut self, silence: Duration) {
+        self.channel().set_patience(Some(silence));
     }
 
     fn finish(&mut self) -> io::Result<()> {

@@ -85,6 +85,7 @@ impl Channel {
         let writer = writes.then(|| Writer {
             line: line.clone(),
             buffer: Vec::new(),
+            failed: None,
             limiter: Limiter::default(),
             sent: Arc::default(),
             exec: for_writer,
@@ -145,6 +146,19 @@ impl Channel {
 impl Link for Channel {
     fn two_way(&self) -> bool {
         self.two_way()
+    }
+
+    fn is_file(&self) -> bool {
+        let kind = self.writer.as_ref().map(|writer| writer.line.kind);
+        matches!(kind, Some(FileType::RegularFile | FileType::BlockDevice))
+    }
+
+    fn set_limiter(&mut self, limiter: &Limiter) {
+        self.set_limiter(limiter);
+    }
+
+    fn give_up_after(&mut self, silence: Duration) {
+        self.set_patience(Some(silence));
     }
 
     fn finish(&mut self) -> io::Result<()> {
@@ -216,6 +230,8 @@ impl Read for Input {
 pub struct Writer {
     line: Arc<Line>,
     buffer: Vec<u8>,
+    /// How writing has failed: bytes are lost since, so that nothing after them may be sent.
+    failed: Option<ErrorKind>,
     limiter: Limiter,
     sent: Arc<AtomicU64>,
     exec: Option<Exec>,
@@ -261,12 +277,24 @@ impl Writer {
         let buffer = std::mem::take(&mut self.buffer);
         let result = self.put(&buffer);
         self.buffer = buffer;
-        // After an error nothing that was meant can still be sent.
         self.buffer.clear();
         result
     }
 
-    fn put(&self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Whoever writes may not have looked at the first error, as TLS does not.
+    fn check(&self) -> io::Result<()> {
+        self.line.canceller.check()?;
+        self.failed.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.check()?;
+        let result = self.pass_on(bytes);
+        self.failed = result.as_ref().err().map(io::Error::kind);
+        result
+    }
+
+    fn pass_on(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let granted = self.limiter.reserve(bytes.len().min(BUFFER), &self.line.canceller)?;
             let (mut now, later) = bytes.split_at_checked(granted).unwrap_or((bytes, &[]));
@@ -283,6 +311,7 @@ impl Writer {
 
 impl Write for Writer {
     fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.check()?;
         if self.buffer.len() + from.len() > BUFFER {
             self.drain()?;
         }

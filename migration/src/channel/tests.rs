@@ -444,3 +444,17 @@ fn halves_go_to_threads_of_their_own() {
         assert!(back.join().unwrap() == sent);
     });
 }
+
+#[test]
+fn what_was_lost_is_not_forgotten() {
+    let canceller = Canceller::new().unwrap();
+    let (socket, peer) = UnixStream::pair().unwrap();
+    let mut channel = Channel::new(socket.into(), &canceller).unwrap();
+    drop(peer);
+    channel.write_all(b"buffered").unwrap();
+    for _ in 0..2 {
+        assert_eq!(channel.flush().unwrap_err().kind(), ErrorKind::BrokenPipe);
+        assert_eq!(channel.write(b"more").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    }
+    assert_eq!(channel.finish().unwrap_err().kind(), ErrorKind::BrokenPipe);
+}

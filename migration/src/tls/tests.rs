@@ -156,6 +156,9 @@ fn a_stream_that_is_cut_off_has_not_ended() {
     drop(a);
     b.read_exact(&mut [0; 4]).unwrap();
     assert_eq!(b.read(&mut [0]).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    // The first write after that seems to go well.
+    let _ = b.write(b"lost");
+    b.flush().unwrap_err();
 }
 
 #[test]

@@ -57,18 +57,16 @@ impl Machine for Here {
 
 impl Here {
     /// Takes the disks back: who has had them may need a moment to end.
-    fn take_back(&mut self) {
+    fn take_back(&mut self) -> Result<(), String> {
         let until = Instant::now() + PATIENCE;
         while self.released {
             match self.main.order(Ask::Take) {
-                Err(error) if Instant::now() > until => {
-                    tracing::error!("the disks cannot be taken back: {error}");
-                    return;
-                }
+                Err(error) if Instant::now() > until => return Err(error),
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
                 Ok(()) => self.released = false,
             }
         }
+        Ok(())
     }
 }
 
@@ -85,9 +83,13 @@ impl Parcel {
     /// The thread.
     fn send(self, link: impl Link, mut here: Here) {
         let Parcel { blocks, inventory, limits, progress, wants } = self;
-        let outcome = source::send(link, blocks, &inventory, &mut here, &limits, &progress, wants);
-        if let Outcome::Stayed(_) = outcome {
-            here.take_back();
+        let mut outcome =
+            source::send(link, blocks, &inventory, &mut here, &limits, &progress, wants);
+        if let Outcome::Stayed(error) = &outcome
+            && let Err(disks) = here.take_back()
+        {
+            let text = format!("{error}; the disks cannot be taken back: {disks}");
+            outcome = Outcome::Unsure(Error::Here(text));
         }
         here.main.tell(Ask::Sent(outcome));
     }
@@ -201,12 +203,13 @@ impl Vm {
                 }
             }
             Outcome::Unsure(error) => {
-                tell(format_args!(
-                    "migration: the connection was lost when the guest was given away; look \
-                     whether it runs there before you let it go on here: {error}"
-                ));
+                let text = format!(
+                    "{error}; the destination may run the guest: look there before you let it \
+                     go on here"
+                );
+                tell(format_args!("migration failed: {text}"));
                 self.set_state(RunState::Postmigrate);
-                progress.ended(Phase::Failed, Some(error.to_string()));
+                progress.ended(Phase::Failed, Some(text));
             }
         }
     }
