@@ -18,20 +18,20 @@ const STOPPED: f64 = 6.0;
 const SLACK: f64 = 0.25;
 
 /// A reading of a guest clock: its value, and this machine's time just before and just after.
-struct Reading {
+pub(super) struct Reading {
     guest: f64,
     before: Instant,
     after: Instant,
 }
 
-fn read(vm: &mut TestVm, command: &str) -> Result<Reading> {
+pub(super) fn read(vm: &mut TestVm, command: &str) -> Result<Reading> {
     let before = Instant::now();
     let guest = vm.sh(command)?.trim().parse()?;
     Ok(Reading { guest, before, after: Instant::now() })
 }
 
 /// Fails unless the guest's clock went on by the time between two readings, less `paused`.
-fn went_on(what: &str, from: &Reading, to: &Reading, paused: f64) -> Result {
+pub(super) fn went_on(what: &str, from: &Reading, to: &Reading, paused: f64) -> Result {
     let least = (to.before - from.after).as_secs_f64() - paused - SLACK;
     let most = (to.after - from.before).as_secs_f64() - paused + SLACK;
     let guest = to.guest - from.guest;
@@ -44,7 +44,7 @@ fn went_on(what: &str, from: &Reading, to: &Reading, paused: f64) -> Result {
     Ok(())
 }
 
-const UPTIME: &str = "cut -d' ' -f1 /proc/uptime";
+pub(super) const UPTIME: &str = "cut -d' ' -f1 /proc/uptime";
 
 /// A busy guest is stopped for a while: its time stands still, then goes on at the right pace.
 fn stop_and_cont(ctx: &Ctx) -> Result {

@@ -21,7 +21,11 @@ const PULSES: u32 = 20;
 
 fn booted(ctx: &Ctx) -> Result<TestVm> {
     net::isolate()?;
-    let mut vm = everything::add(ctx, ctx.linux(Kernel::V6_12).cpus(2))?.start()?;
+    ready(everything::add(ctx, ctx.linux(Kernel::V6_12).cpus(2))?.start()?)
+}
+
+/// Boots, and loads all drivers.
+pub(super) fn ready(mut vm: TestVm) -> Result<TestVm> {
     vm.booted()?;
     vm.load(&["virtio_blk", "virtio_net", "af_packet", "virtio_rng", "virtio_balloon"])?;
     vm.load(&["virtio_console", "virtio_scsi", "sd_mod", "sr_mod", "i6300esb", "pvpanic_mmio"])?;
@@ -48,7 +52,7 @@ fn is_found(ctx: &Ctx) -> Result {
 
 /// Writes and reads the disks, pings, and sends numbered lines through the port until told to
 /// stop. What goes wrong is noted.
-const LOAD: &str = r#"
+pub(super) const LOAD: &str = r#"
 mount -t ext4 /dev/vda /mnt
 ip address add 10.0.2.15/24 dev eth0 && ip link set eth0 up
 dd if=/dev/urandom of=/tmp/data bs=64k count=8 2>/dev/null
@@ -74,7 +78,7 @@ data=$(sha256sum </tmp/data); scsi=$(sha256sum </dev/sda)
 ( cat /dev/hwrng >/dev/null ) 2>/dev/null &"#;
 
 /// Each kind of traffic goes on after a pulse.
-const GOES_ON: &str = "
+pub(super) const GOES_ON: &str = "
 for kind in disks pings; do
     count=$(wc -l </tmp/$kind)
     until [ $(wc -l </tmp/$kind) -gt $count ]; do sleep 0.05; done

@@ -17,7 +17,7 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 /// Writes files named by their sums and says each name when the disk has it, until told to stop.
-const WRITER: &str = r#"
+pub(super) const WRITER: &str = r#"
 ( cd /mnt
   until [ -e /tmp/stop ]; do
       dd if=/dev/urandom of=new bs=16k count=$((1 + RANDOM % 8)) 2>/dev/null || break
@@ -30,7 +30,7 @@ const WRITER: &str = r#"
   touch /tmp/stopped ) >/dev/null 2>&1 &"#;
 
 /// Every file that was kept is there with its sum, read from the disk.
-const VERIFY: &str = "umount /mnt && echo 3 >/proc/sys/vm/drop_caches && mount -t ext4 /dev/vda /mnt \
+pub(super) const VERIFY: &str = "umount /mnt && echo 3 >/proc/sys/vm/drop_caches && mount -t ext4 /dev/vda /mnt \
     && cd /mnt && while read name; do \
        [ \"$(sha256sum $name | cut -d' ' -f1)\" = $name ] || echo wrong $name; done </tmp/kept; cd /";
 

@@ -14,6 +14,7 @@ mod iperf;
 mod live;
 mod live_debian;
 mod memory;
+mod migrate;
 mod net;
 mod nic;
 mod pci;
@@ -35,6 +36,7 @@ pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
     tests.extend(hotplug::tests());
     tests.extend(everything::tests());
+    tests.extend(migrate::tests());
     tests.extend(storm::tests());
     tests.extend(live_debian::tests());
     tests.extend(live::tests());

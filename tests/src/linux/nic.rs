@@ -34,7 +34,7 @@ fn start(ctx: &Ctx, kernel: Kernel) -> Result<TestVm> {
 }
 
 /// A server that sends everything back that a client has sent, once that is all; gives the port.
-fn serve_back() -> Result<u16> {
+pub(super) fn serve_back() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let port = listener.local_addr()?.port();
     thread::spawn(move || {

@@ -290,7 +290,7 @@ fn exec_fails(ctx: &Ctx) -> Result {
 }
 
 /// What stands between the two and cuts the connection.
-struct Cutter {
+pub(crate) struct Cutter {
     thread: JoinHandle<Result<u64>>,
 }
 
@@ -298,7 +298,12 @@ impl Cutter {
     /// Passes on what comes to `from` to `to`, until so many bytes went forward or so many back;
     /// then the process `victim` is killed before anything else is passed on, but for the last
     /// answer. Gives the bytes that went forward.
-    fn start(from: &Path, to: PathBuf, limits: (u64, u64), victim: u32) -> Result<Cutter> {
+    pub(crate) fn start(
+        from: &Path,
+        to: PathBuf,
+        limits: (u64, u64),
+        victim: u32,
+    ) -> Result<Cutter> {
         let listener = UnixListener::bind(from)?;
         let thread = thread::spawn(move || -> Result<u64> {
             let (source, _) = listener.accept()?;
@@ -354,7 +359,8 @@ impl Cutter {
         Ok(Cutter { thread })
     }
 
-    fn passed(self) -> Result<u64> {
+    /// Waits until both ways have ended.
+    pub(crate) fn passed(self) -> Result<u64> {
         self.thread.join().map_err(|_| "the cutter has panicked")?
     }
 }

@@ -13,7 +13,7 @@ mod hostile;
 mod human;
 pub mod image;
 mod irq;
-mod migrate;
+pub(crate) mod migrate;
 mod pause;
 mod ports;
 mod smp;
