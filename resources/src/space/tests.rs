@@ -253,8 +253,8 @@ fn a_refused_step_is_done_with_the_next_change() {
             let split = [(0, 0xa0000), (0xc0000, 0x40000)];
             assert_eq!(slots, if enabled { &split[..] } else { &[(0, 0x10_0000)] }, "{index}");
             assert_eq!(had.bells, if enabled { &[0xa0010][..] } else { &[] }, "{index}");
-            // Each step is part of one of the two changes at least.
-            assert!(done.is_err() || index == 2 || index == 3, "{index}");
+            // Slots change both times, a doorbell once; no log is taken of a slot that goes.
+            assert!(done.is_err() || index >= 2, "{index}");
         }
         hv.refuse(refused);
         let fd = Arc::new(EventFd::new(libc::EFD_NONBLOCK).unwrap());
