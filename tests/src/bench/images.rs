@@ -77,6 +77,23 @@ pub(super) fn run(rounds: usize) -> Result<String> {
         let ratio = a / b;
         writeln!(text, "| convert {what}: ms | {a:.0} | {b:.0} | {ratio:.2} | {target} |")?;
     }
+    for (what, options) in [("raw", "-f raw raw"), ("qcow2", "-f qcow2 full")] {
+        let mut times = [Vec::new(), Vec::new()];
+        for round in 0..=rounds {
+            for (whose, times) in BOTH.into_iter().zip(&mut times) {
+                let time = place.copied_from(whose, options)?;
+                if round > 0 {
+                    times.push(millis(time));
+                }
+            }
+        }
+        let [a, b] = times.map(|mut times| {
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        });
+        let ratio = a / b;
+        writeln!(text, "| nbdcopy from {what}: ms | {a:.0} | {b:.0} | {ratio:.2} | at most 1 |")?;
+    }
     let mut opened = Vec::new();
     for whose in BOTH {
         let mut samples = Vec::new();
@@ -176,6 +193,31 @@ impl Place {
             below = image;
         }
         Ok(())
+    }
+
+    /// How long libnbd's copier takes for all of what a server has, over a unix socket.
+    fn copied_from(&self, whose: Whose, options: &str) -> Result<Duration> {
+        let socket = self.dir.join(format!("nbd-{whose:?}"));
+        let _ = std::fs::remove_file(&socket);
+        let mut server = self.command(whose, "nbd");
+        server.args(["-t", "-r", "-e", "8", "--fork", "--pid-file", "pid", "-k"]).arg(&socket);
+        let said = server.args(options.split_whitespace()).output()?;
+        if !said.status.success() {
+            let said = String::from_utf8_lossy(&said.stderr);
+            return Err(format!("{whose:?} nbd {options}: {said}").into());
+        }
+        let start = Instant::now();
+        let uri = format!("nbd+unix:///?socket={}", socket.display());
+        let copied = Command::new("nbdcopy").args(["--", &uri, "null:"]).output()?;
+        let time = start.elapsed();
+        let pid = std::fs::read_to_string(self.dir.join("pid"))?.trim().parse::<i32>()?;
+        let pid = rustix::process::Pid::from_raw(pid).ok_or("no process")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        if !copied.status.success() {
+            let said = String::from_utf8_lossy(&copied.stderr);
+            return Err(format!("nbdcopy from {whose:?} {options}: {said}").into());
+        }
+        Ok(time)
     }
 
     /// How long it takes until an image is open, and the memory of it in KiB.
