@@ -39,6 +39,7 @@ environment:
   VMTEST_HOST=native|nested  where Linux guests run; found by probing without it
   VMTEST_VMM=PATH            a built vmm to test
   VMTEST_TOOLS=DIR           where built image tools are
+  VMTEST_THOROUGH=1          repeat at length what proves by repetition
   VMTEST_PEER=qemu           run the guest tests against QEMU, to check the tests";
 
 /// How long all workers may be silent before the runner says that it lives.

@@ -49,11 +49,13 @@ pub(super) enum Measure {
     Hotplug,
     /// What devices cost at boot.
     Devices,
+    /// How guests move.
+    Migrate,
 }
 
 impl Measure {
     /// Every measure.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Greeting,
         Self::Boot,
         Self::Query,
@@ -62,6 +64,7 @@ impl Measure {
         Self::Net,
         Self::Hotplug,
         Self::Devices,
+        Self::Migrate,
     ];
 
     /// The word on command lines.
@@ -75,6 +78,7 @@ impl Measure {
             Self::Net => "net",
             Self::Hotplug => "hotplug",
             Self::Devices => "devices",
+            Self::Migrate => "migrate",
         }
     }
 
@@ -160,6 +164,7 @@ impl Place {
             Measure::Net => self.network(round, &mut samples)?,
             Measure::Hotplug => self.hotplug(round, &mut samples)?,
             Measure::Devices => self.devices(round, &mut samples)?,
+            Measure::Migrate => self.moves(round, &mut samples)?,
         }
         Ok(samples)
     }

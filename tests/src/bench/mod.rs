@@ -6,6 +6,7 @@
 
 mod images;
 mod measure;
+mod moving;
 mod process;
 mod report;
 mod sample;
@@ -31,8 +32,8 @@ const USAGE: &str = "\
 usage: cargo vmbench [--quick] [--rounds N] [--only MEASURE] [--write]
   --quick   one round of everything
   --rounds  that many boots of every machine, and four times as many starts; 5 without it
-  --only    one measure: greeting, boot, query, session, disk, net, hotplug, devices; or images,
-            the image tools; or xbzrle, the pages of a migration
+  --only    one measure: greeting, boot, query, session, disk, net, hotplug, devices,
+            migrate; or images, the image tools; or xbzrle, the pages of a migration
   --write   put the table into docs/performance.md
 environment:
   VMTEST_HOST, VMTEST_VMM as for cargo vmtest";
@@ -97,9 +98,12 @@ impl Options {
     /// How many rounds `measure` gets, and how many trips a round has.
     fn plan(&self, measure: Measure) -> (usize, usize) {
         match measure {
-            Measure::Boot | Measure::Disk | Measure::Net | Measure::Hotplug | Measure::Devices => {
-                (self.rounds, 0)
-            }
+            Measure::Boot
+            | Measure::Disk
+            | Measure::Net
+            | Measure::Hotplug
+            | Measure::Devices
+            | Measure::Migrate => (self.rounds, 0),
             Measure::Greeting => (self.rounds * 4, 0),
             Measure::Query | Measure::Session => (self.rounds, 1000),
         }
@@ -172,8 +176,8 @@ fn in_nested_host(options: &Options, nested: &Nested, report: &mut Report) -> Re
     let mut machine: Option<Machine> = None;
     let mut failures = 0;
     for measure in Measure::ALL {
-        // Sessions cost what they cost, and 64 MiB take their time there.
-        if !options.wants(measure) || measure == Measure::Session {
+        // Sessions cost what they cost, and gigabytes take their time there.
+        if !options.wants(measure) || matches!(measure, Measure::Session | Measure::Migrate) {
             continue;
         }
         let (rounds, trips) = options.plan(measure);

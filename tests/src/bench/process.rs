@@ -60,6 +60,11 @@ pub(super) fn memory(pid: u32) -> Result<Memory> {
     parse(&fs::read_to_string(format!("/proc/{pid}/smaps"))?)
 }
 
+/// The same of a guest whose RAM may be in several mappings.
+pub(super) fn beyond_ram(pid: u32) -> Result<Memory> {
+    Ok(add_up(&fs::read_to_string(format!("/proc/{pid}/smaps"))?).0)
+}
+
 /// The most memory, the guest's RAM included, that a process has ever held, in KiB.
 pub(super) fn peak(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -70,8 +75,16 @@ pub(super) fn peak(pid: u32) -> Result<u64> {
 
 /// Adds up all mappings but the guest's RAM: the one mapping that is at least as large as that.
 fn parse(smaps: &str) -> Result<Memory> {
+    match add_up(smaps) {
+        (memory, 1) => Ok(memory),
+        (_, count) => Err(format!("{count} mappings are as large as the guest's RAM").into()),
+    }
+}
+
+/// Adds up all mappings that are smaller than RAM of guests, and counts those that are not.
+fn add_up(smaps: &str) -> (Memory, usize) {
     let mut total = Memory::default();
-    let mut found_ram = false;
+    let mut found = 0;
     let mut is_ram = false;
     for line in smaps.lines() {
         let mut words = line.split_whitespace();
@@ -80,16 +93,14 @@ fn parse(smaps: &str) -> Result<Memory> {
         match name {
             "Size:" => {
                 is_ram = kib >= MEMORY_MIB << 10;
-                if is_ram && std::mem::replace(&mut found_ram, true) {
-                    return Err("two mappings as large as the guest's RAM".into());
-                }
+                found += usize::from(is_ram);
             }
             "Rss:" if !is_ram => total.resident += kib,
             "Private_Clean:" | "Private_Dirty:" if !is_ram => total.private += kib,
             _ => {}
         }
     }
-    if found_ram { Ok(total) } else { Err("no mapping is as large as the guest's RAM".into()) }
+    (total, found)
 }
 
 #[cfg(test)]

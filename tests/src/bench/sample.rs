@@ -149,11 +149,25 @@ pub(super) enum Figure {
     BootDevices,
     /// How many times as long the second takes.
     BootPart,
+    /// Pages a second of an idle guest whose memory is filled, over a unix socket.
+    MovePages,
+    /// The same of one whose memory is zeros.
+    MoveZeros,
+    /// From the last sign of life at the source to the first at the destination, in ms.
+    MoveGap,
+    /// A guest that writes 70 % of the link, with XBZRLE: until it runs at the destination, in ms.
+    DeltaTotal,
+    /// The same: the downtime that is reported, in ms.
+    DeltaDowntime,
+    /// The same: what was sent, in MiB.
+    DeltaBytes,
+    /// How much more memory the source takes while a guest of 4 GiB moves, in KiB.
+    MoveMemory,
 }
 
 impl Figure {
     /// Every figure, in the order of the table.
-    pub(super) const ALL: [Self; 31] = [
+    pub(super) const ALL: [Self; 38] = [
         Self::GreetingCpu,
         Self::Greeting,
         Self::AnswerCpu,
@@ -185,6 +199,13 @@ impl Figure {
         Self::BootBare,
         Self::BootDevices,
         Self::BootPart,
+        Self::MovePages,
+        Self::MoveZeros,
+        Self::MoveGap,
+        Self::DeltaTotal,
+        Self::DeltaDowntime,
+        Self::DeltaBytes,
+        Self::MoveMemory,
     ];
 
     /// The name and unit in tables.
@@ -221,6 +242,13 @@ impl Figure {
             Self::BootBare => "exec to the guest's shell, no devices, ms",
             Self::BootDevices => "exec to the guest's shell, every device, ms",
             Self::BootPart => "exec to the guest's shell, every device / none",
+            Self::MovePages => "migration, idle guest of 2 GiB, pages per second",
+            Self::MoveZeros => "migration, empty guest of 2 GiB, pages per second",
+            Self::MoveGap => "migration, idle guest, silence, ms",
+            Self::DeltaTotal => "migration with XBZRLE, writes of 70 % of the link, ms",
+            Self::DeltaDowntime => "migration with XBZRLE, the same, downtime, ms",
+            Self::DeltaBytes => "migration with XBZRLE, the same, MiB sent",
+            Self::MoveMemory => "migration, guest of 4 GiB, memory of the source, KiB",
         }
     }
 }

@@ -59,7 +59,7 @@ fn fio(vm: &mut TestVm, name: &str, pattern: &str, size: &str, depth: u32) -> Re
 
 impl Place {
     /// A context for guests of `who`, the uncompressed kernel's pair.
-    fn ctx(&self, who: Who) -> Result<Ctx> {
+    pub(super) fn ctx(&self, who: Who) -> Result<Ctx> {
         let peer = match who {
             Who::Vmm | Who::VmmPvh => Peer::Vmm(self.vmm().to_owned()),
             _ => Peer::Qemu(crate::host::image::QEMU.into()),

@@ -26,7 +26,7 @@ const INIT: &str = include_str!("nested-init.sh");
 const RUN_IMAGE_SIZE: u64 = 128 << 20;
 
 /// Programs that tests call beside QEMU; all have their places on the machine that runs the tests.
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
     QEMU,
     "/sbin/e2fsck",
     "/sbin/mke2fs",
@@ -34,17 +34,20 @@ const PROGRAMS: [&str; 7] = [
     "/usr/bin/nbdcopy",
     "/usr/bin/qemu-img",
     "/usr/bin/tcpdump",
+    "/usr/sbin/tc",
 ];
 
 /// Modules a nested host loads: KVM with its AMD backend, its disks and their file system, and
 /// what tests of network devices need.
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 11] = [
     "kvm_amd",
     "virtio_blk",
     "erofs",
     "loop",
     "tun",
     "bridge",
+    "veth",
+    "sch_netem",
     "vhost_net",
     "vhost_vsock",
     "af_packet",

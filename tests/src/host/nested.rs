@@ -20,12 +20,12 @@ use serde_json::json;
 
 use super::image::{self, QEMU};
 use super::{Host, Verdict};
-use crate::rig::Result;
 use crate::rig::console::{Console, Transcript, tail};
 use crate::rig::process::{die_with_parent, wait_for_exit};
 use crate::rig::qmp::{Qmp, connect};
 use crate::rig::registry::Test;
 use crate::rig::vm::Peer;
+use crate::rig::{Result, THOROUGH, thorough};
 use crate::scratch::Scratch;
 use crate::supply::cache::{Item, file_key, item};
 use crate::supply::debian::Debian;
@@ -133,7 +133,8 @@ impl Nested {
 
     /// The shell line that runs `words` in the run image's root.
     pub fn inside(words: &str) -> String {
-        format!("LD_LIBRARY_PATH=/run/lib RUST_BACKTRACE=1 chroot /host {words}")
+        let thorough = if thorough(0, 1) == 1 { format!("{THOROUGH}=1 ") } else { String::new() };
+        format!("{thorough}LD_LIBRARY_PATH=/run/lib RUST_BACKTRACE=1 chroot /host {words}")
     }
 
     /// The program under test as it is found inside a host.

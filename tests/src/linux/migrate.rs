@@ -14,7 +14,7 @@ use super::nic::serve_back;
 use crate::rig::disk::Disk;
 use crate::rig::registry::{Ctx, Test};
 use crate::rig::vm::{BOOT, Kernel, SOON, TestVm, VmBuilder};
-use crate::rig::{Result, everything, net, qmp};
+use crate::rig::{Result, everything, net, qmp, thorough};
 use crate::supply::run;
 use crate::tiny::migrate::Cutter;
 
@@ -187,7 +187,7 @@ impl Moving {
     }
 }
 
-fn migrate(vm: &mut TestVm, uri: &str) -> Result {
+pub(super) fn migrate(vm: &mut TestVm, uri: &str) -> Result {
     vm.qmp.execute("migrate_set_speed", json!({ "value": 1u64 << 30 }))?;
     vm.qmp.execute("migrate_set_downtime", json!({ "value": 1 }))?;
     vm.qmp.execute("migrate", json!({ "uri": uri }))?;
@@ -212,7 +212,7 @@ fn migrate_slowly(vm: &mut TestVm, uri: &str) -> Result {
     }
 }
 
-fn expect_ended(vm: &mut TestVm, how: &str) -> Result<Value> {
+pub(super) fn expect_ended(vm: &mut TestVm, how: &str) -> Result<Value> {
     let deadline = Instant::now() + BOOT;
     loop {
         let info = vm.qmp.execute("query-migrate", json!({}))?;
@@ -228,7 +228,7 @@ fn expect_ended(vm: &mut TestVm, how: &str) -> Result<Value> {
 /// The guest moves there and back, three times, and notices nothing.
 fn back_and_forth(ctx: &Ctx) -> Result {
     let mut guest = Moving::start(ctx)?;
-    for time in 0..6 {
+    for time in 0..thorough(6, 20) {
         guest.hand_over().map_err(|error| format!("move {time}: {error}"))?;
     }
     guest.finish()

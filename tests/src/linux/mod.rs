@@ -15,6 +15,7 @@ mod live;
 mod live_debian;
 mod memory;
 mod migrate;
+mod migrate_net;
 mod net;
 mod nic;
 mod pci;
@@ -37,6 +38,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(hotplug::tests());
     tests.extend(everything::tests());
     tests.extend(migrate::tests());
+    tests.extend(migrate_net::tests());
     tests.extend(storm::tests());
     tests.extend(live_debian::tests());
     tests.extend(live::tests());

@@ -16,3 +16,11 @@ pub mod vsock;
 
 /// The result of a test or of a step of the rig: failures are texts for people.
 pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// The environment variable by which tests that prove by repetition do so at length.
+pub const THOROUGH: &str = "VMTEST_THOROUGH";
+
+/// How often something is done: `usually`, or `at_length` where the user wants that.
+pub fn thorough(usually: usize, at_length: usize) -> usize {
+    if std::env::var_os(THOROUGH).is_some() { at_length } else { usually }
+}

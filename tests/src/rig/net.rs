@@ -53,6 +53,23 @@ pub fn tap(name: &str, address: &str) -> Result {
     ip(&format!("link set {name} up"))
 }
 
+/// Makes the bridge `name` with an address, and TAP interfaces as its ports.
+pub fn bridge(name: &str, address: &str, taps: &[&str]) -> Result {
+    tool(&["brctl", "addbr", name])?;
+    for tap in taps {
+        tool(&["tunctl", "-t", tap])?;
+        tool(&["brctl", "addif", name, tap])?;
+        ip(&format!("link set {tap} up"))?;
+    }
+    ip(&format!("address add {address} dev {name}"))?;
+    ip(&format!("link set {name} up"))
+}
+
+/// Runs a line of `tc`, which shapes traffic.
+pub fn tc(line: &str) -> Result {
+    run(Command::new("/usr/sbin/tc").args(line.split_whitespace())).map(drop)
+}
+
 fn tool(words: &[&str]) -> Result {
     run(Command::new(busybox()?).args(words)).map(drop)
 }

@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Result;
 use super::disk::Disk;
 use super::vm::{DEBIAN, Kernel, Peer, VmBuilder};
+use super::{Result, thorough};
 use crate::scratch::Scratch;
 
 /// What a test needs of the machine's KVM.
@@ -61,7 +61,7 @@ impl Test {
         seconds: u64,
         body: impl Fn(&Ctx) -> Result + Send + Sync + 'static,
     ) -> Self {
-        let limit = Duration::from_secs(seconds);
+        let limit = Duration::from_secs(seconds) * u32::try_from(thorough(1, 5)).unwrap_or(1);
         Self { name: name.to_owned(), needs, debian: false, limit, body: Box::new(body) }
     }
 

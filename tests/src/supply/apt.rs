@@ -9,13 +9,14 @@ use super::run;
 use crate::rig::Result;
 
 /// Every package the rig calls a tool of.
-const TOOLS: [&str; 16] = [
+const TOOLS: [&str; 17] = [
     "binutils",
     "busybox-static",
     "e2fsprogs",
     "erofs-utils",
     "gdb",
     "iperf3",
+    "iproute2",
     "libnbd-bin",
     "lz4",
     "mmdebstrap",

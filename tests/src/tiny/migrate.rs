@@ -51,7 +51,7 @@ fn tcp(_: &str, _: usize) -> Result<String> {
 }
 
 /// Waits for the end of a migration; gives what query-migrate then says.
-fn ended(vm: &mut TestVm) -> Result<Value> {
+pub(super) fn ended(vm: &mut TestVm) -> Result<Value> {
     let deadline = Instant::now() + SOON;
     loop {
         let info = vm.qmp.execute("query-migrate", json!({}))?;
@@ -75,7 +75,7 @@ fn expect_ended(vm: &mut TestVm, how: &str) -> Result<Value> {
 
 /// A guest with 16 MiB that rewrites and checks 2 MiB of it, and the file that grows by a byte in
 /// each of its rounds, wherever it runs.
-fn checker(ctx: &Ctx) -> Result<(VmBuilder, PathBuf)> {
+pub(crate) fn checker(ctx: &Ctx) -> Result<(VmBuilder, PathBuf)> {
     let path = ctx.dir.join("rounds");
     let chardev = format!("file,path={},append=on,id=rounds", path.display());
     let vm = checked_memory()?.vm(ctx)?.memory("16");
@@ -83,7 +83,7 @@ fn checker(ctx: &Ctx) -> Result<(VmBuilder, PathBuf)> {
 }
 
 /// The guest goes on, and has found nothing wrong in its memory.
-fn expect_sound(mut vm: TestVm, path: &Path) -> Result {
+pub(crate) fn expect_sound(mut vm: TestVm, path: &Path) -> Result {
     expect_status(&mut vm, "running")?;
     let rounds = size(path)?;
     wait_for_more(rounds, || size(path))?;

@@ -5,6 +5,7 @@
 
 pub mod asm;
 mod boot;
+mod chance;
 mod cli;
 mod clients;
 mod dump;
@@ -14,7 +15,7 @@ mod human;
 pub mod image;
 mod irq;
 pub(crate) mod migrate;
-mod pause;
+pub(crate) mod pause;
 mod ports;
 mod smp;
 mod states;
@@ -39,6 +40,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(states::tests());
     tests.extend(pause::tests());
     tests.extend(migrate::tests());
+    tests.extend(chance::tests());
     tests.extend(irq::tests());
     tests.extend(boot::tests());
     tests.extend(smp::tests());

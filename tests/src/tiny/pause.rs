@@ -71,7 +71,7 @@ impl How {
 }
 
 /// Waits until `size` is more than `than`; gives it.
-pub(super) fn wait_for_more(than: u64, mut size: impl FnMut() -> Result<u64>) -> Result<u64> {
+pub(crate) fn wait_for_more(than: u64, mut size: impl FnMut() -> Result<u64>) -> Result<u64> {
     let deadline = Instant::now() + SOON;
     loop {
         let now = size()?;
@@ -135,7 +135,7 @@ fn output(ctx: &Ctx, how: How, user: bool) -> Result {
     Ok(())
 }
 
-pub(super) fn size(path: &Path) -> Result<u64> {
+pub(crate) fn size(path: &Path) -> Result<u64> {
     Ok(fs::metadata(path)?.len())
 }
 
@@ -244,7 +244,7 @@ fn memory(ctx: &Ctx, how: How) -> Result {
 /// A guest that rewrites 2 MiB over and over, each word with its address and the round, checks the
 /// round before as it goes, and writes a byte to [`DEBUGCON`] after each round. A key ends it; it
 /// then shows `rounds`, and as `bad` where a word was wrong, or 0.
-pub(super) fn checked_memory() -> Result<Guest> {
+pub(crate) fn checked_memory() -> Result<Guest> {
     const WORDS: u32 = (2 << 20) / 8;
     let mut g = Guest::new()?;
     g.xor(r8d, r8d)?;
