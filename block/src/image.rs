@@ -181,8 +181,8 @@ pub trait Image {
         None
     }
 
-    /// Takes a snapshot of the disk; the identity in it is chosen by the image, which returns it.
-    /// Nothing else is under way.
+    /// Takes a snapshot of the disk. An empty identity in it is chosen by the image; returned is what
+    /// it has become. Nothing else is under way.
     fn create_snapshot(&self, _snapshot: Snapshot) -> Op<'_, Snapshot> {
         unsupported()
     }
@@ -232,6 +232,17 @@ pub trait Image {
 
     /// Writes of the saved state of a machine. Nothing else is under way.
     fn write_vmstate(&self, _offset: u64, _buf: IoBuf) -> Op<'_> {
+        unsupported()
+    }
+
+    /// Gives up the saved state of a machine that no snapshot has. Nothing else is under way.
+    fn discard_vmstate(&self) -> Op<'_> {
+        unsupported()
+    }
+
+    /// The snapshot of this identity as an image of its own, to be read beside this one, which may
+    /// be in use again then. Nothing else is under way.
+    fn view_snapshot<'a>(&'a self, _id: &'a str) -> Op<'a, Rc<dyn Node>> {
         unsupported()
     }
 

@@ -21,6 +21,7 @@
 //! | names of files | `name.rs` |
 //! | what is told about a graph | `describe.rs` |
 //! | snapshots of a drive | `snapshot.rs` |
+//! | a machine's saved state in an image | `vmstate.rs` |
 //! | counters | `stats.rs` |
 //! | the command-line tools | `tools/` |
 //! | limits of what is done | `throttle.rs` |
@@ -59,6 +60,7 @@ pub mod snapshot;
 pub mod stats;
 pub mod throttle;
 pub mod tools;
+pub mod vmstate;
 
 #[cfg(test)]
 mod mem;

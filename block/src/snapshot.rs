@@ -189,6 +189,13 @@ pub fn find<'a>(all: &'a [Snapshot], wanted: &str) -> Option<&'a Snapshot> {
     by_id.or_else(|| all.iter().find(|snapshot| snapshot.name == wanted))
 }
 
+/// The name of a snapshot that is given none, taken so many seconds after 1970.
+pub fn default_name(seconds: u32) -> String {
+    let digits = clock::local_time(seconds);
+    let digits: String = digits.chars().filter(char::is_ascii_digit).collect();
+    format!("vm-{digits}")
+}
+
 /// A table of snapshots, line by line.
 pub fn listing(snapshots: &[Snapshot]) -> Vec<String> {
     let row = |id: &str, tag: &str, size: &str, date: &str, clock: &str| {

@@ -25,6 +25,7 @@ use crate::cli::config::{Accel as AccelKind, Config, RtcBase, RtcClock, RtcConfi
 use crate::cli::consoles::{Consoles, consoles};
 use crate::cli::daemonize::{Daemon, Forked};
 use crate::cli::keyval::Pairs;
+use crate::cli::log::tell;
 use crate::cli::pidfile::Pidfile;
 use crate::cpu::model::{CpuModel, CpuSpec};
 use crate::cpu::processors::{self, Processors};
@@ -125,7 +126,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     (vm.means, vm.objects, vm.nets, vm.drives) = (means, objects, nets, drives);
     vm.processors = processors;
     let local = main_loop.local().clone();
-    let runs_at_once = !config.stopped && config.incoming.is_none();
+    let mut runs_at_once = !config.stopped && config.incoming.is_none();
     let mut vm = main_loop.run(first_reset(&local, vm, runs_at_once, (&mut monitors, &notify)))?;
     if let Some(text) = &config.qtest {
         debug_port(text, &mut vm)?;
@@ -142,6 +143,10 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
             vm.receive_from(uri)
                 .map_err(|error| StartError(format!("-incoming {uri}: {error}")))?;
         }
+    }
+    if let Some(Err(error)) = config.loadvm.as_deref().map(|tag| vm.load_snapshot(tag)) {
+        tell(format_args!("{}", error.desc));
+        runs_at_once = false;
     }
     // A disk without its key could only fail: clients give it, and let the machine run.
     if runs_at_once && vm.lacks_key().is_none() {
@@ -458,6 +463,11 @@ fn refuse_unsupported(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+/// The guest is not booted.
+fn comes_from_elsewhere(config: &Config) -> bool {
+    config.incoming.is_some() || config.loadvm.is_some()
+}
+
 /// The model of processors when no `-cpu` is given.
 const DEFAULT_CPU: &str = "qemu64";
 
@@ -489,7 +499,7 @@ fn boot(config: &Config) -> Result<Boot, StartError> {
     }
     match &config.bios {
         Some(path) => Ok(Boot::Firmware(Firmware::open(path).map_err(plain)?)),
-        None if config.accel == AccelKind::Qtest || config.stopped || config.incoming.is_some() => {
+        None if config.accel == AccelKind::Qtest || config.stopped || comes_from_elsewhere(config) => {
             Ok(Boot::Nothing)
         }
         None => Err(StartError(

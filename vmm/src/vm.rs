@@ -322,7 +322,7 @@ impl Vm {
     }
 
     /// The machine is in no state to go on before it is reset.
-    fn fail(&mut self) {
+    pub(crate) fn fail(&mut self) {
         self.deactivate();
         if self.is_running() {
             self.stop(RunState::InternalError);
@@ -472,8 +472,11 @@ impl Vm {
         self.save()?.into_iter().map(recode).collect()
     }
 
-    /// Forgets everything, then takes it over from `sections`.
-    fn restore(&mut self, sections: &[Section]) -> Result<(), VmError> {
+    /// Forgets everything, then takes it over from `sections`; the guest must not run.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) fn restore(&mut self, sections: &[Section]) -> Result<(), VmError> {
         let now = self.board.clock.now();
         self.board.clock.set(0);
         let done = self.reset_parts();

@@ -217,6 +217,17 @@ impl Image for Qcow2 {
         Box::pin(Qcow2::write_vmstate(self, offset, buf))
     }
 
+    fn discard_vmstate(&self) -> Op<'_> {
+        Box::pin(self.forget_vmstate())
+    }
+
+    fn view_snapshot<'a>(&'a self, id: &'a str) -> Op<'a, Rc<dyn Node>> {
+        Box::pin(async move {
+            let view: Rc<dyn Node> = self.view(id).await?;
+            Ok(view)
+        })
+    }
+
     fn preallocate(&self, from: u64, to: u64, how: Preallocation) -> Op<'_> {
         Box::pin(self.give_room(from, to, how))
     }

@@ -159,6 +159,7 @@ impl Qcow2 {
     pub async fn read_vmstate(&self, offset: u64, buf: IoBuf) -> io::Result<()> {
         self.alive()?;
         let at = self.vmstate_offset().checked_add(offset).ok_or(errno(libc::EFBIG))?;
+        self.step("vmstate_load").await?;
         self.read_range(at, buf).await
     }
 
@@ -170,6 +171,7 @@ impl Qcow2 {
         self.check_write(0, 0)?;
         let at = self.vmstate_offset().checked_add(offset).ok_or(errno(libc::EFBIG))?;
         let end = at.checked_add(buf.len() as u64).ok_or(errno(libc::EFBIG))?;
+        self.step("vmstate_save").await?;
         let entries = self.header.borrow().l1_entries_for(end);
         self.grow_l1(entries).await?;
         self.write_range(at, buf).await

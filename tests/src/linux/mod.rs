@@ -25,6 +25,7 @@ mod pulse;
 mod reset;
 mod rng;
 mod scsi;
+mod snapshots;
 mod storm;
 mod vhost;
 mod virtio;
@@ -40,6 +41,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(migrate::tests());
     tests.extend(migrate_net::tests());
     tests.extend(storm::tests());
+    tests.extend(snapshots::tests());
     tests.extend(live_debian::tests());
     tests.extend(live::tests());
     tests.extend(virtio::tests());

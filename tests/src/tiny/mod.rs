@@ -18,6 +18,7 @@ pub(crate) mod migrate;
 pub(crate) mod pause;
 mod ports;
 mod smp;
+mod snapshots;
 mod states;
 mod transcripts;
 
@@ -41,6 +42,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(pause::tests());
     tests.extend(migrate::tests());
     tests.extend(chance::tests());
+    tests.extend(snapshots::tests());
     tests.extend(irq::tests());
     tests.extend(boot::tests());
     tests.extend(smp::tests());

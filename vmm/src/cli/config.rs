@@ -88,6 +88,8 @@ pub struct Config {
     pub stopped: bool,
     /// Where a guest comes from that is taken over.
     pub incoming: Option<String>,
+    /// The snapshot that the machine goes on from.
+    pub loadvm: Option<String>,
     /// Exit when the guest reboots.
     pub no_reboot: bool,
     /// Stop, not exit, when the guest powers off.

@@ -421,6 +421,7 @@ fn apply(
             }
         }
         Id::Incoming => config.incoming = Some(value.text()),
+        Id::Loadvm => config.loadvm = Some(value.text()),
         Id::NoReboot => config.no_reboot = true,
         Id::NoShutdown => config.no_shutdown = true,
         Id::Daemonize => config.daemonize = true,

@@ -84,13 +84,7 @@ impl Vm {
 
     /// Takes over the state of every part.
     pub(super) fn load_moved(&mut self, sections: Vec<Section>) -> Result<(), VmError> {
-        let all = sections.into_iter().map(|Section { name, blob }| Saved { path: name, blob });
-        let (global, parts): (Vec<_>, Vec<_>) = all.partition(|section| section.path == GLOBAL);
-        let Some(global) = global.first() else {
-            return Err(VmError::Sections(format!("lacks '{GLOBAL}'")));
-        };
-        let parsed = global.blob.parse(1, &[]);
-        let global: Global = parsed.map_err(|error| VmError::State(GLOBAL.to_owned(), error))?;
+        let (global, parts) = unpack(sections)?;
         self.board.clock.set(global.clock);
         self.load(&parts)?;
         if let Some(incoming) = &mut self.migration.incoming {
@@ -111,6 +105,18 @@ impl Vm {
             }
         }
     }
+}
+
+/// The state of the machine as a whole, and of its parts.
+pub(super) fn unpack(sections: Vec<Section>) -> Result<(Global, Vec<Saved>), VmError> {
+    let all = sections.into_iter().map(|Section { name, blob }| Saved { path: name, blob });
+    let (global, parts): (Vec<_>, Vec<_>) = all.partition(|section| section.path == GLOBAL);
+    let Some(global) = global.first() else {
+        return Err(VmError::Sections(format!("lacks '{GLOBAL}'")));
+    };
+    let parsed = global.blob.parse(1, &[]);
+    let global = parsed.map_err(|error| VmError::State(GLOBAL.to_owned(), error))?;
+    Ok((global, parts))
 }
 
 impl Incoming {

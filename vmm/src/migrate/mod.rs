@@ -24,6 +24,7 @@ use crate::vm::{Vm, VmError, vcpu_path};
 
 mod incoming;
 mod outgoing;
+pub(crate) mod snapshots;
 mod ways;
 
 use incoming::Incoming;

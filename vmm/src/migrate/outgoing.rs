@@ -101,6 +101,15 @@ impl Vm {
     /// # Errors
     /// If it cannot.
     pub(crate) fn check_movable(&self) -> Result<(), QmpError> {
+        self.check_storable()?;
+        self.drives.check_movable().map_err(|error| QmpError::generic(error.to_string()))
+    }
+
+    /// Why the state of the machine, without its disks, cannot be stored or replaced now.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub(crate) fn check_storable(&self) -> Result<(), QmpError> {
         let refuse = |text: &str| Err(QmpError::generic(text));
         match self.state() {
             _ if self.migration.is_leaving() => {
@@ -118,7 +127,7 @@ impl Vm {
                 return Err(QmpError::generic(reason));
             }
         }
-        self.drives.check_movable().map_err(|error| QmpError::generic(error.to_string()))
+        Ok(())
     }
 
     /// Begins a migration: from now on it is known to clients.
@@ -171,7 +180,12 @@ impl Vm {
         if self.inventory() != self.migration.announced {
             return Err("devices have come or gone while the guest was moved".to_owned());
         }
-        let global = Global { clock: self.board.clock.now(), running: before == RunState::Running };
+        self.save_moving(before == RunState::Running)
+    }
+
+    /// Saves everything but memory, of a guest that stands still and ran before or did not.
+    pub(super) fn save_moving(&mut self, running: bool) -> Result<Vec<Section>, String> {
+        let global = Global { clock: self.board.clock.now(), running };
         let blob = Blob::new(1, &global).map_err(|error| error.to_string())?;
         let mut all = vec![Section { name: GLOBAL.to_owned(), blob }];
         let saved = self.save().map_err(refused)?.into_iter();

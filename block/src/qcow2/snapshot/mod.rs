@@ -16,8 +16,9 @@ mod tree;
 mod zeros;
 
 use std::io;
+use std::rc::Rc;
 
-use super::Qcow2;
+use super::{Options, Qcow2};
 use super::access::{load, store};
 use super::bytes::{be64, errno};
 use super::header::{MAX_L1_BYTES, MAX_SNAPSHOTS, RAW_DATA};
@@ -26,6 +27,9 @@ use crate::image::Snapshot;
 
 pub(super) use table::{Record, load_table, serialise_table};
 pub(super) use tree::Change;
+
+/// Bytes of each kind of tables in memory for a snapshot that is open beside its image.
+const VIEW_CACHE: u64 = 1 << 20;
 
 /// The error when there is no such snapshot.
 fn missing() -> io::Error {
@@ -55,7 +59,7 @@ impl Qcow2 {
         self.snapshots.borrow().clone()
     }
 
-    /// Takes a snapshot; its identity is the largest one plus 1.
+    /// Takes a snapshot; its identity is the largest one plus 1 if it has none.
     pub(super) async fn take_snapshot(&self, wanted: Snapshot) -> io::Result<Snapshot> {
         self.begin_change().await?;
         let geometry = self.geometry();
@@ -66,14 +70,21 @@ impl Qcow2 {
         if records.len() as u64 >= u64::from(MAX_SNAPSHOTS) {
             return Err(errno(libc::EFBIG));
         }
-        let numbers = records.iter().filter_map(|record| number(&record.id));
-        let id = numbers.max().unwrap_or(0).checked_add(1).ok_or(errno(libc::EFBIG))?;
+        if records.iter().any(|record| record.id == wanted.id.as_bytes()) {
+            return Err(errno(libc::EEXIST));
+        }
+        let mut id = wanted.id;
+        if id.is_empty() {
+            let numbers = records.iter().filter_map(|record| number(&record.id));
+            let next = numbers.max().unwrap_or(0).checked_add(1).ok_or(errno(libc::EFBIG))?;
+            id = next.to_string();
+        }
         let l1 = self.l1.to_vec();
         self.change_tree(&l1, Change::Raise).await?;
         let mut record = Record {
             l1_offset: 0,
             l1_entries: u32::try_from(l1.len()).map_err(|_| errno(libc::EFBIG))?,
-            id: id.to_string().into_bytes(),
+            id: id.into_bytes(),
             name: wanted.name.into_bytes(),
             date: wanted.date,
             vm_clock: wanted.vm_clock,
@@ -309,6 +320,37 @@ impl Qcow2 {
         l1.resize(l1.len().max(entries as usize), 0);
         self.l1.replace(l1);
         self.size.set(record.disk_size);
+        self.l2.clear();
+        *self.unpacked.borrow_mut() = None;
+        Ok(())
+    }
+
+    /// The disk and the machine's state of a snapshot, open to be read beside this image, which
+    /// keeps them as they are while it has the snapshot.
+    pub(super) async fn view(&self, id: &str) -> io::Result<Rc<Qcow2>> {
+        self.begin_change().await?;
+        let options = Options {
+            read_only: true,
+            device: self.options.device.clone(),
+            backing: self.backing.borrow().clone(),
+            data_file: self.options.data_file.clone(),
+            l2_cache_size: Some(VIEW_CACHE),
+            refcount_cache_size: Some(VIEW_CACHE),
+            cache_clean_interval: Some(0),
+            ..Options::default()
+        };
+        let view = super::open(&self.local, self.file.clone(), options).await;
+        let view = view.map_err(io::Error::other)?;
+        *view.key.borrow_mut() = *self.key.borrow();
+        view.show_snapshot(Some(id), None).await?;
+        Ok(view)
+    }
+
+    /// Gives up what was written behind the end of the disk.
+    pub(super) async fn forget_vmstate(&self) -> io::Result<()> {
+        self.begin_change().await?;
+        let used = self.header.borrow().l1_entries_for(self.size.get());
+        self.drop_behind(used).await?;
         self.l2.clear();
         *self.unpacked.borrow_mut() = None;
         Ok(())

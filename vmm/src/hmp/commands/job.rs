@@ -1,7 +1,5 @@
-//! Jobs on drives, snapshots, and what `commit` does at once.
+//! Jobs on drives, snapshots of one of them, and what `commit` does at once.
 
-use block::drive::Drive;
-use block::image::Snapshot;
 use qmp::{
     BlockJobCancel, BlockJobComplete, BlockJobPause, BlockJobResume, BlockJobSetSpeed, BlockStream,
     BlockdevSnapshot, BlockdevSnapshotDeleteInternalSync, BlockdevSnapshotInternal,
@@ -154,32 +152,6 @@ pub(super) const ROWS: &[Row] = &[
         "write what the topmost image has into the one below it",
         commit,
     ),
-    row(
-        &["savevm"],
-        &[opt("name", Kind::Word)],
-        "[tag|id]",
-        "save the machine and its disks (snapshot_blkdev_internal saves a disk)",
-        |_, _| {
-            Err(QmpError::generic(
-                "the state of the machine cannot be saved yet; snapshot_blkdev_internal takes a \
-                 snapshot of one disk",
-            ))
-        },
-    ),
-    row(
-        &["loadvm"],
-        &[arg("name", Kind::Word).words(tags)],
-        "tag|id",
-        "load the machine and its disks from a snapshot",
-        load,
-    ),
-    row(
-        &["delvm"],
-        &[arg("name", Kind::Word).words(tags)],
-        "tag|id",
-        "delete a snapshot from all disks",
-        delete,
-    ),
 ];
 
 pub(super) const INFO: &[Row] = &[
@@ -198,22 +170,6 @@ pub(super) const INFO: &[Row] = &[
                 job.offset, job.len, job.speed
             ));
         }
-        Ok(())
-    }),
-    bare(&["snapshots"], "show the snapshots that all disks have", |call, _| {
-        let Some(mut first) = with_snapshots(call.vm).into_iter().next() else {
-            call.print("No available block device supports snapshots\n");
-            return Ok(());
-        };
-        let others: Vec<_> = with_snapshots(call.vm).into_iter().skip(1).collect();
-        first.1.retain(|snapshot| {
-            others.iter().all(|(_, all)| block::snapshot::find(all, &snapshot.id).is_some())
-        });
-        if first.1.is_empty() {
-            call.print("There is no suitable snapshot available\n");
-            return Ok(());
-        }
-        block::snapshot::listing(&first.1).iter().for_each(|line| call.line(line));
         Ok(())
     }),
 ];
@@ -243,23 +199,6 @@ fn sync(args: &Args) -> MirrorSyncMode {
 
 fn ids(vm: &Vm) -> Vec<String> {
     vm.drives.iter().map(|drive| drive.id().to_owned()).collect()
-}
-
-fn tags(vm: &Vm) -> Vec<String> {
-    let all = with_snapshots(vm).into_iter().flat_map(|(_, snapshots)| snapshots);
-    all.map(|snapshot| snapshot.name).collect()
-}
-
-/// The drives that can be written to and whose format has snapshots, with those.
-fn with_snapshots(vm: &Vm) -> Vec<(std::sync::Arc<Drive>, Vec<Snapshot>)> {
-    let drives = vm.drives.iter().filter(|drive| drive.has_medium() && !drive.read_only());
-    let all = drives.filter_map(|drive| {
-        let found = drive.on_loop(|_, disk| async move {
-            disk.node().image().and_then(|image| image.snapshots())
-        });
-        Some((drive.clone(), found.ok().flatten()?))
-    });
-    all.collect()
 }
 
 fn commit(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
@@ -292,41 +231,6 @@ fn commit(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
             Ok(Err(error)) => return failed(&block::errno_text(&error)),
             Err(error) => return failed(&error.to_string()),
         }
-    }
-    Ok(())
-}
-
-fn load(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
-    let name = args.text("name");
-    for (drive, all) in with_snapshots(call.vm) {
-        let Some(found) = block::snapshot::find(&all, name) else {
-            let device = drive.id();
-            return Err(QmpError::generic(format!(
-                "Device '{device}' does not have the requested snapshot '{name}'"
-            )));
-        };
-        if found.vm_state_size == 0 {
-            return Err(QmpError::generic(
-                "This is a disk-only snapshot. Revert to it offline using vmm-img.",
-            ));
-        }
-    }
-    Err(QmpError::generic("the state of a machine cannot be loaded from a snapshot yet"))
-}
-
-fn delete(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
-    let wanted = args.text("name");
-    let drives = with_snapshots(call.vm);
-    if drives.is_empty() {
-        return Err(QmpError::generic("No block device supports snapshots"));
-    }
-    for (drive, all) in drives {
-        let Some(found) = block::snapshot::find(&all, wanted) else { continue };
-        call.vm.handle(BlockdevSnapshotDeleteInternalSync {
-            device: drive.id().to_owned(),
-            id: Some(found.id.clone()),
-            name: None,
-        })?;
     }
     Ok(())
 }

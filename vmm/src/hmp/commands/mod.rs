@@ -21,6 +21,7 @@ mod nic;
 mod objects;
 mod pci;
 mod run;
+mod snapshots;
 
 pub(crate) use memory::quoted;
 
@@ -44,6 +45,7 @@ pub(super) const COMMANDS: Rows = &[
     nic::ROWS,
     objects::ROWS,
     run::ROWS,
+    snapshots::ROWS,
 ];
 
 /// The commands of `info`.
@@ -61,6 +63,7 @@ pub(super) const INFO: Rows = &[
     objects::INFO,
     pci::INFO,
     run::INFO,
+    snapshots::INFO,
 ];
 
 const INFO_ROW: Row = Row {
