@@ -12,7 +12,6 @@ use std::sync::Arc;
 use resources::iol::{IoBuf, Remote};
 
 use crate::drive::Drive;
-use crate::image::Image;
 use crate::node::Node;
 
 /// Bytes that go to the image, or come from it, at once.

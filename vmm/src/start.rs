@@ -499,7 +499,10 @@ fn boot(config: &Config) -> Result<Boot, StartError> {
     }
     match &config.bios {
         Some(path) => Ok(Boot::Firmware(Firmware::open(path).map_err(plain)?)),
-        None if config.accel == AccelKind::Qtest || config.stopped || comes_from_elsewhere(config) => {
+        None if config.accel == AccelKind::Qtest
+            || config.stopped
+            || comes_from_elsewhere(config) =>
+        {
             Ok(Boot::Nothing)
         }
         None => Err(StartError(

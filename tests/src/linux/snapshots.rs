@@ -7,10 +7,10 @@ use std::process::Command;
 use serde_json::json;
 
 use super::live::{VERIFY, WRITER};
+use crate::rig::Result;
 use crate::rig::disk::Disk;
 use crate::rig::registry::{Ctx, Test};
 use crate::rig::vm::{BOOT, Kernel, SOON, TestVm, VmBuilder};
-use crate::rig::Result;
 use crate::supply::run;
 
 pub(super) fn tests() -> Vec<Test> {
@@ -56,11 +56,12 @@ impl Busy {
         let mut convert = Command::new("/usr/bin/qemu-img");
         run(convert.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(blank.path()).arg(&image))?;
         let drive = format!("if=none,id=d0,format=qcow2,file={}", image.display());
-        let builder = ctx
-            .linux(Kernel::V6_12)
-            .memory("256")
-            .cpus(2)
-            .args(["-drive", &drive, "-device", "virtio-blk-pci,drive=d0"]);
+        let builder = ctx.linux(Kernel::V6_12).memory("256").cpus(2).args([
+            "-drive",
+            &drive,
+            "-device",
+            "virtio-blk-pci,drive=d0",
+        ]);
         let mut vm = builder.clone().start()?;
         vm.booted()?;
         vm.load(&["virtio_blk"])?;
@@ -103,7 +104,9 @@ impl Busy {
         vm.sh("umount /mnt")?;
         vm.qmp.execute("quit", json!({}))?;
         vm.exit_code(SOON)?;
-        run(Command::new("/usr/bin/qemu-img").args(["check", "-q", "-f", "qcow2"]).arg(&self.image))?;
+        run(Command::new("/usr/bin/qemu-img")
+            .args(["check", "-q", "-f", "qcow2"])
+            .arg(&self.image))?;
         Ok(self.image)
     }
 }
@@ -125,7 +128,8 @@ fn with_memory(ctx: &Ctx) -> Result {
     }
     guest.vm.qmp.execute("quit", json!({}))?;
     guest.vm.exit_code(SOON)?;
-    let list = Command::new("/usr/bin/qemu-img").args(["snapshot", "-l"]).arg(&guest.image).output()?;
+    let list =
+        Command::new("/usr/bin/qemu-img").args(["snapshot", "-l"]).arg(&guest.image).output()?;
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
     for tag in ["begin", "again"] {
         let line = list.lines().find(|line| line.split_whitespace().nth(1) == Some(tag));

@@ -223,7 +223,8 @@ fn refused(ctx: &Ctx) -> Result {
     expect_said(&mut vm, "loadvm one", text)?;
     expect_equal("stops", vm.qmp.take_events("STOP").len(), 0)?;
     expect_status(&mut vm, "running")?;
-    drop(vm);
+    vm.qmp.execute("quit", json!({}))?;
+    vm.exit_code(SOON)?;
 
     let prefix = "Error -22 while loading VM state: ";
     for (other, reason) in [
@@ -250,7 +251,9 @@ fn refused(ctx: &Ctx) -> Result {
 fn no_room(ctx: &Ctx) -> Result {
     let (vm, path) = checker(ctx)?;
     let (first, config) = (image(ctx, "first")?, ctx.dir.join("faults"));
-    let fault = "[inject-error]\nevent = \"vmstate_save\"\nerrno = \"28\"\nonce = \"on\"\n";
+    let fault = "[inject-error]\nevent = \"vmstate_save\"\nstate = \"1\"\nerrno = \"28\"\n\
+                 once = \"on\"\n[set-state]\nevent = \"vmstate_save\"\nstate = \"1\"\n\
+                 new_state = \"2\"\n";
     let whole = vm.clone().args(["-drive", &drive("d0", &first)]);
     std::fs::write(&config, fault)?;
     let faulty = format!(

@@ -231,11 +231,15 @@ impl Vm {
         // Nothing begins on any disk: state and snapshots are of one moment.
         let held: Vec<Held> = self.drives.iter().filter_map(|drive| drive.hold()).collect();
         let done = self.write_state(first, sections).map_err(|error| failed(&error));
-        let done = done.and_then(|size| take_all(&disks, &Snapshot { vm_state_size: size, ..wanted }));
+        let done =
+            done.and_then(|size| take_all(&disks, &Snapshot { vm_state_size: size, ..wanted }));
         if done.is_err()
             && let Err(error) = vmstate::discard(first)
         {
-            tracing::warn!("a machine's state that nobody wants stays on '{}': {error}", first.id());
+            tracing::warn!(
+                "a machine's state that nobody wants stays on '{}': {error}",
+                first.id()
+            );
         }
         drop(held);
         done
@@ -366,17 +370,15 @@ impl Vm {
 
 /// The snapshots in the image of a drive; `None` if its format has none.
 fn list(drive: &Drive) -> Option<Vec<Snapshot>> {
-    let found = drive.on_loop(|_, disk| async move {
-        disk.node().image().and_then(|image| image.snapshots())
-    });
+    let found = drive
+        .on_loop(|_, disk| async move { disk.node().image().and_then(|image| image.snapshots()) });
     found.ok().flatten()
 }
 
 /// Whether there are bitmaps in its image that tell of changes to the disk as it is.
 fn has_bitmaps(drive: &Drive) -> bool {
-    let found = drive.on_loop(|_, disk| async move {
-        disk.node().image().and_then(|image| image.bitmaps())
-    });
+    let found = drive
+        .on_loop(|_, disk| async move { disk.node().image().and_then(|image| image.bitmaps()) });
     found.ok().flatten().is_some_and(|bitmaps| !bitmaps.is_empty())
 }
 
@@ -390,8 +392,9 @@ fn not_activated(number: i32, drive: &Drive, tag: &str, why: &str) -> String {
 
 fn delete(drive: &Drive, id: &str) -> Result<(), String> {
     let (device, id) = (drive.id().to_owned(), id.to_owned());
-    let done = drive
-        .on_loop(move |_, disk| async move { delete_internal(&disk, &device, Some(&id), None).await });
+    let done = drive.on_loop(move |_, disk| async move {
+        delete_internal(&disk, &device, Some(&id), None).await
+    });
     done.and_then(|done| done).map(drop).map_err(|error| error.to_string())
 }
 
@@ -431,7 +434,8 @@ fn take_all(disks: &[Disk], wanted: &Snapshot) -> Result<(), QmpError> {
     }
     for (index, (drive, _)) in disks.iter().enumerate() {
         let vm_state_size = if index == 0 { wanted.vm_state_size } else { 0 };
-        let (device, wanted) = (drive.id().to_owned(), Snapshot { vm_state_size, ..wanted.clone() });
+        let (device, wanted) =
+            (drive.id().to_owned(), Snapshot { vm_state_size, ..wanted.clone() });
         let id = wanted.id.clone();
         let taken = drive
             .on_loop(move |_, disk| async move { create_internal(&disk, &device, wanted).await });

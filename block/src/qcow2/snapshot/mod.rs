@@ -18,11 +18,11 @@ mod zeros;
 use std::io;
 use std::rc::Rc;
 
-use super::{Options, Qcow2};
 use super::access::{load, store};
 use super::bytes::{be64, errno};
 use super::header::{MAX_L1_BYTES, MAX_SNAPSHOTS, RAW_DATA};
 use super::options::Freed;
+use super::{Options, Qcow2};
 use crate::image::Snapshot;
 
 pub(super) use table::{Record, load_table, serialise_table};

@@ -1,5 +1,8 @@
 //! Jobs on drives, snapshots of one of them, and what `commit` does at once.
 
+use std::sync::Arc;
+
+use block::drive::Drive;
 use qmp::{
     BlockJobCancel, BlockJobComplete, BlockJobPause, BlockJobResume, BlockJobSetSpeed, BlockStream,
     BlockdevSnapshot, BlockdevSnapshotDeleteInternalSync, BlockdevSnapshotInternal,
@@ -154,25 +157,23 @@ pub(super) const ROWS: &[Row] = &[
     ),
 ];
 
-pub(super) const INFO: &[Row] = &[
-    bare(&["block-jobs"], "show the jobs of drives", |call, _| {
-        let jobs = call.vm.handle(QueryBlockJobs {})?;
-        if jobs.is_empty() {
-            call.print("No active jobs\n");
-        }
-        for job in jobs {
-            let what = match job.r#type.as_str() {
-                "stream" => format!("Streaming device {}", job.device),
-                other => format!("Type {other}, device {}", job.device),
-            };
-            call.line(format_args!(
-                "{what}: Completed {} of {} bytes, speed limit {} bytes/s",
-                job.offset, job.len, job.speed
-            ));
-        }
-        Ok(())
-    }),
-];
+pub(super) const INFO: &[Row] = &[bare(&["block-jobs"], "show the jobs of drives", |call, _| {
+    let jobs = call.vm.handle(QueryBlockJobs {})?;
+    if jobs.is_empty() {
+        call.print("No active jobs\n");
+    }
+    for job in jobs {
+        let what = match job.r#type.as_str() {
+            "stream" => format!("Streaming device {}", job.device),
+            other => format!("Type {other}, device {}", job.device),
+        };
+        call.line(format_args!(
+            "{what}: Completed {} of {} bytes, speed limit {} bytes/s",
+            job.offset, job.len, job.speed
+        ));
+    }
+    Ok(())
+})];
 
 const REUSE: Param = flag("reuse", b'n');
 const FULL: Param = flag("full", b'f');
@@ -206,9 +207,8 @@ fn commit(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
     let drives: Vec<_> = match call.vm.drives.find(wanted) {
         Some(drive) => vec![drive.clone()],
         None if wanted == "all" => {
-            let has_backing = |drive: &&std::sync::Arc<Drive>| {
-                drive.describe().is_some_and(|told| told.backing.is_some())
-            };
+            let has_backing =
+                |drive: &&Arc<Drive>| drive.describe().is_some_and(|told| told.backing.is_some());
             call.vm.drives.iter().filter(has_backing).cloned().collect()
         }
         None => return Err(QmpError::generic(format!("Device '{wanted}' not found"))),
