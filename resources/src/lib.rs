@@ -5,6 +5,7 @@
 //! Everything above it (devices, the block layer, migration, the machine itself) is built from
 //! the parts here, and every part can be used without KVM, on [`hv::fake::Fake`].
 
+pub mod base64;
 pub mod class;
 pub mod clock;
 pub mod device;

@@ -24,7 +24,6 @@
 //! | [`qtest`] | the debug port |
 //! | [`mailbox`] | what devices, vCPUs and signals ask of the main thread |
 
-mod base64;
 pub mod boot;
 pub mod chardevs;
 pub mod cli;

@@ -1,10 +1,13 @@
-//! `--object secret,id=ID,data=TEXT` or `file=NAME`: passwords of images, by their names.
+//! `--object secret,id=ID,data=TEXT` or `file=NAME`, with `format=base64` if they are encoded so:
+//! passwords of images, by their names.
 //!
 //! Plain functions. Words and files come from whoever starts the tool.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
+
+use resources::base64;
 
 use super::args::Parsed;
 use super::console::Fail;
@@ -31,7 +34,7 @@ pub fn parse(args: &Parsed) -> Result<Secrets, Fail> {
 
 fn one(text: &str) -> Result<(String, String), Fail> {
     let refuse = |text: String| Err(Fail::Told(text));
-    let (mut id, mut data, mut file) = (None, None, None);
+    let (mut id, mut data, mut file, mut encoded) = (None, None, None, false);
     for (index, (key, value)) in split_options(text).into_iter().enumerate() {
         match key.as_str() {
             "secret" if index == 0 && value == "on" => {}
@@ -40,26 +43,36 @@ fn one(text: &str) -> Result<(String, String), Fail> {
             "id" => id = Some(value),
             "data" => data = Some(value),
             "file" => file = Some(value),
-            "format" if value == "raw" => {}
+            "format" if matches!(value.as_str(), "raw" | "base64") => encoded = value == "base64",
             _ => return refuse(format!("--object secret: '{key}={value}' is not supported")),
         }
     }
     let Some(id) = id.filter(|id| !id.is_empty()) else {
         return refuse("Parameter 'id' is missing".to_owned());
     };
-    match (data, file) {
-        (Some(data), None) => Ok((id, data)),
+    let secret = match (data, file) {
+        (Some(data), None) => data,
         (None, Some(file)) => {
             let mut secret = String::new();
             let read = std::fs::File::open(&file)
                 .and_then(|file| file.take(MOST).read_to_string(&mut secret));
             match read {
-                Ok(_) => Ok((id, secret)),
-                Err(error) => refuse(format!("Unable to read {file}: {}", why(&error))),
+                Ok(_) => secret,
+                Err(error) => return refuse(format!("Unable to read {file}: {}", why(&error))),
             }
         }
-        (Some(_), Some(_)) => refuse("'file' and 'data' are mutually exclusive".to_owned()),
-        (None, None) => refuse("Either 'file' or 'data' must be provided".to_owned()),
+        (Some(_), Some(_)) => return refuse("'file' and 'data' are mutually exclusive".to_owned()),
+        (None, None) => return refuse("Either 'file' or 'data' must be provided".to_owned()),
+    };
+    if !encoded {
+        return Ok((id, secret));
+    }
+    let Some(bytes) = base64::decode(&secret.replace('\n', "")) else {
+        return refuse("Base64 data contains invalid characters".to_owned());
+    };
+    match String::from_utf8(bytes) {
+        Ok(secret) => Ok((id, secret)),
+        Err(_) => refuse(format!("Data from secret {id} is not valid UTF-8")),
     }
 }
 
@@ -80,7 +93,13 @@ mod tests {
         std::fs::write(file.as_path(), "word").unwrap();
         let from = format!("secret,id=a,format=raw,file={}", file.as_path().display());
         assert_eq!(parsed(&from).unwrap()["a"], "word");
+        assert_eq!(parsed("secret,id=a,data=w7xiZXI=,format=base64").unwrap()["a"], "über");
+        std::fs::write(file.as_path(), "d29y\nZA==\n").unwrap();
+        let from = from.replace("raw", "base64");
+        assert_eq!(parsed(&from).unwrap()["a"], "word");
         for wrong in [
+            "secret,id=a,data=/w==,format=base64",
+            "secret,id=a,data=b,format=hex",
             "throttle-group,id=a",
             "secret,data=b",
             "secret,id=a",

@@ -18,8 +18,8 @@ use qmp::{
     DataFormat, ErrorClass, Handle, InetSocketAddress, QmpError, QueryChardev, RingbufRead,
     RingbufWrite, SocketAddress,
 };
+use resources::base64;
 
-use crate::base64;
 use crate::chardevs::ChardevError;
 use crate::vm::Vm;
 

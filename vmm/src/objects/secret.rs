@@ -10,12 +10,11 @@ use std::sync::Arc;
 use aes::Aes256;
 use cbc::cipher::block_padding::NoPadding;
 use cbc::cipher::{BlockDecryptMut as _, KeyIvInit as _};
-use resources::fdset;
 use resources::props::{Kind, Prop, Props};
+use resources::{base64, fdset};
 use rustix::fs::{Mode, OFlags};
 
 use super::{Ctx, Object, ObjectError, ObjectType, reason};
-use crate::base64;
 
 /// The largest secret in bytes, as it is given.
 pub const MAX_SECRET: u64 = 1 << 20;

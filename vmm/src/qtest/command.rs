@@ -3,11 +3,11 @@
 //! Runs where the engine is fed, see [`super`]. Arguments are a client's: sizes and times are
 //! bounded.
 
+use resources::base64;
 use resources::nearest::nearest;
 use resources::value::parse_number;
 
 use super::{MAX_DATA, Qtest};
-use crate::base64;
 
 /// The most bytes that `memset` fills.
 const MAX_FILL: u64 = 64 << 20;

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | lines in, lines out | here |
 //! | the commands, one row each | `command.rs` |
-//! | base 64, for two of them | `crate::base64` |
+//! | base 64, for two of them | `resources::base64` |
 //! | the port on a chardev | `frontend.rs` |
 //!
 //! Thread: the engine runs where it is fed; the front end feeds it on the chardev's I/O thread.

@@ -3,7 +3,7 @@
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Encodes bytes.
-pub(crate) fn encode(bytes: &[u8]) -> String {
+pub fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let value = group.iter().fold(0u32, |value, byte| value << 8 | u32::from(*byte));
@@ -17,7 +17,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 }
 
 /// Decodes text; `None` if it is not in this form to the bit.
-pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
+pub fn decode(text: &str) -> Option<Vec<u8>> {
     let groups = text.as_bytes().chunks_exact(4);
     if !groups.remainder().is_empty() {
         return None;
@@ -43,7 +43,7 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
 
 /// Decodes text in which anything that is no digit is skipped, padding and incomplete groups too,
 /// as clients are used to.
-pub(crate) fn decode_leniently(text: &str) -> Vec<u8> {
+pub fn decode_leniently(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     let (mut value, mut bits) = (0u32, 0);
     for digit in text.bytes().filter_map(digit) {
