@@ -112,10 +112,10 @@ impl Qcow2 {
             self.make_lazy(lazy).await?;
         }
         if let Some(name) = &options.data_file {
-            self.switch_header(|header| header.data_file = Some(name.clone())).await?;
+            self.change_header(|header| header.data_file = Some(name.clone())).await?;
         }
         if options.data_file_any {
-            self.switch_header(|header| header.autoclear &= !RAW_DATA).await?;
+            self.change_header(|header| header.autoclear &= !RAW_DATA).await?;
         }
         if let Some(backing) = &options.backing {
             self.change_backing_file(backing.clone()).await?;
@@ -133,7 +133,7 @@ impl Qcow2 {
         if self.header.borrow().version >= 3 {
             return Ok(());
         }
-        self.switch_header(|header| header.version = 3).await?;
+        self.change_header(|header| header.version = 3).await?;
         self.geometry
             .set(super::Geometry::of(&self.header.borrow(), self.options.cache_entry_size));
         Ok(())
@@ -156,7 +156,7 @@ impl Qcow2 {
         for bitmap in self.bitmaps() {
             self.change_bitmap(&bitmap.name, BitmapChange::Remove).await?;
         }
-        self.switch_header(|header| {
+        self.change_header(|header| {
             header.version = 2;
             (header.incompatible, header.compatible, header.autoclear) = (0, 0, 0);
             header.unknown.clear();
@@ -204,7 +204,7 @@ impl Qcow2 {
             // What was put off is written first.
             self.settle().await?;
         }
-        self.switch_header(|header| {
+        self.change_header(|header| {
             header.compatible &= !LAZY_REFCOUNTS;
             header.compatible |= if lazy { LAZY_REFCOUNTS } else { 0 };
         })
@@ -218,19 +218,8 @@ impl Qcow2 {
         self.settle().await?;
         let mut header = self.header.borrow().clone();
         let done = check::widen(&*self.file, &mut header, order).await;
-        self.reload().await.map_err(io::Error::other)?;
+        self.take_over().await?;
         done
-    }
-
-    /// Changes the header, durably.
-    async fn switch_header(&self, change: impl FnOnce(&mut super::Header)) -> io::Result<()> {
-        let old = self.header.borrow().clone();
-        change(&mut self.header.borrow_mut());
-        let written = self.write_header().await;
-        if written.is_err() {
-            *self.header.borrow_mut() = old;
-        }
-        written
     }
 }
 

@@ -71,6 +71,7 @@ impl Qcow2 {
     }
 
     async fn flush_once(&self) -> io::Result<()> {
+        self.alive()?;
         // No wait between these: together they are the image at one moment.
         let l1 = self.l1.take_dirty();
         let l2 = self.l2.take_dirty();
@@ -81,6 +82,8 @@ impl Qcow2 {
                 self.write_refcounts().await?;
             }
             self.flush_files().await?;
+            // What the file refers to may not be what memory does.
+            self.alive()?;
             if l1.is_empty() && l2.is_empty() {
                 return Ok(());
             }

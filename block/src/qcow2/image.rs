@@ -55,7 +55,7 @@ impl Qcow2 {
         let mut header = self.header.borrow().clone();
         let check = check::run(&*self.file, &mut header, repair).await;
         if repair != Repair::No {
-            self.reload().await.map_err(io::Error::other)?;
+            self.take_over().await?;
         }
         check
     }
@@ -73,18 +73,7 @@ impl Qcow2 {
         if format.as_ref().is_some_and(|format| format.len() > MAX_BACKING_FORMAT) {
             return Err(errno(libc::EINVAL));
         }
-        let old = {
-            let header = &mut *self.header.borrow_mut();
-            let old = (header.backing.clone(), header.backing_format.clone());
-            (header.backing, header.backing_format) = (name, format);
-            old
-        };
-        let written = self.write_header().await;
-        if written.is_err() {
-            let header = &mut *self.header.borrow_mut();
-            (header.backing, header.backing_format) = old;
-        }
-        written
+        self.change_header(|header| (header.backing, header.backing_format) = (name, format)).await
     }
 
     fn told(&self) -> Facts {

@@ -12,7 +12,7 @@ use resources::iol::IoBuf;
 use super::Qcow2;
 use super::bytes::errno;
 use super::geometry::{COPIED, OFFSET};
-use super::header::MAX_L1_BYTES;
+use super::header::{Header, MAX_L1_BYTES};
 use super::options::Freed;
 
 /// Entries in a sector of 512 bytes.
@@ -216,15 +216,16 @@ impl Qcow2 {
             return Err(error);
         }
         let old = {
-            let header = &mut *self.header.borrow_mut();
-            let old = (header.l1_offset, header.l1_entries);
-            (header.l1_offset, header.l1_entries) = (offset, entries as u32);
-            old
+            let header = self.header.borrow();
+            (header.l1_offset, header.l1_entries)
         };
-        if let Err(error) = self.write_header().await {
-            let header = &mut *self.header.borrow_mut();
-            (header.l1_offset, header.l1_entries) = old;
-            // Whether the file has it is not known: it stays as lost room.
+        let change = |header: &mut Header| {
+            (header.l1_offset, header.l1_entries) = (offset, entries as u32);
+        };
+        if let Err(error) = self.change_header(change).await {
+            if self.alive().is_ok() {
+                self.give_up(offset, len, Freed::Unused);
+            }
             return Err(error);
         }
         self.l1.replace(table);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the header and its extensions | `header/`, names of features in `names.rs` |
 //! | opening, reopening, closing | `open.rs`, how in `options.rs` |
+//! | changing the header | `switch.rs` |
 //! | addresses and L2 entries | `geometry.rs` |
 //! | the active L1 table, own L2 tables | `l1.rs` |
 //! | slices of tables in memory | `cache.rs` |
@@ -57,6 +58,7 @@ mod read;
 mod refcount;
 mod resize;
 mod snapshot;
+mod switch;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -114,7 +116,7 @@ pub struct Qcow2 {
     bitmaps: bitmap::Bitmaps,
     /// Held by whoever makes L2 tables.
     tables: sync::Turnstile,
-    /// Held by whoever writes the header.
+    /// Held by whoever changes the header.
     header_turn: sync::Turnstile,
     /// Held by whoever writes parts of encrypted sectors.
     sectors: sync::Turnstile,

@@ -196,18 +196,16 @@ impl Qcow2 {
     /// after a crash.
     async fn begin_writing(&self) -> Result<(), OpenError> {
         let lost_bitmaps = self.has_lost_bitmaps() && !self.options.check;
-        let (dirty, changed) = {
-            let header = &mut *self.header.borrow_mut();
+        let (dirty, kept) = {
+            let header = self.header.borrow();
             let lazy = self.options.lazy_refcounts;
             self.lazy.set(lazy.unwrap_or(header.compatible & LAZY_REFCOUNTS != 0));
             let mut kept = if header.external_data() { RAW_DATA } else { 0 };
             kept |= if lost_bitmaps { 0 } else { BITMAPS };
-            let before = header.autoclear;
-            header.autoclear &= kept;
-            (header.incompatible & DIRTY != 0, header.autoclear != before)
+            (header.incompatible & DIRTY != 0, kept)
         };
-        if changed {
-            let done = self.write_header().await;
+        if self.header.borrow().autoclear & !kept != 0 {
+            let done = self.change_header(|header| header.autoclear &= kept).await;
             done.map_err(|error| OpenError::io("Could not update qcow2 header", &error))?;
         }
         if dirty && !self.options.check {
@@ -243,6 +241,18 @@ impl Qcow2 {
         self.load_snapshots().await
     }
 
+    /// Takes over what was done to the file past all caches, and makes it durable: it may have
+    /// ended in the middle. If that fails, the image is out of service.
+    pub(super) async fn take_over(&self) -> io::Result<()> {
+        let taken = async {
+            self.reload().await.map_err(io::Error::other)?;
+            self.file.flush().await
+        };
+        let taken = taken.await;
+        self.dead.set(self.dead.get() || taken.is_err());
+        taken
+    }
+
     async fn load_snapshots(&self) -> Result<(), OpenError> {
         let header = self.header.borrow().clone();
         let (records, bytes) = snapshot::load_table(&*self.file, &header)
@@ -265,20 +275,7 @@ impl Qcow2 {
         if self.header.borrow().incompatible & DIRTY == 0 {
             return Ok(());
         }
-        self.header.borrow_mut().incompatible &= !DIRTY;
-        self.write_header().await
-    }
-
-    /// Writes the header, durably. Header writes take turns.
-    pub(super) async fn write_header(&self) -> io::Result<()> {
-        let _turn = self.header_turn.enter().await;
-        let (writes, named_at) = self.header.borrow().writes()?;
-        for (at, bytes) in writes {
-            self.file.write(at, IoBuf::copy_of(&bytes), false).await?;
-            self.file.flush().await?;
-        }
-        self.header.borrow_mut().named_at = named_at;
-        Ok(())
+        self.change_header(|header| header.incompatible &= !DIRTY).await
     }
 
     /// Everything is durable, in order, and the refcounts are right.

@@ -11,7 +11,6 @@ use std::io;
 use super::Qcow2;
 use super::bytes::errno;
 use super::geometry::OFFSET;
-use super::header::CORRUPT;
 use super::open::load_table;
 use super::options::Corruption;
 
@@ -148,8 +147,8 @@ impl Qcow2 {
         );
         self.corrupt(format!("Prevented {name} overwrite"), Some(offset), Some(len), true);
         if self.header.borrow().version >= 3 && !self.read_only.get() {
-            self.header.borrow_mut().incompatible |= CORRUPT;
-            if let Err(error) = self.write_header().await {
+            // It is out of service either way.
+            if let Err(error) = self.mark_corrupt().await {
                 tracing::error!(%error, "qcow2_corrupt_bit");
             }
         }

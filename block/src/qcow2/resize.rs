@@ -144,12 +144,7 @@ impl Qcow2 {
     }
 
     async fn write_size(&self, size: u64) -> io::Result<()> {
-        let old = self.size.get();
-        self.header.borrow_mut().size = size;
-        if let Err(error) = self.write_header().await {
-            self.header.borrow_mut().size = old;
-            return Err(error);
-        }
+        self.change_header(|header| header.size = size).await?;
         self.size.set(size);
         Ok(())
     }

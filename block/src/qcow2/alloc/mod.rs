@@ -208,6 +208,7 @@ impl Qcow2 {
 
     async fn take_clusters(&self, least: u64, most: u64) -> io::Result<Taken> {
         let turn = self.alloc.turn.enter().await;
+        self.alive()?;
         self.step("cluster_alloc").await?;
         self.mark_dirty().await?;
         self.ripe_to_free(&turn).await?;
@@ -232,6 +233,7 @@ impl Qcow2 {
     pub async fn allocate_packed(&self, len: u64) -> io::Result<u64> {
         let geometry = self.geometry();
         let turn = self.alloc.turn.enter().await;
+        self.alive()?;
         self.step("cluster_alloc_bytes").await?;
         self.mark_dirty().await?;
         self.ripe_to_free(&turn).await?;
@@ -468,11 +470,6 @@ impl Qcow2 {
         if !self.lazy.get() || self.header.borrow().incompatible & DIRTY != 0 {
             return Ok(());
         }
-        self.header.borrow_mut().incompatible |= DIRTY;
-        let done = self.write_header().await;
-        if done.is_err() {
-            self.header.borrow_mut().incompatible &= !DIRTY;
-        }
-        done
+        self.change_header(|header| header.incompatible |= DIRTY).await
     }
 }

@@ -129,16 +129,14 @@ impl Qcow2 {
         self.step("refblock_alloc.switch_table").await?;
         let clusters = (len >> geometry.cluster_bits) as u32;
         let old = {
-            let header = &mut *self.header.borrow_mut();
-            let old = (header.refcount_table_offset, header.refcount_table_clusters);
-            (header.refcount_table_offset, header.refcount_table_clusters) = (offset, clusters);
-            old
+            let header = self.header.borrow();
+            (header.refcount_table_offset, header.refcount_table_clusters)
         };
-        if let Err(error) = self.write_header().await {
-            let header = &mut *self.header.borrow_mut();
-            (header.refcount_table_offset, header.refcount_table_clusters) = old;
-            return Err(error);
-        }
+        // If this fails, nothing counts the new blocks: where they are is free.
+        self.change_header(|header| {
+            (header.refcount_table_offset, header.refcount_table_clusters) = (offset, clusters);
+        })
+        .await?;
         *self.alloc.table.borrow_mut() = table;
         self.alloc.dirty.borrow_mut().clear();
         let clusters = self.clusters(old.0, u64::from(old.1) << geometry.cluster_bits)?;

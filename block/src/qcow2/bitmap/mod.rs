@@ -28,7 +28,7 @@ pub(super) use live::Bitmaps;
 use super::Qcow2;
 use super::access::{load, store};
 use super::bytes::errno;
-use super::header::{BITMAPS, BitmapDirectory};
+use super::header::{BITMAPS, BitmapDirectory, Header};
 use super::options::Freed;
 use crate::dirty::Bitmap;
 use crate::image::{BitmapChange, PersistentBitmap};
@@ -327,18 +327,19 @@ impl Qcow2 {
             }
         };
         let old = self.header.borrow().clone();
-        {
-            let header = &mut *self.header.borrow_mut();
+        let change = |header: &mut Header| {
             header.bitmaps = place;
             header.autoclear &= !BITMAPS;
             header.autoclear |= if place.is_some() { BITMAPS } else { 0 };
-        }
-        if let Err(error) = self.write_header().await {
-            // Which of the two the file has is not known, so nothing is given up, and it must get
-            // the old one again before anything follows that relies on it.
-            *self.header.borrow_mut() = old;
-            if self.write_header().await.is_err() {
-                self.dead.set(true);
+        };
+        if let Err(error) = self.change_header(change).await {
+            if self.alive().is_ok() {
+                for entry in new {
+                    let _ = self.free_bits(entry).await;
+                }
+                if let Some(place) = place {
+                    let _ = self.lower(place.offset, place.size, Freed::Unused).await;
+                }
             }
             return Err(error);
         }

@@ -172,6 +172,12 @@ pub enum HeaderError {
     /// It does not fit into its cluster.
     #[error("No space left in the file header")]
     NoSpace,
+    /// A crash while the name of the backing file is written could leave neither of the two.
+    #[error(
+        "No space left in the file header for the new backing file name beside the old one; make \
+         the name shorter, or remove the old one first"
+    )]
+    NoRoomBeside,
 }
 
 impl HeaderError {
@@ -196,7 +202,7 @@ impl HeaderError {
             HeaderError::Magic | HeaderError::Invalid(_) => libc::EINVAL,
             HeaderError::Feature(_) | HeaderError::Unsupported(_) => libc::ENOTSUP,
             HeaderError::TooBig(_) => libc::EFBIG,
-            HeaderError::NoSpace => libc::ENOSPC,
+            HeaderError::NoSpace | HeaderError::NoRoomBeside => libc::ENOSPC,
         }
     }
 }
@@ -205,6 +211,7 @@ impl From<HeaderError> for io::Error {
     fn from(error: HeaderError) -> io::Error {
         match error {
             HeaderError::NoSpace => io::Error::from_raw_os_error(libc::ENOSPC),
+            HeaderError::NoRoomBeside => io::Error::new(io::ErrorKind::StorageFull, error),
             other => io::Error::new(io::ErrorKind::InvalidData, other),
         }
     }

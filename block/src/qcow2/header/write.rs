@@ -4,6 +4,12 @@ use super::super::bytes::put;
 use super::super::names::{FEATURE_RECORD, feature_table};
 use super::*;
 
+/// Writes in their order, and where the name of the backing file is then.
+pub(super) type Writes = (Vec<(u64, Vec<u8>)>, Option<(u64, String)>);
+
+/// The bytes, where the extensions end, and where the name is: 0 for none.
+type LaidOut = (Vec<u8>, usize, usize);
+
 /// Bytes that a disk writes as a whole.
 const SECTOR: usize = 512;
 
@@ -24,17 +30,34 @@ impl Header {
     /// first one, and a name that does not fit there goes beside the one that the file has.
     ///
     /// # Errors
-    /// As [`serialise`](Self::serialise).
-    #[expect(clippy::type_complexity, reason = "used once")]
-    pub fn writes(&self) -> Result<(Vec<(u64, Vec<u8>)>, Option<(u64, String)>), HeaderError> {
-        let (mut out, head, at) = self.lay_out()?;
+    /// As [`serialise`](Self::serialise); [`HeaderError::NoRoomBeside`] when a name would have to
+    /// be written over the one that the file has.
+    pub fn writes(&self) -> Result<Writes, HeaderError> {
+        // Without the names of features there may be room in the first sector.
+        let first = self.lay_out().and_then(|laid| self.arrange(laid));
+        match first {
+            Err(HeaderError::NoRoomBeside) => {
+                self.lay_out_with(false).and_then(|laid| self.arrange(laid))
+            }
+            done => done,
+        }
+    }
+
+    fn arrange(&self, (mut out, head, at): LaidOut) -> Result<Writes, HeaderError> {
         let named_at = self.backing.clone().filter(|_| at > 0).map(|name| (at as u64, name));
-        if head > SECTOR || at > 0 && at < SECTOR {
+        if head > SECTOR {
             return Ok((vec![(0, out)], named_at));
         }
         let mut writes = Vec::new();
-        if at > 0 && named_at != self.named_at {
-            writes.push((at as u64, out.get(at..).unwrap_or_default().to_vec()));
+        let behind = at.max(SECTOR);
+        if at > 0 && named_at != self.named_at && out.len() > behind {
+            if let Some((old, name)) = &self.named_at
+                && *old < out.len() as u64
+                && (behind as u64) < old.saturating_add(name.len() as u64)
+            {
+                return Err(HeaderError::NoRoomBeside);
+            }
+            writes.push((behind as u64, out.get(behind..).unwrap_or_default().to_vec()));
         }
         // What is behind the first sector stays.
         out.truncate(SECTOR);
@@ -43,7 +66,7 @@ impl Header {
     }
 
     /// The bytes, where the extensions end, and where the name is: 0 for none.
-    fn lay_out(&self) -> Result<(Vec<u8>, usize, usize), HeaderError> {
+    fn lay_out(&self) -> Result<LaidOut, HeaderError> {
         // The names of the features are a help to others, and left out if there is no room.
         match self.lay_out_with(self.version >= 3) {
             Err(HeaderError::NoSpace) => self.lay_out_with(false),
@@ -51,7 +74,7 @@ impl Header {
         }
     }
 
-    fn lay_out_with(&self, names: bool) -> Result<(Vec<u8>, usize, usize), HeaderError> {
+    fn lay_out_with(&self, names: bool) -> Result<LaidOut, HeaderError> {
         let mut out = vec![0; if self.version >= 3 { V3_LENGTH } else { V2_LENGTH }];
         if self.version >= 3 {
             out.extend_from_slice(&self.unknown);

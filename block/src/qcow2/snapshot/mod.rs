@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 use super::access::{load, store};
 use super::bytes::{be64, errno};
-use super::header::{MAX_L1_BYTES, MAX_SNAPSHOTS, RAW_DATA};
+use super::header::{Header, MAX_L1_BYTES, MAX_SNAPSHOTS, RAW_DATA};
 use super::options::Freed;
 use super::{Options, Qcow2};
 use crate::image::Snapshot;
@@ -92,33 +92,35 @@ impl Qcow2 {
             disk_size: self.size.get(),
             extra: Vec::new(),
         };
-        let prepared = async {
+        let taken = async {
             // From here on a crash leaves clusters that are counted twice and not marked as one's
             // own: no harm.
             self.counts_durable().await?;
             self.set_flags(true).await?;
             record.l1_offset = self.write_l1_copy(&self.l1.to_vec()).await?;
             records.push(record.clone());
-            self.write_records(&records).await
+            let table = self.write_records(&records).await?;
+            self.switch_records(records, table).await
         };
-        let table = match prepared.await {
-            Ok(table) => table,
-            Err(error) => {
-                if record.l1_offset != 0 {
-                    let _ = self.lower(record.l1_offset, l1.len() as u64 * 8, Freed::Unused).await;
-                }
-                let _ = self.change_tree(&l1, Change::Lower(Freed::Unused)).await;
-                // The flags come back; without them the clusters are copied at the next write.
-                if self.counts_durable().await.is_ok() {
-                    let _ = self.set_flags(false).await;
-                }
+        if let Err(error) = taken.await {
+            if self.alive().is_err() {
+                // The file may have the snapshot: nothing of it is given up.
                 return Err(error);
             }
-        };
-        self.switch_records(records, table).await?;
-        // The state of the machine is in the snapshot now.
+            if record.l1_offset != 0 {
+                let _ = self.lower(record.l1_offset, l1.len() as u64 * 8, Freed::Unused).await;
+            }
+            let _ = self.change_tree(&l1, Change::Lower(Freed::Unused)).await;
+            // The flags come back; without them the clusters are copied at the next write.
+            if self.counts_durable().await.is_ok() {
+                let _ = self.set_flags(false).await;
+            }
+            return Err(error);
+        }
+        // The state of the machine is in the snapshot now. It is taken; at worst room is lost.
         let used = self.header.borrow().l1_entries_for(self.size.get());
-        self.drop_behind(used).await?;
+        let dropped = self.drop_behind(used).await;
+        dropped.unwrap_or_else(|error| tracing::warn!(%error, "an old state still takes room"));
         Ok(record.snapshot())
     }
 
@@ -178,26 +180,33 @@ impl Qcow2 {
         Ok((offset, len))
     }
 
-    /// Switches the header to a table that is durable, and gives the old one up.
+    /// Switches the header to a table that is durable, and gives the old one up; the new one if
+    /// it cannot.
     async fn switch_records(&self, records: Vec<Record>, table: (u64, u64)) -> io::Result<()> {
-        let count = u32::try_from(records.len()).map_err(|_| errno(libc::EFBIG))?;
+        // There are no more than `MAX_SNAPSHOTS`.
+        let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
         let old = {
-            let header = &mut *self.header.borrow_mut();
-            let old = (header.snapshots, header.snapshots_offset);
-            (header.snapshots, header.snapshots_offset) = (count, table.0);
-            old
+            let header = self.header.borrow();
+            (header.snapshots, header.snapshots_offset)
         };
-        if let Err(error) = self.write_header().await {
-            // Which of the two the file has is not known, so nothing is given up.
-            let header = &mut *self.header.borrow_mut();
-            (header.snapshots, header.snapshots_offset) = old;
+        let change = |header: &mut Header| {
+            (header.snapshots, header.snapshots_offset) = (count, table.0);
+        };
+        if let Err(error) = self.change_header(change).await {
+            if self.alive().is_ok() {
+                let _ = self.lower(table.0, table.1, Freed::Unused).await;
+            }
             return Err(error);
         }
         let len = self.metadata.snapshot_table.get();
         self.set_snapshots(records, table.1);
         if old.0 > 0 {
-            self.lower(old.1, len, Freed::Other).await?;
-            self.counts_durable().await?;
+            let free = async {
+                self.lower(old.1, len, Freed::Other).await?;
+                self.counts_durable().await
+            };
+            // It is done all the same; at worst room is lost.
+            free.await.unwrap_or_else(|error| tracing::warn!(%error, "an old table takes room"));
         }
         Ok(())
     }
@@ -276,13 +285,15 @@ impl Qcow2 {
             }
         };
         let old = self.header.borrow().clone();
-        {
-            let header = &mut *self.header.borrow_mut();
+        let change = |header: &mut Header| {
             (header.l1_offset, header.l1_entries) = (offset, l1.len() as u32);
             header.size = record.disk_size;
-        }
-        if let Err(error) = self.write_header().await {
-            *self.header.borrow_mut() = old;
+        };
+        if let Err(error) = self.change_header(change).await {
+            if self.alive().is_ok() {
+                let _ = self.lower(offset, l1.len() as u64 * 8, Freed::Unused).await;
+                let _ = self.change_tree(&theirs, Change::Lower(Freed::Unused)).await;
+            }
             return Err(error);
         }
         let before = self.l1.to_vec();

@@ -1,6 +1,5 @@
 //! Bitmaps of images whose file fails, or is hostile.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use resources::iol::{IoBuf, Local, Loop};
@@ -9,81 +8,12 @@ use super::super::super::access::store;
 use super::*;
 use crate::image::BitmapChange;
 use crate::memory::Memory;
-use crate::node::{Extent, Info, Node, Op, Zero};
+use crate::node::Node;
+use crate::qcow2::tests::failing::Failing;
 use crate::qcow2::{CreateOptions, Options, create, open};
 
 const LIMIT: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
-
-/// A file that fails for a while. What it writes then is written all the same, which is the worst
-/// that can be.
-struct Failing {
-    file: Rc<Memory>,
-    /// Writes and flushes that go well, and those after them that do not.
-    well: Cell<u64>,
-    ill: Cell<u64>,
-    /// Reads from here fail.
-    unreadable: Cell<Option<u64>>,
-}
-
-impl Failing {
-    fn new(file: &Rc<Memory>) -> Rc<Failing> {
-        let (well, ill, unreadable) = (Cell::new(u64::MAX), Cell::new(0), Cell::new(None));
-        Rc::new(Failing { file: file.clone(), well, ill, unreadable })
-    }
-
-    fn fail(&self, well: u64, ill: u64) {
-        self.well.set(well);
-        self.ill.set(ill);
-    }
-
-    fn turn(&self) -> io::Result<()> {
-        let of = if self.well.get() > 0 { &self.well } else { &self.ill };
-        let fails = self.well.get() == 0 && self.ill.get() > 0;
-        of.set(of.get().saturating_sub(1));
-        if fails { Err(errno(libc::EIO)) } else { Ok(()) }
-    }
-}
-
-impl Node for Failing {
-    fn info(&self) -> Info {
-        self.file.info()
-    }
-
-    fn read(&self, offset: u64, buf: IoBuf) -> Op<'_> {
-        if self.unreadable.get() == Some(offset) {
-            return Box::pin(async { Err(errno(libc::EIO)) });
-        }
-        self.file.read(offset, buf)
-    }
-
-    fn write(&self, offset: u64, buf: IoBuf, durable: bool) -> Op<'_> {
-        Box::pin(async move {
-            self.file.write(offset, buf, durable).await?;
-            self.turn()
-        })
-    }
-
-    fn zero(&self, offset: u64, len: u64, how: Zero) -> Op<'_> {
-        self.file.zero(offset, len, how)
-    }
-
-    fn discard(&self, offset: u64, len: u64) -> Op<'_> {
-        self.file.discard(offset, len)
-    }
-
-    fn flush(&self) -> Op<'_> {
-        Box::pin(async { self.turn() })
-    }
-
-    fn map(&self, offset: u64, len: u64) -> Op<'_, Extent> {
-        self.file.map(offset, len)
-    }
-
-    fn reopen(&self, read_only: bool) -> Op<'_> {
-        self.file.reopen(read_only)
-    }
-}
 
 fn run<F: Future>(task: impl FnOnce(Local) -> F) -> F::Output {
     let mut the_loop = Loop::new("test").unwrap();

@@ -138,6 +138,24 @@ fn names_change_at_once() {
     }
 }
 
+/// Where two names do not fit, one is not written over the other.
+#[test]
+fn a_name_is_not_written_over_the_one_that_is_there() {
+    let mut header = Header { cluster_bits: 10, size: 0, ..sample() };
+    header.backing = Some("o".repeat(500));
+    let bytes = header.serialise().unwrap();
+    header.named_at = Header::parse(&bytes).unwrap().named_at;
+    for (name, fits) in [(450, false), (490, false), (200, true), (0, true), (500, false)] {
+        header.backing = Some("n".repeat(name)).filter(|name| !name.is_empty());
+        match header.writes() {
+            Ok((writes, _)) => {
+                assert!(fits && writes.iter().all(|(_, data)| data.len() <= 512), "{name}");
+            }
+            Err(error) => assert!(!fits && error != HeaderError::NoSpace, "{name}: {error}"),
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn bytes_of_anybody(
