@@ -107,6 +107,12 @@ impl Disk {
         self.tell_size();
     }
 
+    /// Requests that wait to begin.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     /// Takes all nodes away for good, whoever still has the disk: every request fails then.
     pub(crate) fn retire(&self) {
         *self.node.borrow_mut() = Rc::new(Null::new(0));

@@ -22,6 +22,11 @@ use crate::node::{Extent, Info, Node, Op, State, Zero};
 /// Zeros are written in pieces of this many bytes where the file system has no other way.
 const ZEROS: u64 = 1 << 20;
 
+/// Reads of so many bytes are done at once, if the host has them in memory: whoever wants them finds
+/// them in the processor's cache then, which many such reads under way together would drive out of
+/// it.
+const LARGE: usize = 64 << 10;
+
 /// A file on a loop.
 pub struct File {
     local: Local,
@@ -31,6 +36,7 @@ pub struct File {
     /// What the file system has turned out not to do.
     cannot_zero: Cell<bool>,
     cannot_punch: Cell<bool>,
+    cannot_tell: Cell<bool>,
 }
 
 impl File {
@@ -43,6 +49,7 @@ impl File {
             highest: Cell::new(0),
             cannot_zero: Cell::new(false),
             cannot_punch: Cell::new(false),
+            cannot_tell: Cell::new(false),
         })
     }
 
@@ -75,6 +82,16 @@ impl File {
     }
 
     async fn readv(&self, buf: IoBuf, offset: u64) -> io::Result<usize> {
+        if buf.len() >= LARGE && self.now().align() == 1 && !self.cannot_tell.get() {
+            match buf.readv_now(self.now().fd(), offset) {
+                Ok(count) if count > 0 => return Ok(count),
+                // The end, or not in memory.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // What is wrong comes up again.
+                Err(error) => self.cannot_tell.set(cannot(&error)),
+            }
+        }
         if !self.now().options().threads {
             return self.local.readv_at(self.now().fd(), buf, offset).await;
         }

@@ -81,8 +81,9 @@ impl Buffers {
         let room = len.next_power_of_two().max(4096);
         let kept = {
             let mut free = self.free.borrow_mut();
-            let at = free.iter().position(|buf| buf.len() == room);
-            at.map(|at| free.swap_remove(at))
+            let at = free.iter().rposition(|buf| buf.len() == room);
+            // That which was used last.
+            at.map(|at| free.remove(at))
         };
         let whole = kept.unwrap_or_else(|| IoBuf::zeroed(room.min(len.max(KEPT))));
         Buffer { buf: whole.slice(0..len), whole, buffers: self.clone(), _taken: taken }
@@ -102,7 +103,7 @@ impl Drop for Buffer {
         let mut free = self.buffers.free.borrow_mut();
         if self.whole.len() <= KEPT {
             if free.len() >= super::server::IN_FLIGHT {
-                free.swap_remove(0);
+                free.remove(0);
             }
             free.push(self.whole.clone());
         }

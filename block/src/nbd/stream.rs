@@ -9,20 +9,29 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use resources::iol::{Direction, IoBuf, Local, Watch};
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{AddressFamily, Shutdown, shutdown, sockopt};
 
 /// What is read ahead: enough for many headers, little enough that copying it costs nothing.
 const AHEAD: usize = 4096;
 /// Headers that are written at once come from one page.
 const HEADERS: usize = 4096;
-/// Messages that one write may take.
+/// Messages that one write may take, and payload: of what is large each is written by itself, so
+/// that its memory is free as soon as the peer has it.
 const BATCH: usize = 64;
+const BATCH_BYTES: usize = 64 << 10;
+/// With so many bytes of payload waiting for the peer there is no hurry to have more.
+const ENOUGH: usize = 256 << 10;
+/// What the kernel may keep of what is on its way to a peer on this host: enough for the peer to
+/// go on while the next is fetched.
+const ON_ITS_WAY: usize = 1 << 20;
 
 /// A socket on a loop.
 pub(super) type Socket = Rc<Watch<Arc<OwnedFd>>>;
@@ -31,6 +40,14 @@ pub(super) type Socket = Rc<Watch<Arc<OwnedFd>>>;
 pub(super) fn watch(local: &Local, fd: Arc<OwnedFd>) -> io::Result<Socket> {
     rustix::io::ioctl_fionbio(&*fd, true)?;
     Ok(Rc::new(local.watch(fd)?))
+}
+
+/// Has the kernel keep more of what is on its way, where it would not find out itself how much.
+pub(super) fn widen(fd: &OwnedFd) {
+    if sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::UNIX) {
+        // No more than the host allows.
+        let _ = sockopt::set_socket_send_buffer_size(fd, ON_ITS_WAY);
+    }
 }
 
 /// Ends what is read and written, here and by whoever else holds the socket.
@@ -66,9 +83,19 @@ impl Reader {
         self.buf.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// Puts back what was taken last.
-    pub(super) fn unread(&mut self, len: usize) {
-        self.start = self.start.saturating_sub(len);
+    /// Waits until the next `len` bytes, [`AHEAD`] at most, are [`ahead`](Self::ahead);
+    /// `UnexpectedEof` when the peer has gone. Dropping this loses none.
+    pub(super) async fn come(&mut self, len: usize) -> io::Result<()> {
+        while self.end - self.start < len {
+            if self.start == self.end {
+                self.refill().await?;
+                continue;
+            }
+            self.buf.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            self.read_more().await?;
+        }
+        Ok(())
     }
 
     /// Fills `into`; `UnexpectedEof` when the peer has gone.
@@ -133,13 +160,23 @@ impl Reader {
     }
 
     async fn refill(&mut self) -> io::Result<()> {
-        let buf = &mut self.buf;
-        let read = |fd: &Arc<OwnedFd>| Ok(rustix::io::read(&**fd, &mut buf[..])?);
+        (self.start, self.end) = (0, 0);
+        if self.buf.len() > AHEAD {
+            // What came from elsewhere was more.
+            self.buf = vec![0; AHEAD].into_boxed_slice();
+        }
+        self.read_more().await
+    }
+
+    /// Reads behind what is there.
+    async fn read_more(&mut self) -> io::Result<()> {
+        let room = self.buf.get_mut(self.end..).unwrap_or_default();
+        let read = |fd: &Arc<OwnedFd>| Ok(rustix::io::read(&**fd, &mut *room)?);
         let count = self.socket.io(Direction::Read, read).await?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        (self.start, self.end) = (0, count);
+        self.end += count;
         Ok(())
     }
 }
@@ -152,6 +189,9 @@ pub(super) struct Writer {
     busy: Cell<bool>,
     broken: Cell<bool>,
     headers: IoBuf,
+    /// Bytes of payload not written yet.
+    payload: Cell<usize>,
+    waiting: RefCell<Vec<Waker>>,
 }
 
 /// A header with its payload.
@@ -160,6 +200,13 @@ pub(super) struct Message {
     pub(super) payload: Option<IoBuf>,
     /// Dropped when it is written, or never will be.
     pub(super) _keep: Option<Box<dyn Any>>,
+}
+
+impl Message {
+    /// Bytes of payload.
+    fn len(&self) -> usize {
+        self.payload.as_ref().map_or(0, IoBuf::len)
+    }
 }
 
 impl From<Vec<u8>> for Message {
@@ -176,7 +223,29 @@ impl Writer {
             busy: Cell::new(false),
             broken: Cell::new(false),
             headers: IoBuf::zeroed(HEADERS),
+            payload: Cell::new(0),
+            waiting: RefCell::default(),
         }
+    }
+
+    /// Waits until the peer has taken most of what was sent to it: what would wait behind that
+    /// only takes memory, which is nearer to the processor when it is used again soon.
+    pub(super) async fn room(&self) {
+        poll_fn(|cx| {
+            if self.payload.get() < ENOUGH || self.broken.get() {
+                return Poll::Ready(());
+            }
+            self.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// So much payload is written, or never will be.
+    fn written(&self, payload: usize) {
+        self.payload.set(self.payload.get().saturating_sub(payload));
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// Sends a message behind those before it. It may still be on its way when this is done, if
@@ -185,6 +254,7 @@ impl Writer {
         if self.broken.get() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        self.payload.set(self.payload.get().saturating_add(message.len()));
         self.queue.borrow_mut().push_back(message);
         if self.busy.replace(true) {
             return Ok(());
@@ -193,7 +263,9 @@ impl Writer {
         self.busy.set(false);
         if done.is_err() {
             self.broken.set(true);
-            self.queue.borrow_mut().clear();
+            let queue = std::mem::take(&mut *self.queue.borrow_mut());
+            drop(queue);
+            self.written(usize::MAX);
         }
         done
     }
@@ -202,13 +274,22 @@ impl Writer {
         loop {
             let batch = {
                 let mut queue = self.queue.borrow_mut();
-                let count = queue.len().min(BATCH);
+                let mut bytes = 0;
+                let fits = |message: &&Message| {
+                    bytes += message.len();
+                    bytes <= BATCH_BYTES
+                };
+                let count = queue.iter().take(BATCH).take_while(fits).count().max(1);
+                let count = count.min(queue.len());
                 queue.drain(..count).collect::<Vec<_>>()
             };
             if batch.is_empty() {
                 return Ok(());
             }
             self.write(&batch).await?;
+            let payload = batch.iter().map(Message::len).sum();
+            drop(batch);
+            self.written(payload);
         }
     }
 

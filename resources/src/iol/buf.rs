@@ -377,6 +377,25 @@ impl IoBuf {
         result
     }
 
+    /// As [`readv`](Self::readv) at an offset, of what need not be waited for: what the host has
+    /// in memory.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing of it; otherwise those of `preadv2`, such as that the
+    /// file system cannot tell.
+    pub fn readv_now(&self, fd: impl AsFd, offset: u64) -> io::Result<usize> {
+        let mut iovecs = Vec::new();
+        self.iovecs(&mut iovecs);
+        let (fd, count) = (fd.as_fd().as_raw_fd(), iovecs.len() as libc::c_int);
+        let (offset, flags) = (offset_of(offset)?, libc::RWF_NOWAIT);
+        // SAFETY: every iovec lies in memory that `self` keeps; a foreign write to it is like one
+        // of the guest.
+        let done = unsafe { libc::preadv2(fd, iovecs.as_ptr(), count, offset, flags) };
+        let result = usize::try_from(done).map_err(|_| io::Error::last_os_error());
+        self.was_read(&result);
+        result
+    }
+
     /// Writes to a descriptor as `writev` or, with an offset, `pwritev` does. `durable` (with an
     /// offset only): it is on stable storage when the call returns.
     ///

@@ -16,6 +16,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -104,6 +105,23 @@ pub async fn open_socket(
     let connection = bounded(local, Connection::begin(local, socket, export)).await?;
     let target = Target { address: Address::Unix(String::new()), export: export.to_owned() };
     adopt(local, target, options, connection).await
+}
+
+/// Negotiates on a socket that somebody else is to use then, who knows simple replies only.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) async fn negotiate(
+    local: &Local,
+    socket: &Arc<OwnedFd>,
+    export: &str,
+) -> io::Result<Facts> {
+    let watched = stream::watch(local, socket.clone())?;
+    let (mut reader, writer) = (Reader::new(watched.clone()), Writer::new(watched));
+    let begin = async { Handshake::begin(&mut reader, &writer).await?.go(export).await };
+    let facts = bounded(local, begin).await?;
+    rustix::io::ioctl_fionbio(&**socket, false)?;
+    Ok(facts)
 }
 
 async fn adopt(

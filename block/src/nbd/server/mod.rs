@@ -282,6 +282,7 @@ impl Server {
         // Fails, rightly, on what is not TCP.
         let _ = sockopt::set_tcp_nodelay(&socket, true);
         let _ = sockopt::set_socket_keepalive(&socket, true);
+        stream::widen(&socket);
         let fd = Arc::new(socket);
         let id = {
             let mut clients = self.0.clients.lock();

@@ -3,8 +3,10 @@
 //!
 //! On the loop of the disk, no lock. Every range is checked against the size that the client was
 //! told. A request is read only when there is room for it, so a client that does not take its
-//! replies is not listened to any more, and costs nobody but itself.
+//! replies is not listened to any more, and costs nobody but itself. When the disk moves, what was
+//! read and not begun moves with the connection.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -12,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use resources::iol::{IoBuf, Local};
+use resources::iol::{Either, IoBuf, Local, Notify, race};
 
 use super::handshake::{Chosen, Context};
 use super::status::{Bitmap, allocation, depth, dirty};
@@ -42,6 +44,10 @@ struct Session {
     bitmaps: Vec<Option<Rc<dyn Bitmap>>>,
     slots: Rc<Gauge>,
     buffers: Rc<Buffers>,
+    /// Requests that came before the disk moved and could not be begun any more, as they came.
+    left: RefCell<Vec<u8>>,
+    /// There is the first of them.
+    moved: Notify,
 }
 
 /// Serves requests until the client leaves. When the disk has moved to another loop, gives back
@@ -71,6 +77,8 @@ pub(super) async fn serve(
         bitmaps,
         slots: Gauge::new(IN_FLIGHT),
         buffers: Buffers::new(IN_MEMORY),
+        left: RefCell::default(),
+        moved: Notify::new(),
     });
     let mut turn = 0u32;
     let end = loop {
@@ -79,16 +87,21 @@ pub(super) async fn serve(
             local.yield_now().await;
         }
         let slot = session.slots.take(1).await;
+        let come = match race(session.moved.notified(), reader.come(REQUEST_LEN)).await {
+            Either::Left(()) => Ok(()),
+            Either::Right(come) => come,
+        };
+        if let Err(error) = come {
+            break Err(error);
+        }
+        // The disk that was there may have been moved, or taken away, in the meantime.
+        if !session.is_here(local) {
+            break Ok(place().map(|_| reader.ahead().to_vec()));
+        }
         let header: [u8; REQUEST_LEN] = match reader.array().await {
             Ok(header) => header,
             Err(error) => break Err(error),
         };
-        // The disk that was there may have been moved, or taken away, in the meantime.
-        let now = place().and_then(|place| place.get(local));
-        if !now.is_some_and(|now| Rc::ptr_eq(&now, &session.disk)) {
-            reader.unread(REQUEST_LEN);
-            break Ok(place().map(|_| reader.ahead().to_vec()));
-        }
         match session.clone().receive(local, &mut reader, &header, slot).await {
             Ok(true) => {}
             Ok(false) => break Ok(None),
@@ -103,7 +116,18 @@ pub(super) async fn serve(
         Ok(_) => {}
     }
     session.slots.idle().await;
-    end
+    let mut left = session.left.take();
+    match end {
+        Ok(Some(ahead)) => {
+            left.extend(ahead);
+            Ok(Some(left))
+        }
+        // It may want to hear the replies to these, too.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !left.is_empty() => {
+            Ok(place().map(|_| left))
+        }
+        end => end,
+    }
 }
 
 /// A request that is refused before it is begun: the number of the error, and a text for people.
@@ -127,7 +151,6 @@ impl Session {
     ) -> io::Result<bool> {
         let broken = |why| io::Error::new(io::ErrorKind::InvalidData, why);
         let request = Request::parse(header).ok_or_else(|| broken("no request"))?;
-        let carries = matches!(request.command, command::READ | command::WRITE);
         let refused = self.check(&request);
         let payload = match request.command {
             command::DISC => return Ok(false),
@@ -143,19 +166,30 @@ impl Session {
                 reader.fill(&buffer.buf).await?;
                 Some(buffer)
             }
-            _ if carries && refused.is_none() => {
-                Some(self.buffers.get(request.length as usize).await)
-            }
             _ => None,
         };
+        let (here, header) = (local.clone(), *header);
         let task = async move {
-            let message = match refused {
+            let mut payload = payload;
+            if request.command == command::READ && refused.is_none() {
+                self.writer.room().await;
+                payload = Some(self.buffers.get(request.length as usize).await);
+            }
+            let mut message = match refused {
                 Some((number, text)) => self.error(&request, number, text),
-                None => self.clone().answer(&request, payload).await,
+                None => match self.answer(&request, payload.as_ref()).await {
+                    Ok(status) => self.done(&request, status, payload),
+                    Err(_) if !self.is_here(&here) => {
+                        self.leave(&header, payload.filter(|_| request.command == command::WRITE));
+                        return;
+                    }
+                    Err(error) => self.failed(&request, &error),
+                },
             };
+            // Others have their turn when it is written.
+            message._keep = Some(Box::new((message._keep.take(), slot)));
             // It fails when the client has gone, which the reader finds out.
             let _ = self.writer.send(message).await;
-            drop(slot);
         };
         local.spawn(task).detach();
         Ok(true)
@@ -200,18 +234,28 @@ impl Session {
         }
     }
 
-    /// Carries a request out; its reply.
-    async fn answer(self: Rc<Self>, request: &Request, payload: Option<Buffer>) -> Message {
+    /// Whether the disk is still the export's.
+    fn is_here(&self, local: &Local) -> bool {
+        let now = (self.export.place)().and_then(|place| place.get(local));
+        now.is_some_and(|now| Rc::ptr_eq(&now, &self.disk))
+    }
+
+    /// Leaves a request to whoever serves the client where the disk is now.
+    fn leave(&self, header: &[u8; REQUEST_LEN], payload: Option<Buffer>) {
+        let left = &mut *self.left.borrow_mut();
+        left.extend_from_slice(header);
+        if let Some(payload) = payload {
+            left.extend(payload.buf.to_vec());
+        }
+        self.moved.notify();
+    }
+
+    /// Carries a request out; the reply that tells a block status.
+    async fn answer(&self, request: &Request, payload: Option<&Buffer>) -> io::Result<Vec<u8>> {
         if request.command == command::BLOCK_STATUS {
-            return match self.block_status(request).await {
-                Ok(reply) => reply.into(),
-                Err(error) => self.failed(request, &error),
-            };
+            return self.block_status(request).await;
         }
-        match self.carry_out(request, payload.as_ref()).await {
-            Ok(()) => self.done(request, payload),
-            Err(error) => self.failed(request, &error),
-        }
+        self.carry_out(request, payload).await.map(|()| Vec::new())
     }
 
     async fn carry_out(&self, request: &Request, payload: Option<&Buffer>) -> io::Result<()> {
@@ -280,8 +324,11 @@ impl Session {
         self.structured && chunks
     }
 
-    fn done(&self, request: &Request, payload: Option<Buffer>) -> Message {
+    fn done(&self, request: &Request, status: Vec<u8>, payload: Option<Buffer>) -> Message {
         let cookie = request.cookie;
+        if request.command == command::BLOCK_STATUS {
+            return status.into();
+        }
         let read = payload.filter(|_| request.command == command::READ);
         let header = if !self.in_chunks(request) {
             simple_reply(0, cookie)

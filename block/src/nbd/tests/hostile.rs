@@ -140,6 +140,39 @@ fn a_client_that_takes_nothing_stops_itself_alone() {
     });
 }
 
+/// Replies that nobody takes are no more than a few, of however many requests.
+#[test]
+fn what_a_client_does_not_take_is_not_fetched() {
+    run(|local| async move {
+        let node = Faulty::new(&local, 1 << 20);
+        let server = serving(&local, node.clone());
+        let (ours, theirs) = pair();
+        server.serve(&local, theirs, Arc::new(|| {}));
+        let mut ours = UnixStream::from(ours);
+        ours.write_all(&greeting(false)).unwrap();
+        for _ in 0..200 {
+            ours.write_all(&request(command::READ, 0, 256 << 10)).unwrap();
+        }
+        let client = client(&local, &server, "", Options::default()).await;
+        for _ in 0..100 {
+            bytes(&*client, 0, 512).await.unwrap();
+        }
+        // A server's turns, and what the kernel keeps.
+        assert!(node.begun.get() < 100 + 60, "{}", node.begun.get());
+        // It takes them after all.
+        ours.shutdown(std::net::Shutdown::Write).unwrap();
+        let taken = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            ours.read_to_end(&mut all).unwrap();
+            all.len()
+        });
+        while server.clients().0 > 1 {
+            local.sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(taken.join().unwrap(), AGREED + 200 * (16 + (256 << 10)));
+    });
+}
+
 /// A server that says `bytes` when it is asked for anything, and then no more.
 async fn client_of(local: &Local, negotiation: Vec<u8>, then: Vec<u8>) -> io::Result<Rc<Client>> {
     let (ours, theirs) = pair();

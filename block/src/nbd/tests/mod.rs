@@ -39,6 +39,7 @@ struct Faulty {
     holds: Cell<bool>,
     under_way: Cell<usize>,
     most_under_way: Cell<usize>,
+    begun: Cell<usize>,
     flushes: Cell<usize>,
     durable: Cell<usize>,
     local: Local,
@@ -53,6 +54,7 @@ impl Faulty {
             holds: Cell::new(false),
             under_way: Cell::new(0),
             most_under_way: Cell::new(0),
+            begun: Cell::new(0),
             flushes: Cell::new(0),
             durable: Cell::new(0),
             local: local.clone(),
@@ -60,6 +62,7 @@ impl Faulty {
     }
 
     async fn begin(&self) -> io::Result<()> {
+        self.begun.set(self.begun.get() + 1);
         self.under_way.set(self.under_way.get() + 1);
         self.most_under_way.set(self.most_under_way.get().max(self.under_way.get()));
         self.local.yield_now().await;

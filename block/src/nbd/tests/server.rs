@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::*;
 use crate::nbd::address::{Address, Target};
 use crate::nbd::server::Bitmap;
@@ -227,6 +229,51 @@ fn names_and_options_open_exports() {
         ] {
             let error = crate::open(&local, &crate::Spec::file(&name, None)).await.err().unwrap();
             assert_eq!(error.to_string(), text, "{name}");
+        }
+    });
+}
+
+/// What the server has accepted is done where the disk is then.
+#[test]
+fn requests_move_with_their_disk() {
+    run(|local| async move {
+        let node = Faulty::new(&local, 1 << 20);
+        let (old, new) = (Disk::alone(Memory::new(vec![0; 1 << 20], 1 << 20)), Disk::alone(node));
+        let place = Arc::new(Mutex::new(Arc::new(local.keep(old.clone()))));
+        let server = Server::new(9);
+        let export = Export::new("", 1 << 20, {
+            let place = place.clone();
+            move || Some(place.lock().clone())
+        });
+        server.add(export.writable(true)).unwrap();
+        let client = client(&local, &server, "", Options::default()).await;
+        let held = old.drain().await;
+        // More than a server listens to at once, and more than it reads ahead.
+        let writes: Vec<_> = (0..40u64)
+            .map(|index| {
+                let client = client.clone();
+                let buf = IoBuf::zeroed(20_000);
+                buf.fill(index as u8 + 1);
+                local.spawn(async move { client.write(index * 20_000, buf, false).await })
+            })
+            .collect();
+        let flush = local.spawn({
+            let client = client.clone();
+            async move { client.flush().await }
+        });
+        while old.waiting() < crate::nbd::server::IN_FLIGHT {
+            local.yield_now().await;
+        }
+        *place.lock() = Arc::new(local.keep(new.clone()));
+        old.retire();
+        drop(held);
+        for write in writes {
+            write.await.unwrap();
+        }
+        flush.await.unwrap();
+        for index in 0..40 {
+            let seen = bytes(&*client, index * 20_000, 20_000).await.unwrap();
+            assert!(seen.iter().all(|byte| *byte == index as u8 + 1), "{index}");
         }
     });
 }
