@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::bitmap;
 use super::copy::{Copy, Source};
 use super::create::format_options;
+use super::offload::Offload;
 use super::{Call, Command, Fail, Running, size_option};
 use crate::NewImage;
 use crate::node::Node;
@@ -53,8 +54,6 @@ pub(super) const COMMAND: Command = Command {
 
 const MAX_REQUESTS: u64 = 16;
 const MAX_SPARSE: u64 = 1 << 31;
-
-// `-C` asks for copying by the host where it can be done; data come out the same without.
 
 /// What the options ask for.
 struct Plan<'a> {
@@ -185,6 +184,7 @@ async fn run(call: &Call) -> Result<(), Fail> {
     let compressed = if plan.compress { Some(cluster_of(&target)?) } else { None };
     let zeroed = call.args.has("target-is-zero")
         || plan.create && !backed && images::is_zero_when_new(&target);
+    let offload = if call.args.has('C') { Offload::new(&target).await } else { None };
     let copy = Copy::new(sources, &target);
     let copy = Copy {
         workers: plan.requests,
@@ -196,6 +196,7 @@ async fn run(call: &Call) -> Result<(), Fail> {
         compressed,
         salvage: call.args.has("salvage"),
         rate,
+        offload,
         ..copy
     };
     copy.run(&call.local, &call.console, call.args.has('p') && !call.quiet()).await?;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use resources::iol::{IoBuf, Local};
 
+use super::offload::{Offload, Place, file_of};
 use crate::chain::{self, Content};
 use crate::node::{Node, Zero};
 use crate::tools::console::{Console, Fail};
@@ -72,6 +73,8 @@ pub(super) struct Copy {
     pub(super) salvage: bool,
     /// Bytes in a second at most.
     pub(super) rate: Option<u64>,
+    /// The host copies what it can, without looking for zeros.
+    pub(super) offload: Option<Offload>,
 }
 
 impl Copy {
@@ -89,6 +92,7 @@ impl Copy {
             compressed: None,
             salvage: false,
             rate: None,
+            offload: None,
         }
     }
 
@@ -142,6 +146,8 @@ struct Chunk {
     offset: u64,
     len: u64,
     kind: Kind,
+    /// Where the data are, if the host may copy them.
+    from: Option<Place>,
 }
 
 struct Work {
@@ -167,9 +173,11 @@ impl Work {
             while at < source.len {
                 signals::check()?;
                 let offset = start.saturating_add(at);
-                let (kind, mut len) = match self.look(source, at).await {
+                let (kind, mut len, from) = match self.look(source, at).await {
                     Ok(found) => found,
-                    Err(_) if self.copy.salvage => (Some(Kind::Data), CHUNK.min(source.len - at)),
+                    Err(_) if self.copy.salvage => {
+                        (Some(Kind::Data), CHUNK.min(source.len - at), None)
+                    }
                     Err(error) => {
                         let why = why(&error);
                         let text =
@@ -195,7 +203,7 @@ impl Work {
                         }
                     }
                 };
-                self.cut(offset, len, kind, &mut number).await;
+                self.cut(offset, len, kind, from, &mut number).await;
                 at += len;
             }
             start = start.saturating_add(at);
@@ -212,12 +220,16 @@ impl Work {
     }
 
     /// What lies at `at` of a source; `None` is what need not be looked at.
-    async fn look(&self, source: &Source, at: u64) -> io::Result<(Option<Kind>, u64)> {
+    async fn look(
+        &self,
+        source: &Source,
+        at: u64,
+    ) -> io::Result<(Option<Kind>, u64, Option<Place>)> {
         let left = source.len - at;
         let at = source.skip.saturating_add(at);
         let size = source.node.info().size;
         if at >= size {
-            return Ok((self.zeros(), left));
+            return Ok((self.zeros(), left, None));
         }
         let place = chain::look(&source.node, at, left, self.copy.layers).await?;
         let kind = match place.content {
@@ -227,13 +239,17 @@ impl Work {
                 // The source's own backing file may end before the target's does.
                 let below = chain::backing(&source.node).map_or(0, |below| below.info().size);
                 if at < below {
-                    return Ok((None, place.len.min(below - at)));
+                    return Ok((None, place.len.min(below - at), None));
                 }
                 self.zeros()
             }
             Content::Nothing | Content::Beyond => self.zeros(),
         };
-        Ok((kind, place.len))
+        let from = match (&self.copy.offload, kind, place.offset) {
+            (Some(_), Some(Kind::Data), Some(at)) => file_of(&place.node).map(|file| (file, at)),
+            _ => None,
+        };
+        Ok((kind, place.len, from))
     }
 
     /// What to do about zeros.
@@ -244,7 +260,14 @@ impl Work {
         (!self.copy.zeroed).then_some(Kind::Zero)
     }
 
-    async fn cut(&self, offset: u64, len: u64, kind: Option<Kind>, number: &mut u64) {
+    async fn cut(
+        &self,
+        offset: u64,
+        len: u64,
+        kind: Option<Kind>,
+        from: Option<Place>,
+        number: &mut u64,
+    ) {
         let Some(kind) = kind else {
             self.progress.advance(len);
             return;
@@ -258,7 +281,8 @@ impl Work {
         let end = offset.saturating_add(len);
         while at < end {
             let len = (size - at % size).min(end - at);
-            let chunk = Chunk { number: *number, offset: at, len, kind };
+            let from = from.clone().map(|(file, start)| (file, start.saturating_add(at - offset)));
+            let chunk = Chunk { number: *number, offset: at, len, kind, from };
             *number += 1;
             if !self.chunks.put(chunk).await {
                 return;
@@ -305,6 +329,13 @@ impl Work {
     }
 
     async fn data(&self, chunk: &Chunk, buf: &IoBuf) -> Result<(), Fail> {
+        if let (Some(offload), Some(from)) = (&self.copy.offload, &chunk.from)
+            && offload.copy(&self.local, from, chunk.offset, chunk.len).await
+        {
+            self.turn(chunk).await;
+            self.turns.next();
+            return Ok(());
+        }
         self.read(chunk.offset, buf).await?;
         let runs = self.runs(chunk, buf);
         self.turn(chunk).await;

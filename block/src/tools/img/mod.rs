@@ -19,6 +19,7 @@ mod dd;
 mod info;
 mod map;
 mod measure;
+mod offload;
 mod rebase;
 mod resize;
 mod snapshot;

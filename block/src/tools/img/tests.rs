@@ -66,7 +66,18 @@ fn a_copy_reads_the_same() {
     // Files are rounded up to sectors.
     let mut rounded = bytes.clone();
     rounded.resize(5 * MIB + 1024, 0);
-    for options in ["", "-S 0", "-S 64k", "-m 1", "-m 16 -W", "-t none -T none", "-r 1G", "-p -q"] {
+    for options in [
+        "",
+        "-S 0",
+        "-S 64k",
+        "-m 1",
+        "-m 16 -W",
+        "-t none -T none",
+        "-r 1G",
+        "-p -q",
+        "-C",
+        "-C -W",
+    ] {
         place.ok(&format!("convert {options} @a @b"));
         assert!(fs::read(place.path("b")).unwrap() == rounded, "{options}");
         assert_eq!(place.ok("compare @a @b"), "Images are identical.\n");
