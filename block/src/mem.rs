@@ -33,6 +33,9 @@ pub(crate) struct Mem {
     pub(crate) closed: Cell<bool>,
     /// It can name another backing file.
     pub(crate) renames: bool,
+    /// Requests that have begun and wait, and the most that ever did.
+    waiting: Cell<usize>,
+    pub(crate) most_waiting: Cell<usize>,
     seed: Cell<u32>,
 }
 
@@ -48,6 +51,8 @@ impl Mem {
             read_only: Cell::new(false),
             closed: Cell::new(false),
             renames: true,
+            waiting: Cell::new(0),
+            most_waiting: Cell::new(0),
             seed: Cell::new(1),
         })
     }
@@ -68,9 +73,12 @@ impl Mem {
     async fn enter(&self, write: bool, offset: u64, len: u64) -> io::Result<()> {
         let seed = self.seed.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         self.seed.set(seed);
+        self.waiting.set(self.waiting.get() + 1);
+        self.most_waiting.set(self.most_waiting.get().max(self.waiting.get()));
         for _ in 0..seed >> 30 {
             yield_now().await;
         }
+        self.waiting.set(self.waiting.get() - 1);
         if write && self.read_only.get() {
             return Err(io::Error::from_raw_os_error(libc::EACCES));
         }

@@ -5,8 +5,10 @@
 //! to the topmost one.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::Poll;
 
 use resources::iol::{IoBuf, Local, Task};
 
@@ -15,7 +17,7 @@ use super::{Job, Kind, Shared, Start};
 use crate::chain;
 use crate::disk::Disk;
 use crate::image::BackingFile;
-use crate::node::{Node, State, Zero};
+use crate::node::{Node, Op, State, Zero};
 
 /// Bytes of a step.
 const STEP: u64 = 512 << 10;
@@ -172,13 +174,44 @@ async fn draw_down(top: &Rc<dyn Node>, base: &Rc<dyn Node>) -> io::Result<()> {
     if base.info().size < size {
         base.resize(size).await?;
     }
+    let mut steps: Vec<Op<'_>> = Vec::new();
     let mut at = 0;
-    while at < size {
-        let (state, len) = chain::state_above(top, Some(base), at, STEP.min(size - at)).await?;
-        copy(top, base, at, (state, len)).await?;
-        at += len;
+    let mut result = Ok(());
+    while at < size && result.is_ok() {
+        match chain::state_above(top, Some(base), at, STEP.min(size - at)).await {
+            Ok((state, len)) => {
+                steps.push(Box::pin(copy(top, base, at, (state, len))));
+                at += len;
+            }
+            Err(error) => result = Err(error),
+        }
+        if steps.len() >= IN_FLIGHT {
+            result = result.and(one_of(&mut steps).await);
+        }
     }
+    // All of them end, whatever has failed.
+    while !steps.is_empty() {
+        let done = one_of(&mut steps).await;
+        result = result.and(done);
+    }
+    result?;
     base.flush().await
+}
+
+/// Goes on with all steps until one or more of them have ended, which leave; the first error.
+async fn one_of(steps: &mut Vec<Op<'_>>) -> io::Result<()> {
+    poll_fn(|cx| {
+        let (before, mut result) = (steps.len(), Ok(()));
+        steps.retain_mut(|step| match step.as_mut().poll(cx) {
+            Poll::Ready(done) => {
+                result = std::mem::replace(&mut result, Ok(())).and(done);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if steps.len() < before { Poll::Ready(result) } else { Poll::Pending }
+    })
+    .await
 }
 
 /// Copies what lies at `at` above `base` into that.

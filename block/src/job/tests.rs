@@ -8,7 +8,7 @@ use resources::iol::{FileIo, IoBuf, Local, Loop, Task};
 
 use super::*;
 use crate::Disk;
-use crate::image::BackingFile;
+use crate::image::{BackingFile, Image};
 use crate::mem::Mem;
 use crate::node::{Node, Zero};
 
@@ -594,4 +594,25 @@ fn a_loop_that_ends_ends_its_jobs() {
         (end.1, end.2, end.3)
     });
     assert_eq!(empty, (false, None, false));
+}
+
+/// Several requests are under way at once, all have ended when it is done, and an error is told.
+#[test]
+fn a_commit_at_once_keeps_requests_under_way() {
+    run(|_| async {
+        let base = Mem::new(8 << 20, None);
+        let top = Mem::filled(8 << 20, 7);
+        top.set_backing(Some(base.clone()));
+        base.read_only.set(true);
+        commit_top(&disk_of(top.clone())).await.unwrap();
+        assert!(all(&*base).await.iter().all(|byte| *byte == 7));
+        assert!(base.read_only.get() && top.most_waiting.get() > 2);
+        top.write(0, IoBuf::zeroed(4096), false).await.unwrap();
+        base.fail(true, 3 << 20, libc::EIO, 1);
+        let error = commit_top(&disk_of(top.clone())).await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        assert_eq!(all(&*top).await[4096], 7);
+        commit_top(&disk_of(top.clone())).await.unwrap();
+        assert!(all(&*base).await == all(&*top).await);
+    });
 }
