@@ -35,6 +35,7 @@ pub mod blkdebug;
 pub mod chain;
 pub mod create;
 pub mod describe;
+pub mod detect;
 pub mod dirty;
 pub mod disk;
 pub mod drive;

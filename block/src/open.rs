@@ -21,7 +21,7 @@ use crate::image::BackingFile;
 use crate::node::{Node, Zero};
 use crate::options::{OptionError, Options};
 use crate::protocol::{self, Protocol};
-use crate::{name, overlay, qcow2};
+use crate::{detect, name, overlay, qcow2};
 
 /// Images in one chain.
 pub const MAX_DEPTH: usize = 200;
@@ -291,10 +291,11 @@ pub(crate) async fn open_protocol(
         }
         (protocol.from_filename)(&filename, &mut options)?;
     }
+    let zeros = detect::wanted(&mut options, spec.discard)?;
     let layer = Layer { local, spec, options: &mut options, depth };
     let node = (protocol.open)(layer).await?;
     match options.first_key() {
-        None => Ok(node),
+        None => Ok(detect::over(node, zeros)),
         Some(key) => {
             let name = protocol.name;
             Err(OpenError(format!("Block protocol '{name}' doesn't support the option '{key}'")))

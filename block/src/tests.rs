@@ -586,3 +586,32 @@ fn zeros_are_detected_if_they_are_looked_for() {
         assert_eq!(found.unwrap(), wanted, "{detect_zeroes:?}");
     }
 }
+
+/// Below the top, too: what a format is asked to write reaches its file as zeros.
+#[test]
+fn zeros_are_detected_below() {
+    run(FileIo::Auto, |local| async move {
+        for (how, state) in [("off", State::Data), ("unmap", State::Zero)] {
+            let image = image(1 << 20);
+            let options = [
+                ("driver", "raw"),
+                ("file.driver", "file"),
+                ("file.filename", name(&image)),
+                ("file.detect-zeroes", how),
+            ];
+            let spec = Spec { discard: true, ..Spec::options(options.into_iter().collect()) };
+            let node = open(&local, &spec).await.unwrap();
+            node.write(0, IoBuf::copy_of(&[1; 65536]), false).await.unwrap();
+            node.write(0, IoBuf::zeroed(65536), false).await.unwrap();
+            assert_eq!(node.map(0, 65536).await.unwrap().state, state, "{how}");
+            assert_eq!(bytes(&*node, 0, 65536).await, [0; 65536]);
+            node.write(4096, IoBuf::copy_of(&[2; 512]), true).await.unwrap();
+            assert_eq!(bytes(&*node, 4096, 512).await, [2; 512]);
+            let spec = Spec { discard: false, ..spec };
+            let mut wrong = spec.options.clone();
+            wrong.set("file.detect-zeroes", "maybe");
+            let error = open(&local, &Spec { options: wrong, ..spec }).await.err().unwrap();
+            assert_eq!(error.0, "invalid detect-zeroes option");
+        }
+    });
+}

@@ -6,6 +6,7 @@
 //! it, but only one may write to it. Main thread; options are the user's.
 
 use block::Options;
+use block::node::Zero;
 use resources::value::check_identifier;
 
 use super::{DriveError, Drives, Home, wrong};
@@ -34,11 +35,9 @@ impl Drives {
             match last {
                 // Parts of a node have no names here; what is opened read-only stays so.
                 "node-name" | "auto-read-only" => drop(options.take(&key)),
-                // What is written is looked at once, where it comes in.
-                "detect-zeroes" if key != last => {
-                    if let Some("on" | "unmap") = options.take(&key).as_deref() {
-                        return wrong(format!("'{key}' is for the topmost node only"));
-                    }
+                // Only what is a node's file is written to, but for the topmost node itself.
+                "detect-zeroes" if key != last && !key.ends_with("file.detect-zeroes") => {
+                    options.take(&key);
                 }
                 "force-share" => {
                     let shared = options.take_switch(&key)?.filter(|on| *on);
@@ -74,6 +73,10 @@ impl Drives {
             options.set(&format!("{key}.filename"), filename);
         }
         options.put_under(key, spec.options.clone());
+        if let Some(how) = spec.detect_zeroes {
+            let how = if how == Zero::MayUnmap { "unmap" } else { "on" };
+            options.set(&format!("{key}.detect-zeroes"), how);
+        }
         if key == "file" {
             for (flag, on) in [
                 ("read-only", spec.read_only),

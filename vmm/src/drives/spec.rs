@@ -2,7 +2,6 @@
 //!
 //! Pure data. Options are the user's or a client's.
 
-use block::node::Zero;
 use block::throttle::Given;
 use block::{Cache, Limits, OnError, Options, Policy, Spec};
 
@@ -55,18 +54,7 @@ fn medium(id: &str, mut options: Options) -> Result<Option<Spec>, DriveError> {
         Some("unmap" | "on") => true,
         Some(_) => return wrong("invalid discard option"),
     };
-    let detect_zeroes = match options.take("detect-zeroes").as_deref() {
-        None | Some("off") => None,
-        Some("on") => Some(Zero::Keep),
-        Some("unmap") if discard => Some(Zero::MayUnmap),
-        Some("unmap") => {
-            return wrong(
-                "setting detect-zeroes to unmap is not allowed without setting discard operation \
-                 to unmap",
-            );
-        }
-        Some(_) => return wrong("invalid detect-zeroes option"),
-    };
+    let detect_zeroes = block::detect::wanted(&mut options, discard)?;
     let old_name = options.take_switch("readonly")?;
     let read_only = options.take_switch("read-only")?.or(old_name).unwrap_or(false);
     let mut copy_on_read = options.take_switch("copy-on-read")?.unwrap_or(false);

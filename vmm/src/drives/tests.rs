@@ -140,8 +140,8 @@ fn nodes_stand_on_one_another() {
         ("driver=raw,node-name=f,file=one", "Duplicate nodes with node-name='f'"),
         ("driver=raw,node-name=x,file=y", "Cannot find device='' nor node-name='y'"),
         (
-            "driver=raw,node-name=x,file.driver=file,file.filename=FILE,file.detect-zeroes=on",
-            "'file.detect-zeroes' is for the topmost node only",
+            "driver=raw,node-name=x,file.driver=file,file.filename=FILE,file.detect-zeroes=no",
+            "invalid detect-zeroes option",
         ),
         (
             "driver=raw,node-name=x,file=f,detect-zeroes=unmap",
