@@ -5,11 +5,13 @@
 //! | options, and serving | `mod.rs` |
 //! | bitmaps of the image | `bitmap.rs` |
 //! | in the background | `process.rs` |
+//! | as a block device of this machine | `kernel.rs` |
 //! | the exports of another server | `list.rs` |
 //!
 //! One loop on the main thread, no lock. Clients reach what [`crate::nbd::server`] lets them.
 
 mod bitmap;
+mod kernel;
 mod list;
 mod process;
 #[cfg(test)]
@@ -28,7 +30,7 @@ use crate::disk::Disk;
 use crate::nbd::address::{Address, Listener};
 use crate::nbd::server::{Bitmap, Export, Server};
 use crate::nbd::wire::PORT;
-use crate::node::Node;
+use crate::node::{Node, Zero};
 use crate::raw::Raw;
 use crate::{Cache, Spec};
 use bitmap::Shown;
@@ -102,7 +104,7 @@ fn start(console: &Console, words: &[String]) -> Result<(), Fail> {
         }
     }
     if let Some(device) = args.get('d') {
-        return Err(kernel_device(device, "Cannot open"));
+        return kernel::disconnect(console, device);
     }
     if args.has('L') {
         if !args.operands.is_empty() {
@@ -120,9 +122,9 @@ fn start(console: &Console, words: &[String]) -> Result<(), Fail> {
     };
     let wish = Wish::new(&args, file)?;
     if let Some(device) = args.get('c') {
-        return Err(kernel_device(device, "Failed to open"));
+        kernel::open(device, "Failed to open")?;
     }
-    match (args.has("fork"), process::in_background()) {
+    match (args.has("fork") || args.has('c'), process::in_background()) {
         (true, false) => process::fork(words),
         (_, background) => {
             signals::watch();
@@ -130,14 +132,6 @@ fn start(console: &Console, words: &[String]) -> Result<(), Fail> {
             let local = the_loop.local().clone();
             the_loop.run(serve(&local, &wish, &args, background))
         }
-    }
-}
-
-/// A device of the kernel's own client: what cannot be had of it.
-fn kernel_device(device: &str, what: &str) -> Fail {
-    match std::fs::File::options().read(true).write(true).open(device) {
-        Err(error) => Fail::Told(format!("{what} {device}: {}", crate::errno_text(&error))),
-        Ok(_) => Fail::Told(format!("{device}: the kernel's NBD client is not supported")),
     }
 }
 
@@ -175,11 +169,17 @@ impl Wish {
             Some("ignore" | "off") => false,
             Some(mode) => return told(format!("Invalid discard mode `{mode}'")),
         };
-        match args.get("detect-zeroes") {
-            None | Some("off") => {}
-            Some("on" | "unmap") => return told("--detect-zeroes is not supported".to_owned()),
+        let detect_zeroes = match args.get("detect-zeroes") {
+            None | Some("off") => None,
+            Some("on") => Some(Zero::Keep),
+            Some("unmap") if discard => Some(Zero::MayUnmap),
+            Some("unmap") => {
+                let text = "setting detect-zeroes to unmap is not allowed without setting discard \
+                            operation to unmap";
+                return told(text.to_owned());
+            }
             Some(mode) => return told(format!("Invalid detect-zeroes mode `{mode}'")),
-        }
+        };
         let number = |letter: char, what: &str| match args.get(letter) {
             None => Ok(None),
             Some(text) => match text.parse::<u64>() {
@@ -210,6 +210,7 @@ impl Wish {
             secrets,
             cache,
             discard,
+            detect_zeroes,
             threads,
             ..spec
         };
@@ -269,6 +270,7 @@ fn address(args: &Parsed, host: &str) -> Result<Address, Fail> {
 async fn serve(local: &Local, wish: &Wish, args: &Parsed, background: bool) -> Result<(), Fail> {
     let node = wish.open(local).await?;
     let disk = Disk::alone(node.clone());
+    disk.set_detect_zeroes(wish.spec.detect_zeroes);
     let size = disk.info().size;
     let writable = !wish.spec.read_only && !disk.info().read_only;
     let place = Arc::new(local.keep(disk.clone()));
@@ -285,10 +287,12 @@ async fn serve(local: &Local, wish: &Wish, args: &Parsed, background: bool) -> R
     }
     let server = Server::new(wish.clients);
     server.add(export).map_err(|error| error.to_string())?;
-    let listening = wish.address.listen(None, |_| true).map_err(|error| error.to_string());
-    let served = match listening {
-        Ok(listener) => listen(local, &server, listener, args, background).await,
-        Err(text) => Err(Fail::Told(text)),
+    let served = match args.get('c') {
+        Some(device) => show(local, &server, device, args, background).await,
+        None => match wish.address.listen(None, |_| true) {
+            Ok(listener) => listen(local, &server, listener, args, background).await,
+            Err(error) => Err(Fail::Told(error.to_string())),
+        },
     };
     server.stop();
     let _held = disk.drain().await;
@@ -297,6 +301,45 @@ async fn serve(local: &Local, wish: &Wish, args: &Parsed, background: bool) -> R
         Fail::Told(format!("Could not finish writing to '{}': {}", wish.name, images::why(&error)))
     });
     served.and(closed)
+}
+
+/// It serves.
+fn begun(args: &Parsed, background: bool) -> Result<(), Fail> {
+    if let Some(file) = args.get("pid-file") {
+        let number = format!("{}\n", std::process::id());
+        std::fs::write(file, number).map_err(|error| {
+            let why = crate::errno_text(&error);
+            Fail::Told(format!("cannot create PID file: Cannot open pid file {file}: {why}"))
+        })?;
+    }
+    if background {
+        process::ready();
+    }
+    Ok(())
+}
+
+/// Serves the kernel, for as long as its device is there.
+async fn show(
+    local: &Local,
+    server: &Server,
+    name: &str,
+    args: &Parsed,
+    background: bool,
+) -> Result<(), Fail> {
+    let export = args.get('x').unwrap_or_default();
+    let device = kernel::Device::connect(local, server, export, name).await?;
+    let begun = begun(args, background);
+    let mut asked = false;
+    if begun.is_err() {
+        device.end();
+    }
+    while let Either::Right(()) = race(device.ended(), local.sleep(GLANCE)).await {
+        if signals::check().is_err() && !asked {
+            device.end();
+            asked = true;
+        }
+    }
+    begun
 }
 
 async fn listen(
@@ -310,16 +353,7 @@ async fn listen(
         Address::Unix(path) => Some(path.clone()),
         Address::Inet { .. } => None,
     };
-    if let Some(file) = args.get("pid-file") {
-        let number = format!("{}\n", std::process::id());
-        std::fs::write(file, number).map_err(|error| {
-            let why = crate::errno_text(&error);
-            Fail::Told(format!("cannot create PID file: Cannot open pid file {file}: {why}"))
-        })?;
-    }
-    if background {
-        process::ready();
-    }
+    begun(args, background)?;
     let gone = Notify::new();
     let (persistent, tell) = (args.has('t'), gone.clone());
     let accepting = server.listen(local, listener.fd, move || tell.notify());

@@ -42,6 +42,21 @@ fn mistakes_are_told() {
             "-d /nonexistent/nbd0",
             "Cannot open /nonexistent/nbd0: No such file or directory".to_owned(),
         ),
+        (
+            "-c /dev/null f",
+            "Failed to open /dev/null: it is not a device of the kernel's NBD client".to_owned(),
+        ),
+        (
+            "-d /dev/null",
+            "Cannot open /dev/null: it is not a device of the kernel's NBD client".to_owned(),
+        ),
+        (
+            "--discard=off --detect-zeroes=unmap f",
+            "setting detect-zeroes to unmap is not allowed without setting discard operation to \
+             unmap"
+                .to_owned(),
+        ),
+        ("--detect-zeroes=x f", "Invalid detect-zeroes mode `x'".to_owned()),
         ("--tls-creds=t f", "--tls-creds: TLS is not supported".to_owned()),
     ] {
         assert_eq!(tool(line), (1, format!("tool: {said}\n")), "{line}");
