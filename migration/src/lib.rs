@@ -11,6 +11,7 @@
 //! | what machine it is | `inventory.rs` |
 //! | the sending thread, the receiving one | `source.rs`, `dest.rs` |
 //! | how it stands, who has the guest | `status.rs` |
+//! | how fast the guest writes, and slowing it down | `converge.rs` |
 //! | pages of zeros | `zero.rs` |
 //! | pages as differences to what the other side has | `xbzrle/` |
 //! | pages packed with zstd | `compress.rs` |
@@ -22,6 +23,7 @@
 
 pub mod channel;
 pub mod compress;
+mod converge;
 pub mod dest;
 #[doc(hidden)]
 pub mod fuzz;

@@ -66,6 +66,12 @@ struct Outgoing {
     dirty: Vec<u64>,
 }
 
+/// Has what the guest writes to a part of a block, an offset and so many bytes, noted again.
+pub type Watch = Box<dyn FnMut(&RamBlock, u64, u64) -> Result<(), String> + Send>;
+
+/// So many pages are watched again at once, before the first of them is read.
+const CHUNK: u64 = 1024;
+
 /// Memory on the sending side.
 pub struct Sender {
     blocks: Vec<Outgoing>,
@@ -77,6 +83,9 @@ pub struct Sender {
     named: Option<usize>,
     /// Knows what was sent, if differences are to be.
     deltas: Option<xbzrle::Sender>,
+    watch: Option<Watch>,
+    /// The block and the chunk of it that was watched last since writes were collected.
+    watched: Option<(usize, u64)>,
     /// How often it was collected what was written.
     pass: u32,
     /// The guest stands still: nothing is sent twice any more.
@@ -107,7 +116,8 @@ impl Sender {
             .collect();
         let dirty = blocks.iter().map(|out| pages(&out.block)).sum();
         let (deltas, pass, last) = (None, 0, false);
-        Sender { blocks, dirty, at: (0, 0), named: None, deltas, pass, last }
+        let (watch, watched) = (None, None);
+        Sender { blocks, dirty, at: (0, 0), named: None, deltas, watch, watched, pass, last }
     }
 
     /// Sends differences from now on, where that is shorter.
@@ -115,14 +125,20 @@ impl Sender {
         self.deltas = Some(deltas);
     }
 
+    /// Calls `watch` for memory that it is about to read from now on, if it was not called for it
+    /// since [`collect`](Self::collect).
+    pub fn watch_by(&mut self, watch: Watch) {
+        self.watch = Some(watch);
+    }
+
     /// What knows the differences, if they are sent.
     pub fn deltas(&mut self) -> Option<&mut xbzrle::Sender> {
         self.deltas.as_mut()
     }
 
-    /// The guest stands still from now on.
+    /// The guest stands still from now on: it needs not be watched any more.
     pub fn last(&mut self) {
-        self.last = true;
+        (self.last, self.watch) = (true, None);
     }
 
     /// Pages that are to be sent.
@@ -139,6 +155,7 @@ impl Sender {
     pub fn collect(&mut self) -> u64 {
         let mut new = 0;
         self.pass = self.pass.saturating_add(1);
+        self.watched = None;
         for out in &mut self.blocks {
             let written = out.block.ram.region().bitmap().get_and_reset();
             for (word, written) in out.dirty.iter_mut().zip(written) {
@@ -172,8 +189,22 @@ impl Sender {
         to.u64(flag::EOS)
     }
 
-    /// The next page to send; its bit is cleared.
-    fn next(&mut self) -> Option<(usize, u64)> {
+    /// The next page to send; its bit is cleared, and what is written to it from now on is noted.
+    fn next(&mut self) -> Result<Option<(usize, u64)>, Error> {
+        let Some((index, page)) = self.find() else { return Ok(None) };
+        let chunk = page / CHUNK;
+        if let Some(watch) = &mut self.watch
+            && self.watched != Some((index, chunk))
+            && let Some(out) = self.blocks.get(index)
+        {
+            let (offset, size) = (chunk * CHUNK * PAGE, CHUNK * PAGE);
+            watch(&out.block.ram, offset, size).map_err(Error::Here)?;
+            self.watched = Some((index, chunk));
+        }
+        Ok(Some((index, page)))
+    }
+
+    fn find(&mut self) -> Option<(usize, u64)> {
         if self.dirty == 0 {
             return None;
         }
@@ -206,7 +237,7 @@ impl Sender {
     /// # Errors
     /// The connection has broken.
     pub fn send(&mut self, to: &mut Writer<impl Write>) -> Result<Option<Sent>, Error> {
-        let Some((index, page)) = self.next() else { return Ok(None) };
+        let Some((index, page)) = self.next()? else { return Ok(None) };
         let offset = page * PAGE;
         let mut bytes = [0; PAGE_LEN];
         let Some(out) = self.blocks.get(index) else { return Ok(None) };
@@ -475,6 +506,37 @@ mod tests {
             there.ram.read(0, &mut b);
             assert!(a == b, "{}", here.name);
         }
+    }
+
+    #[test]
+    fn memory_is_watched_before_it_is_read_and_again_after_each_collection() {
+        let here = vec![block("a", 2 * CHUNK + 1), block("b", 1)];
+        let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let mut sender = Sender::new(here.clone());
+        let (log, blocks) = (seen.clone(), here.clone());
+        sender.watch_by(Box::new(move |ram, offset, _| {
+            let index = blocks.iter().position(|block| std::ptr::eq(&*block.ram, ram)).unwrap();
+            log.lock().push((index, offset / PAGE));
+            // It is read afterwards.
+            ram.write(offset, b"watched");
+            Ok(())
+        }));
+        let mut to = Writer::new(Vec::new());
+        sender.start(&mut to).unwrap();
+        send_all(&mut sender, &mut to);
+        let chunks = [(0, 0), (0, CHUNK), (0, 2 * CHUNK), (1, 0)];
+        assert_eq!(std::mem::take(&mut *seen.lock()), chunks);
+        let text = take(&mut to);
+        assert_eq!(text.windows(7).filter(|text| text == b"watched").count(), 4);
+        assert_eq!(sender.collect(), 4);
+        here[0].ram.write(5 * PAGE, b"x");
+        sender.collect();
+        send_all(&mut sender, &mut to);
+        assert_eq!(std::mem::take(&mut *seen.lock()), chunks);
+        sender.watch_by(Box::new(|_, _, _| Err("gone".to_owned())));
+        here[1].ram.write(0, b"x");
+        sender.collect();
+        assert!(matches!(sender.send(&mut to), Err(Error::Here(text)) if text == "gone"));
     }
 
     #[test]

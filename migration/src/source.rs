@@ -19,12 +19,13 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::channel::{Limiter, is_cancelled};
+use crate::converge::Converge;
 use crate::dest::Section;
 use crate::inventory::{self, Inventory};
-use crate::ram::{self, Block, Sender, Sent};
+use crate::ram::{self, Block, Sender, Sent, Watch};
 use crate::status::{Limits, Phase, Progress};
 use crate::stream::{Error, Writer, answer, command, kind};
-use crate::xbzrle::{self, Stats};
+use crate::xbzrle;
 
 use resources::ram::PAGE;
 
@@ -32,8 +33,6 @@ use resources::ram::PAGE;
 const WINDOW: Duration = Duration::from_millis(100);
 /// So long a part of a pass may take.
 const PART: Duration = Duration::from_millis(50);
-/// Over this time at least is measured how fast the guest writes.
-const RATE_PERIOD: Duration = Duration::from_secs(1);
 /// Fewer bytes, sent in less time, say nothing of the bandwidth: the host's buffers took them.
 const TELLING: (u64, Duration) = (1 << 20, Duration::from_secs(1));
 /// So long a destination that runs the guest may be silent before it is given up.
@@ -55,8 +54,18 @@ pub trait Machine {
     /// # Errors
     /// The hypervisor has failed.
     fn harvest(&mut self) -> Result<(), String>;
+    /// Has what is written to pages that were marked noted again; `None`: it always is.
+    fn watch(&self) -> Option<Watch> {
+        None
+    }
     /// Ends the noting.
     fn stop_log(&mut self);
+    /// Takes so many percent of its time from the guest from now on, 0 to 99.
+    fn throttle(&mut self, _percent: u8) {}
+    /// What time it is.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
     /// Stops the guest and saves the state of everything but memory. From now on nothing writes
     /// memory.
     ///
@@ -94,6 +103,8 @@ pub trait Link: Read + Write {
 pub struct Wants {
     /// Pages are sent as differences to what was sent before, where that is shorter (XBZRLE).
     pub deltas: bool,
+    /// A guest that writes too fast is slowed down (auto-converge).
+    pub converge: bool,
 }
 
 /// How it has ended.
@@ -120,6 +131,7 @@ pub fn send<L: Link, M: Machine>(
     wants: Wants,
 ) -> Outcome {
     let sender = Sender::new(blocks);
+    let converge = Converge::new(wants.converge, machine.now());
     let mut source = Source {
         to: Writer::new(link),
         ram: sender,
@@ -130,7 +142,7 @@ pub fn send<L: Link, M: Machine>(
         wants,
         described: Vec::new(),
         bandwidth: Bandwidth::default(),
-        synced: (Instant::now(), 0),
+        converge,
         stopped: None,
         next_id: 0,
         ram_id: 0,
@@ -138,7 +150,9 @@ pub fn send<L: Link, M: Machine>(
         gone: false,
     };
     let done = source.all();
+    source.machine.throttle(0);
     source.machine.stop_log();
+    let now = source.machine.now();
     let stopped = source.stopped;
     let outcome = match done {
         Ok(()) => Outcome::Moved,
@@ -149,7 +163,7 @@ pub fn send<L: Link, M: Machine>(
         }
     };
     if let (Outcome::Moved, Some(at)) = (&outcome, stopped) {
-        let downtime = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let downtime = u64::try_from((now - at).as_millis()).unwrap_or(u64::MAX);
         progress.update(|figures| figures.downtime = downtime);
     }
     outcome
@@ -166,8 +180,7 @@ struct Source<'a, L, M> {
     /// The sections of devices: name and length.
     described: Vec<(String, usize)>,
     bandwidth: Bandwidth,
-    /// When it was last found how fast the guest writes, and pages written since.
-    synced: (Instant, u64),
+    converge: Converge,
     /// When the guest was stopped.
     stopped: Option<Instant>,
     next_id: u32,
@@ -231,6 +244,9 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         let bytes = self.inventory.to_bytes()?;
         self.full(inventory::NAME, &bytes)?;
         self.machine.start_log().map_err(Error::Here)?;
+        if let Some(watch) = self.machine.watch() {
+            self.ram.watch_by(watch);
+        }
         // All pages are to be sent as it is.
         self.machine.harvest().map_err(Error::Here)?;
         self.ram.collect();
@@ -243,7 +259,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.ram.start(&mut self.to)?;
         self.to.footer(self.ram_id)?;
         self.to.flush()?;
-        self.synced = (Instant::now(), 0);
+        self.converge = Converge::new(self.wants.converge, self.machine.now());
         let (total, remaining) = (self.ram.total(), self.ram.dirty() * PAGE);
         self.progress.update(|figures| (figures.total, figures.remaining) = (total, remaining));
         Ok(())
@@ -277,7 +293,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
 
     fn window(&self) -> Window {
         let from = self.to.written();
-        Window { began: Instant::now(), from, busy: Duration::ZERO }
+        Window { began: self.machine.now(), from, busy: Duration::ZERO }
     }
 
     /// The bytes of the cache for differences: one as large as memory is as good as any.
@@ -309,7 +325,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
     /// Finds what the guest has written.
     fn sync(&mut self) -> Result<(), Error> {
         self.machine.harvest().map_err(Error::Here)?;
-        self.synced.1 += self.ram.collect();
+        let rate = self.converge.written(self.ram.collect(), self.machine.now());
         let cache = self.cache();
         if let Some(deltas) = self.ram.deltas()
             && deltas.stats().cache_size != cache
@@ -317,14 +333,13 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         {
             tracing::warn!("the cache for differences stays as it is: {error}");
         }
-        let elapsed = self.synced.0.elapsed();
         let (rest, bandwidth) = (self.rest(), self.bandwidth.rate);
-        let rate = (elapsed >= RATE_PERIOD).then(|| {
-            let pages = std::mem::replace(&mut self.synced, (Instant::now(), 0)).1;
-            (pages as f64 / elapsed.as_secs_f64()) as u64
-        });
+        let percent = self.converge.percent();
+        if self.stopped.is_none() {
+            self.machine.throttle(percent);
+        }
         self.progress.update(|figures| {
-            figures.remaining = rest;
+            (figures.remaining, figures.throttle) = (rest, percent);
             if let Some(rate) = rate {
                 figures.dirty_rate = rate;
             }
@@ -340,7 +355,8 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         if self.ram.dirty() == 0 {
             return Ok(());
         }
-        let (began, from) = (Instant::now(), self.to.written());
+        let (began, from) = (self.machine.now(), self.to.written());
+        let before = self.ram.dirty();
         let (mut zero, mut normal) = (0, 0);
         self.to.part(kind::PART, self.ram_id)?;
         for count in 1_u64.. {
@@ -355,12 +371,13 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
                 break;
             }
             // The clock is asked now and then.
-            if count % 16 == 0 && began.elapsed() > PART {
+            if count % 16 == 0 && self.machine.now() - began > PART {
                 break;
             }
         }
         self.end_part(zero, normal)?;
-        window.busy += began.elapsed();
+        window.busy += self.machine.now() - began;
+        self.converge.sent(before - self.ram.dirty());
         Ok(())
     }
 
@@ -369,13 +386,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.to.footer(self.ram_id)?;
         self.to.flush()?;
         let (transferred, remaining) = (self.to.written(), self.rest());
-        let (limit, wanted) = (self.cache(), self.limits.cache());
-        let deltas = self.ram.deltas().map(|deltas| {
-            let stats = deltas.stats();
-            // To clients a cache for all memory is as large as they wanted it.
-            let cache_size = if stats.cache_size == limit { wanted } else { stats.cache_size };
-            Stats { cache_size, ..stats }
-        });
+        let deltas = self.ram.deltas().map(|deltas| deltas.stats());
         self.progress.update(|figures| {
             figures.zero += zero;
             figures.normal += normal;
@@ -387,7 +398,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
 
     /// At the end of a window: how fast it went.
     fn measure(&mut self, window: &mut Window) {
-        let elapsed = window.began.elapsed();
+        let elapsed = self.machine.now() - window.began;
         if elapsed < WINDOW {
             return;
         }
@@ -401,7 +412,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
     /// Stops the guest, sends the rest and gives it away.
     fn complete(&mut self) -> Result<(), Error> {
         self.progress.check()?;
-        self.stopped = Some(Instant::now());
+        self.stopped = Some(self.machine.now());
         let sections = self.machine.switch_over().map_err(Error::Here)?;
         // The guest waits.
         self.to.channel().set_limiter(&Limiter::default());
@@ -521,5 +532,7 @@ fn described(name: &str, len: usize) -> serde_json::Value {
     })
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

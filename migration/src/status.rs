@@ -121,6 +121,8 @@ pub struct Figures {
     pub downtime: u64,
     /// Milliseconds in all.
     pub total_time: u64,
+    /// The percentage of its time that is taken from the guest.
+    pub throttle: u8,
     /// How sending differences fares, if they are sent.
     pub deltas: Option<Stats>,
 }

@@ -2932,6 +2932,9 @@ pub struct MigrationInfo {
     /// Milliseconds the guest would stand still.
     #[serde(rename = "expected-downtime", skip_serializing_if = "Option::is_none")]
     pub expected_downtime: Option<i64>,
+    /// The percentage of its time that is taken from the guest, while that is. Newer than the version of this interface.
+    #[serde(rename = "cpu-throttle-percentage", skip_serializing_if = "Option::is_none")]
+    pub cpu_throttle_percentage: Option<i64>,
     /// How sending differences fares, if that is on.
     #[serde(rename = "xbzrle-cache", skip_serializing_if = "Option::is_none")]
     pub xbzrle_cache: Option<XBZRLECacheStats>,
@@ -7054,7 +7057,7 @@ pub(crate) static INTROSPECTION: &[Entity] = &[
     Entity { name: "62", kind: What::Object { members: &[("option", "str", true)], tag: None, cases: &[] } },
     Entity { name: "63", kind: What::Object { members: &[("parameters", "[146]", false), ("option", "str", false)], tag: None, cases: &[] } },
     Entity { name: "[63]", kind: What::Array("63") },
-    Entity { name: "64", kind: What::Object { members: &[("expected-downtime", "int", true), ("xbzrle-cache", "147", true), ("status", "str", true), ("disk", "148", true), ("setup-time", "int", true), ("downtime", "int", true), ("total-time", "int", true), ("ram", "148", true)], tag: None, cases: &[] } },
+    Entity { name: "64", kind: What::Object { members: &[("expected-downtime", "int", true), ("cpu-throttle-percentage", "int", true), ("xbzrle-cache", "147", true), ("status", "str", true), ("disk", "148", true), ("setup-time", "int", true), ("downtime", "int", true), ("total-time", "int", true), ("ram", "148", true)], tag: None, cases: &[] } },
     Entity { name: "65", kind: What::Object { members: &[("capabilities", "[66]", false)], tag: None, cases: &[] } },
     Entity { name: "66", kind: What::Object { members: &[("state", "bool", false), ("capability", "149", false)], tag: None, cases: &[] } },
     Entity { name: "[66]", kind: What::Array("66") },

@@ -285,6 +285,27 @@ impl Space {
         Ok(writer.slots.iter().try_for_each(|slot| self.harvest(slot))?)
     }
 
+    /// Has writes to this part of a block noted again, where they were not since the logs were
+    /// moved: before it is read.
+    pub fn watch(&self, block: &RamBlock, offset: u64, size: u64) -> Result<(), SpaceError> {
+        let writer = self.writer.lock();
+        let logged = writer.slots.iter().filter(|slot| slot.log && std::ptr::eq(&*slot.ram, block));
+        for slot in logged {
+            let first = offset.max(slot.offset);
+            let end = offset.saturating_add(size).min(slot.offset + slot.size);
+            if first < end {
+                let pages = (first - slot.offset) / PAGE..(end - slot.offset).div_ceil(PAGE);
+                self.hv.watch(slot.id, pages)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A vCPU cannot go on, because the hypervisor's log of what it writes is full: makes room.
+    pub fn log_full(&self) -> Result<(), SpaceError> {
+        Ok(self.hv.log_full()?)
+    }
+
     fn harvest(&self, slot: &Slot) -> Result<(), HvError> {
         if slot.log {
             let pages = slot.size.div_ceil(PAGE);

@@ -17,6 +17,7 @@ use resources::request::{Mailbox as Post, Request, WakeReason};
 
 use crate::cpu::run_page::Kick;
 use crate::cpu::thread::Gate;
+use crate::cpu::throttle::Throttle;
 
 /// What waits for the main thread. Each kind at most once, the latest value.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -111,6 +112,7 @@ impl Mail {
 pub struct Mailbox {
     mail: Mutex<Mail>,
     gate: Arc<Gate>,
+    throttle: Arc<Throttle>,
     kicks: Mutex<Vec<Arc<Kick>>>,
     notify: Notify,
 }
@@ -121,6 +123,7 @@ impl Mailbox {
         Arc::new(Mailbox {
             mail: Mutex::default(),
             gate: Arc::default(),
+            throttle: Arc::default(),
             kicks: Mutex::default(),
             notify,
         })
@@ -129,6 +132,18 @@ impl Mailbox {
     /// The gate of the vCPUs.
     pub fn gate(&self) -> &Arc<Gate> {
         &self.gate
+    }
+
+    /// What slows the vCPUs down.
+    pub fn throttle(&self) -> &Arc<Throttle> {
+        &self.throttle
+    }
+
+    /// Takes so many percent of their time from the vCPUs; 0: none.
+    pub fn set_throttle(&self, percent: u8) {
+        if self.throttle.set(percent) {
+            self.kicks.lock().iter().for_each(|kick| kick.kick());
+        }
     }
 
     /// Has `kick` used when the gate closes.

@@ -367,7 +367,9 @@ fn build(
     let spec = CpuSpec::parse(cpu).map_err(|error| StartError(format!("-cpu {cpu}: {error}")))?;
     let accel = match (config.accel, machine.kind) {
         (_, machine::Kind::None) | (AccelKind::Qtest, _) => Accel::Qtest(Fake::unrecorded()),
-        (AccelKind::Kvm, _) => Accel::Kvm(KvmVm::new().map_err(plain)?),
+        (AccelKind::Kvm, _) => {
+            Accel::Kvm(KvmVm::with_dirty_rings(config.dirty_ring).map_err(plain)?)
+        }
     };
     if machine.kind == machine::Kind::None {
         let board = Board::new(accel);

@@ -66,24 +66,59 @@ impl Limiter {
             if quota == 0 {
                 return Ok(wanted);
             }
-            let next = {
-                let mut window = self.0.window.lock();
-                let now = Instant::now();
-                let age = now.saturating_duration_since(window.start);
-                if age >= WINDOW {
-                    // Windows follow each other without gaps, however late somebody wakes.
-                    let into = Duration::from_nanos((age.as_nanos() % WINDOW.as_nanos()) as u64);
-                    *window = Window { start: now - into, used: 0 };
+            let granted = self.0.window.lock().grant(quota, wanted, Instant::now());
+            match granted {
+                Ok(granted) => return Ok(granted),
+                Err(next) => canceller.sleep(next.min(GLANCE))?,
+            }
+        }
+    }
+}
+
+impl Window {
+    /// How much of `wanted` may be sent now, or how long it is until something may.
+    fn grant(&mut self, quota: u64, wanted: usize, now: Instant) -> Result<usize, Duration> {
+        let age = now.saturating_duration_since(self.start);
+        if age >= WINDOW {
+            // Windows follow each other without gaps, however late somebody wakes.
+            let into = Duration::from_nanos((age.as_nanos() % WINDOW.as_nanos()) as u64);
+            *self = Window { start: now - into, used: 0 };
+        }
+        let left = quota.saturating_sub(self.used);
+        if left == 0 {
+            return Err((self.start + WINDOW).saturating_duration_since(now));
+        }
+        let granted = usize::try_from(left).map_or(wanted, |left| wanted.min(left));
+        self.used += granted as u64;
+        Ok(granted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_held_however_much_is_wanted_at_once_and_however_late_somebody_wakes() {
+        for (rate, pieces) in [(1000_u64, 1), (32 << 20, 4 << 10), (10 << 30, 256 << 10)] {
+            for (times, late) in [(1, 0), (3, 3), (64, 17), (1000, 60)] {
+                let wanted = times * pieces;
+                let begin = Instant::now();
+                let (mut now, mut sent) = (begin, 0);
+                let mut window = Window { start: begin, used: 0 };
+                while now - begin < Duration::from_secs(4) {
+                    match window.grant(rate / 10, wanted, now) {
+                        Ok(granted) => sent += granted as u64,
+                        Err(next) => now += next.min(GLANCE) + Duration::from_millis(late),
+                    }
                 }
-                let left = quota.saturating_sub(window.used);
-                if left > 0 {
-                    let granted = usize::try_from(left).map_or(wanted, |left| wanted.min(left));
-                    window.used += granted as u64;
-                    return Ok(granted);
-                }
-                (window.start + WINDOW).saturating_duration_since(now)
-            };
-            canceller.sleep(next.min(GLANCE))?;
+                let seconds = (now - begin).as_secs_f64();
+                let windows = seconds / WINDOW.as_secs_f64();
+                let (least, most) = (windows.floor() - 1.0, windows.floor() + 1.0);
+                let quota = (rate / 10) as f64;
+                assert!(sent as f64 <= most * quota, "{rate} {wanted} {late}: {sent}");
+                assert!(sent as f64 >= least * quota, "{rate} {wanted} {late}: {sent}");
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! is a leaf. Nothing hostile reaches it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ pub enum Call {
     Routes(Vec<Route>),
     Line(u32, bool),
     TakeDirty(u32),
+    Watch(u32, Range<u64>),
 }
 
 type Watch = Box<dyn Fn(u32, bool) + Send + Sync>;
@@ -132,6 +134,10 @@ impl Hypervisor for Fake {
             watch(gsi, high);
         }
         Ok(())
+    }
+
+    fn watch(&self, slot: u32, pages: Range<u64>) -> Result<(), HvError> {
+        self.record(Call::Watch(slot, pages))
     }
 
     fn take_dirty(&self, slot: u32, into: &mut [u64]) -> Result<(), HvError> {

@@ -6,6 +6,8 @@
 #![expect(unsafe_code, reason = "KVM is told host addresses of guest RAM")]
 
 use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use kvm_bindings::{
@@ -13,11 +15,13 @@ use kvm_bindings::{
     KVM_IRQCHIP_PIC_SLAVE, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY,
     KvmIrqRouting, kvm_irq_routing_entry, kvm_pit_config, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use parking_lot::Mutex;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{Doorbell, HvError, Hypervisor, Route, Slot, SpaceKind};
+
+mod dirty;
 
 /// The number of IOAPIC pins, and so of wired GSIs.
 pub const WIRED_GSIS: u32 = 24;
@@ -56,13 +60,16 @@ const NEEDED: &[(Cap, &str)] = &[
 pub enum KvmError {
     /// The device cannot be opened, or is not KVM.
     #[error("cannot open /dev/kvm: {0}")]
-    Open(std::io::Error),
+    Open(io::Error),
     /// A kernel from before 2007.
     #[error("/dev/kvm speaks API version {0}, not 12")]
     Version(i32),
     /// The kernel lacks a capability.
     #[error("KVM lacks {0}, which is needed")]
     Missing(&'static str),
+    /// Dirty rings of more entries than it makes.
+    #[error("KVM makes dirty rings of at most {1} entries, not {0}")]
+    Ring(u32, u64),
     /// A call that sets up the machine failed.
     #[error(transparent)]
     Call(#[from] HvError),
@@ -74,23 +81,30 @@ pub struct KvmVm {
     vm: VmFd,
     /// The slots as KVM has them; keeps their memory mapped for as long as the guest can see it.
     slots: Mutex<BTreeMap<u32, Slot>>,
+    log: dirty::Log,
 }
 
 fn failed(what: impl Into<String>) -> impl FnOnce(kvm_ioctls::Error) -> HvError {
-    move |error| HvError::new(what, std::io::Error::from_raw_os_error(error.errno()))
+    move |error| HvError::new(what, io::Error::from_raw_os_error(error.errno()))
 }
 
 impl KvmVm {
     /// Opens KVM and makes a machine with interrupt controllers and timer, but no memory and no
     /// vCPU.
     pub fn new() -> Result<Arc<KvmVm>, KvmError> {
+        KvmVm::with_dirty_rings(None)
+    }
+
+    /// As [`new`](Self::new), with a ring of so many entries for each vCPU into which KVM puts what
+    /// it writes; otherwise there is a bitmap for each slot.
+    pub fn with_dirty_rings(entries: Option<u32>) -> Result<Arc<KvmVm>, KvmError> {
         let kvm =
-            Kvm::new().map_err(|e| KvmError::Open(std::io::Error::from_raw_os_error(e.errno())))?;
+            Kvm::new().map_err(|e| KvmError::Open(io::Error::from_raw_os_error(e.errno())))?;
         match kvm.get_api_version() {
             12 => {}
             // What the system call returned: this device does not know it.
             ..0 => {
-                let error = std::io::Error::from_raw_os_error(libc::ENOTTY);
+                let error = io::Error::from_raw_os_error(libc::ENOTTY);
                 return Err(KvmError::Open(error));
             }
             other => return Err(KvmError::Version(other)),
@@ -112,7 +126,8 @@ impl KvmVm {
         vm.create_irq_chip().map_err(failed("create the interrupt controllers"))?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         vm.create_pit2(pit).map_err(failed("create the interval timer"))?;
-        let vm = KvmVm { kvm, vm, slots: Mutex::default() };
+        let log = dirty::Log::new(&vm, entries)?;
+        let vm = KvmVm { kvm, vm, slots: Mutex::default(), log };
         // KVM's own first table has the timer at pin 0 of the IOAPIC, where no PC has it.
         vm.set_routes(&[])?;
         Ok(Arc::new(vm))
@@ -127,6 +142,21 @@ impl KvmVm {
     pub fn vm(&self) -> &VmFd {
         &self.vm
     }
+
+    /// A vCPU was made: to be called before it runs.
+    pub fn add_vcpu(&self, vcpu: &VcpuFd) -> Result<(), HvError> {
+        match &self.log {
+            dirty::Log::Ring(rings) => rings.add(vcpu),
+            _ => Ok(()),
+        }
+    }
+
+    /// The bytes of a slot.
+    fn size_of(&self, slot: u32, what: &str) -> Result<u64, HvError> {
+        let size = self.slots.lock().get(&slot).map(|slot| slot.size);
+        let missing = || HvError::new(format!("{what} of slot {slot}"), io::ErrorKind::NotFound);
+        size.ok_or_else(missing)
+    }
 }
 
 impl Hypervisor for KvmVm {
@@ -134,7 +164,7 @@ impl Hypervisor for KvmVm {
         let end = slot.offset.checked_add(slot.size);
         if end.is_none_or(|end| end > slot.ram.size()) {
             let what = format!("map guest memory at {:#x}", slot.guest);
-            return Err(HvError::new(what, std::io::ErrorKind::InvalidInput));
+            return Err(HvError::new(what, io::ErrorKind::InvalidInput));
         }
         let mut flags = 0;
         if slot.log {
@@ -157,10 +187,13 @@ impl Hypervisor for KvmVm {
             "map {:#x} bytes of guest memory at {:#x}",
             slot.size, slot.guest
         )))?;
-        match slot.size {
+        let old = match slot.size {
             0 => slots.remove(&slot.id),
             _ => slots.insert(slot.id, slot.clone()),
         };
+        if old.is_none_or(|old| slot.size == 0 || old.log != slot.log) {
+            self.log.forget(slot.id);
+        }
         Ok(())
     }
 
@@ -219,7 +252,7 @@ impl Hypervisor for KvmVm {
         }));
         let what = "set the interrupt routes";
         let table = KvmIrqRouting::from_entries(&entries)
-            .map_err(|_| HvError::new(what, std::io::ErrorKind::QuotaExceeded))?;
+            .map_err(|_| HvError::new(what, io::ErrorKind::QuotaExceeded))?;
         self.vm.set_gsi_routing(&table).map_err(failed(what))
     }
 
@@ -228,12 +261,20 @@ impl Hypervisor for KvmVm {
     }
 
     fn take_dirty(&self, slot: u32, into: &mut [u64]) -> Result<(), HvError> {
-        let what = || format!("take the dirty log of slot {slot}");
-        let size = self.slots.lock().get(&slot).map(|slot| slot.size);
-        let size = size.ok_or_else(|| HvError::new(what(), std::io::ErrorKind::NotFound))?;
-        let log = self.vm.get_dirty_log(slot, size as usize).map_err(failed(what()))?;
-        into.iter_mut().zip(log).for_each(|(word, taken)| *word |= taken);
-        Ok(())
+        let size = self.size_of(slot, "take the dirty log")?;
+        self.log.take(&self.vm, (slot, size), into)
+    }
+
+    fn watch(&self, slot: u32, pages: Range<u64>) -> Result<(), HvError> {
+        let size = self.size_of(slot, "clear the dirty log")?;
+        self.log.watch(&self.vm, (slot, size), pages)
+    }
+
+    fn log_full(&self) -> Result<(), HvError> {
+        match &self.log {
+            dirty::Log::Ring(rings) => rings.empty(&self.vm),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! are called with the lock of a space, a wire or the route table held and call nobody back.
 //! vCPUs are not part of this: the machine creates them on the KVM file itself.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
@@ -98,9 +99,19 @@ pub trait Hypervisor: Send + Sync {
     fn set_routes(&self, all: &[Route]) -> Result<(), HvError>;
     /// Sets the level of a wired interrupt.
     fn set_line(&self, gsi: u32, high: bool) -> Result<(), HvError>;
-    /// Takes the dirty log of a slot: ORs one bit for each page, lowest first, into `into`, and
-    /// clears the log.
+    /// Takes the dirty log of a slot: ORs one bit for each page written since the last time,
+    /// lowest first, into `into`. What is written to these pages afterwards may be noted only
+    /// after [`watch`](Self::watch).
     fn take_dirty(&self, slot: u32, into: &mut [u64]) -> Result<(), HvError>;
+    /// From now on writes to these pages of a slot are noted again, whose log was taken: before
+    /// one of them is read. It may be so for others too.
+    fn watch(&self, _slot: u32, _pages: Range<u64>) -> Result<(), HvError> {
+        Ok(())
+    }
+    /// A vCPU cannot go on, because its log is full: makes room.
+    fn log_full(&self) -> Result<(), HvError> {
+        Ok(())
+    }
 }
 
 /// Adds the result of one step of several to that of all, which is the first error; returns

@@ -136,6 +136,31 @@ fn what_was_written_is_known_also_of_a_slot_that_goes() {
 }
 
 #[test]
+fn memory_is_watched_by_the_pages_of_its_slots() {
+    let hv = Fake::new();
+    let space = Space::new(SpaceKind::Memory, hv.clone());
+    let [ram, other] = [(); 2].map(|()| RamBlock::anonymous(0x10_0000).unwrap());
+    space.map(Mapping::ram(0, ram.clone())).unwrap();
+    space.map(Mapping::ram(0x10_0000, other.clone())).unwrap();
+    space.map(Mapping::device(0xa0000, 0x20000, probe(1), 0)).unwrap();
+    space.watch(&ram, 0, 0x10_0000).unwrap();
+    space.log_dirty(true).unwrap();
+    hv.take_calls();
+    let id = |guest| {
+        let slots = &space.writer.lock().slots;
+        slots.iter().find(|slot| slot.guest == guest).unwrap().id
+    };
+    let (low, high, next) = (id(0), id(0xc0000), id(0x10_0000));
+    space.watch(&ram, 0x8_0000, u64::MAX).unwrap();
+    assert_eq!(hv.take_calls(), [Call::Watch(low, 0x80..0xa0), Call::Watch(high, 0..0x40)]);
+    space.watch(&ram, 0xc1000, 0x2000).unwrap();
+    space.watch(&other, 0, 0x1000).unwrap();
+    assert_eq!(hv.take_calls(), [Call::Watch(high, 1..3), Call::Watch(next, 0..1)]);
+    hv.refuse(|call| matches!(call, Call::Watch(..)));
+    space.watch(&ram, 0, 0x1000).unwrap_err();
+}
+
+#[test]
 fn rom_takes_no_writes_and_a_dead_device_reads_as_ones() {
     let space = Space::new(SpaceKind::Memory, Fake::new());
     let block = RamBlock::anonymous(4096).unwrap();

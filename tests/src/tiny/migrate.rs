@@ -65,7 +65,7 @@ pub(super) fn ended(vm: &mut TestVm) -> Result<Value> {
     }
 }
 
-fn expect_ended(vm: &mut TestVm, how: &str) -> Result<Value> {
+pub(super) fn expect_ended(vm: &mut TestVm, how: &str) -> Result<Value> {
     let info = ended(vm)?;
     match info["status"].as_str() {
         Some(status) if status == how => Ok(info),

@@ -8,6 +8,7 @@ mod boot;
 mod chance;
 mod cli;
 mod clients;
+mod converge;
 mod dump;
 pub mod entry;
 mod hostile;
@@ -43,6 +44,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(migrate::tests());
     tests.extend(chance::tests());
     tests.extend(snapshots::tests());
+    tests.extend(converge::tests());
     tests.extend(irq::tests());
     tests.extend(boot::tests());
     tests.extend(smp::tests());

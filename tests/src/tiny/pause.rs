@@ -18,7 +18,7 @@ use crate::rig::vm::TestVm;
 /// How often each guest is interrupted.
 const TIMES: usize = 50;
 /// The port of `-debugcon`.
-const DEBUGCON: u32 = 0x402;
+pub(super) const DEBUGCON: u32 = 0x402;
 
 pub(super) fn tests() -> Vec<Test> {
     let mut tests = vec![Test::tiny("stop_cont::accesses_are_complete", 60, stopped_complete)];

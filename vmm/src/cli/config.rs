@@ -20,6 +20,8 @@ pub struct Config {
     pub machine: Option<String>,
     /// Hypervisor.
     pub accel: Accel,
+    /// Entries of each vCPU's ring of pages that it writes; `None`: bitmaps instead.
+    pub dirty_ring: Option<u32>,
     /// All parameters of `-machine`, by the names in the table.
     pub machine_options: Pairs,
     /// Parameters of `-smp`, for the topology's own parser.

@@ -253,6 +253,9 @@ fn apply(
                 return Ok(Some(Action::Print("kvm\nqtest\n".to_owned())));
             }
             config.accel = Accel::parse(list)?;
+            if let Some(entries) = pairs.get("dirty-ring-size") {
+                config.dirty_ring = dirty_ring(entries)?;
+            }
             merged.machine.push("accel", list);
         }
         Id::EnableKvm => {
@@ -498,6 +501,15 @@ fn watchdog(config: &mut Config, model: &str) -> Result<Option<Action>, String> 
     pairs.push("driver", *driver);
     config.devices.push(pairs);
     Ok(None)
+}
+
+/// The entries of dirty rings.
+fn dirty_ring(entries: &str) -> Result<Option<u32>, String> {
+    match entries.parse::<u32>() {
+        Ok(0) => Ok(None),
+        Ok(entries) if entries.is_power_of_two() => Ok(Some(entries)),
+        _ => Err("dirty-ring-size must be a power of two.".to_owned()),
+    }
 }
 
 /// Takes `-machine`, some of whose parameters are options of their own too.

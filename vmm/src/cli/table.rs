@@ -262,7 +262,10 @@ pub static MACHINE: Keys = Keys {
 pub static ACCEL: Keys = Keys {
     group: "accel",
     implied: Some("accel"),
-    keys: &[key("accel", Kind::String, "'kvm' or 'qtest'")],
+    keys: &[
+        key("accel", Kind::String, "'kvm' or 'qtest'"),
+        key("dirty-ring-size", Kind::Number, "entries of KVM's dirty rings; 0: bitmaps"),
+    ],
     open: false,
     merge: false,
 };

@@ -145,6 +145,13 @@ fn accelerators() {
     assert_eq!(config("-machine pc,accel=qtest").accel, Accel::Qtest);
     assert_eq!(config("-accel qtest").machine_options.get("accel"), Some("qtest"));
     assert_eq!(config("-accel qtest -enable-kvm").accel, Accel::Kvm);
+    assert_eq!(config("-accel kvm").dirty_ring, None);
+    assert_eq!(config("-accel kvm,dirty-ring-size=4096").dirty_ring, Some(4096));
+    assert_eq!(config("-accel kvm,dirty-ring-size=0").dirty_ring, None);
+    assert_eq!(
+        error("-accel kvm,dirty-ring-size=100"),
+        "-accel kvm,dirty-ring-size=100: dirty-ring-size must be a power of two."
+    );
     assert_eq!(config("-machine accel=tcg:kvm").accel, Accel::Kvm);
     assert_eq!(
         error("-machine pc,accel=tcg"),

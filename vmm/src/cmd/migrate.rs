@@ -49,6 +49,7 @@ impl Handle<QueryMigrate> for Vm {
             total_time: None,
             ram: None,
             downtime: None,
+            cpu_throttle_percentage: None,
         };
         let Some(progress) = self.migration.progress() else { return Ok(info) };
         let figures = progress.figures();
@@ -67,6 +68,9 @@ impl Handle<QueryMigrate> for Vm {
         }
         info.setup_time = Some(int(figures.setup_time));
         info.total_time = Some(int(figures.total_time));
+        let throttle =
+            (status == "active" && figures.throttle > 0).then(|| figures.throttle.into());
+        info.cpu_throttle_percentage = throttle;
         info.ram = Some(ram(&figures, status == "completed"));
         info.xbzrle_cache = figures.deltas.map(|deltas| XBZRLECacheStats {
             bytes: int(deltas.bytes),

@@ -10,6 +10,16 @@ use resources::request::WakeReason;
 
 use crate::vm::Vm;
 
+impl Vm {
+    /// Refuses what would be lost: the guest's state was saved, and it may go on elsewhere.
+    fn refuse_handing_over(&self) -> Result<(), QmpError> {
+        match self.state() {
+            RunState::FinishMigrate => Err(QmpError::generic("Migration is not finalized yet")),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Handle<Quit> for Vm {
     fn handle(&mut self, _: Quit) -> Result<(), QmpError> {
         self.quit();
@@ -34,9 +44,7 @@ impl Handle<Cont> for Vm {
                 return Err(QmpError::generic("Resetting the Virtual Machine is required"));
             }
             RunState::Suspended => {}
-            RunState::FinishMigrate => {
-                return Err(QmpError::generic("Migration is not finalized yet"));
-            }
+            RunState::FinishMigrate => self.refuse_handing_over()?,
             RunState::Inmigrate => {
                 if let Some(incoming) = self.awaited() {
                     incoming.set_run(true);
@@ -59,6 +67,7 @@ impl Handle<Cont> for Vm {
 
 impl Handle<SystemReset> for Vm {
     fn handle(&mut self, _: SystemReset) -> Result<(), QmpError> {
+        self.refuse_handing_over()?;
         self.mailbox().ask(|mail| mail.reset = Some(ShutdownCause::HostQmpSystemReset));
         Ok(())
     }
@@ -66,6 +75,7 @@ impl Handle<SystemReset> for Vm {
 
 impl Handle<SystemPowerdown> for Vm {
     fn handle(&mut self, _: SystemPowerdown) -> Result<(), QmpError> {
+        self.refuse_handing_over()?;
         self.mailbox().ask(|mail| mail.powerdown = true);
         Ok(())
     }
@@ -88,5 +98,28 @@ impl Handle<XSystemSleep> for Vm {
 impl Handle<XPulseSaveRestore> for Vm {
     fn handle(&mut self, _: XPulseSaveRestore) -> Result<(), QmpError> {
         self.pulse().map_err(|error| QmpError::generic(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cmd::testing::{ask, fake};
+    use crate::mailbox::Mail;
+
+    #[test]
+    fn a_guest_that_is_handed_over_is_not_reset_where_that_would_be_lost() {
+        let mut vm = fake();
+        vm.stop_in(RunState::FinishMigrate);
+        for command in ["cont", "system_reset", "system_powerdown"] {
+            let error = ask(&mut vm, command, json!({})).unwrap_err();
+            assert_eq!(error.desc, "Migration is not finalized yet", "{command}");
+        }
+        assert_eq!(vm.mailbox().take(), Mail::default());
+        vm.set_state(RunState::Postmigrate);
+        assert_eq!(ask(&mut vm, "system_reset", json!({})), Ok(json!({})));
+        assert!(vm.mailbox().take().reset.is_some());
     }
 }

@@ -13,4 +13,5 @@ pub mod run_page;
 pub mod setup;
 pub mod state;
 pub mod thread;
+pub mod throttle;
 pub mod topology;

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use resources::hv::HvError;
 use resources::hv::kvm::KvmVm;
 use resources::space::Space;
 
@@ -21,6 +22,9 @@ pub enum ProcessorError {
     /// KVM refused a request.
     #[error("cannot {0}: {1}")]
     Kvm(&'static str, std::io::Error),
+    /// The hypervisor refused something.
+    #[error(transparent)]
+    Hypervisor(#[from] HvError),
     /// The model cannot be had here.
     #[error(transparent)]
     Model(#[from] super::model::ModelError),
@@ -99,6 +103,7 @@ impl Processors {
     pub fn make(&self, index: u32) -> Result<VcpuHandle, ProcessorError> {
         let id = self.topology.apic_id(index).into();
         let fd = self.vm.vm().create_vcpu(id).map_err(kvm("create a vCPU"))?;
+        self.vm.add_vcpu(&fd)?;
         setup::configure(&fd, &self.model, &self.topology, index)?;
         let (memory, ports) = &self.spaces;
         Vcpu::new(fd, index as usize, &self.caps, (memory, ports), &self.mailbox)?

@@ -17,7 +17,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -27,6 +27,7 @@ use resources::space::Space;
 use super::run_page::{Kick, RunPage};
 use super::setup::PowerOn;
 use super::state::{self, StateCaps, StateError as CpuStateError, VcpuState};
+use super::throttle::Pace;
 use crate::cli::log::tell;
 use crate::mailbox::Mailbox;
 
@@ -165,25 +166,32 @@ impl Vcpu {
     }
 
     fn main(mut self, inbox: &Receiver<Message>) {
-        while self.serve(inbox) {
+        let mut pace = Pace::new(self.mailbox.throttle());
+        while self.serve(inbox, &mut pace) {
             self.enter();
         }
     }
 
-    /// Runs closures; waits for the gate. `false`: the thread is to end.
-    fn serve(&mut self, inbox: &Receiver<Message>) -> bool {
+    /// Runs closures; waits for the gate, and for its turn. `false`: the thread is to end.
+    fn serve(&mut self, inbox: &Receiver<Message>, pace: &mut Pace) -> bool {
         self.page.clear_kick();
         loop {
-            let message = if self.gate.is_open() {
+            let message = if !self.gate.is_open() {
+                match inbox.recv() {
+                    Ok(message) => message,
+                    Err(_) => return false,
+                }
+            } else if let Some(rest) = pace.rest() {
+                match inbox.recv_timeout(rest) {
+                    Ok(message) => message,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return false,
+                }
+            } else {
                 match inbox.try_recv() {
                     Ok(message) => message,
                     Err(TryRecvError::Empty) => return true,
                     Err(TryRecvError::Disconnected) => return false,
-                }
-            } else {
-                match inbox.recv() {
-                    Ok(message) => message,
-                    Err(_) => return false,
                 }
             };
             match message {
@@ -219,6 +227,11 @@ impl Vcpu {
                         }
                         _ => self.mailbox.request(Request::Reset),
                     },
+                    VcpuExit::Unsupported(kvm_bindings::KVM_EXIT_DIRTY_RING_FULL) => {
+                        if let Err(error) = self.memory.log_full() {
+                            return self.fail(&error.to_string());
+                        }
+                    }
                     VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen => {}
                     VcpuExit::InternalError => {
                         let (suberror, data) = self.page.internal_error();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use migration::dest::Section;
 use migration::inventory::Inventory;
-use migration::ram::Block;
+use migration::ram::{Block, Watch};
 use migration::source::{self, Link, Machine, Outcome, Wants};
 use migration::status::{Limits, Phase, Progress};
 use migration::stream::Error;
@@ -39,10 +39,21 @@ impl Machine for Here {
         self.memory.harvest_dirty().map_err(|error| error.to_string())
     }
 
+    fn watch(&self) -> Option<Watch> {
+        let memory = self.memory.clone();
+        Some(Box::new(move |ram, offset, size| {
+            memory.watch(ram, offset, size).map_err(|error| error.to_string())
+        }))
+    }
+
     fn stop_log(&mut self) {
         if let Err(error) = self.memory.log_dirty(false) {
             tracing::warn!("the guest's writes are noted for ever: {error}");
         }
+    }
+
+    fn throttle(&mut self, percent: u8) {
+        self.main.mailbox.set_throttle(percent);
     }
 
     fn switch_over(&mut self) -> Result<Vec<Section>, String> {
@@ -149,7 +160,10 @@ impl Vm {
             inventory: self.migration.announced.clone(),
             limits: self.migration.limits.clone(),
             progress: progress.clone(),
-            wants: Wants { deltas: self.migration.has(MigrationCapability::Xbzrle) },
+            wants: Wants {
+                deltas: self.migration.has(MigrationCapability::Xbzrle),
+                converge: self.migration.has(MigrationCapability::AutoConverge),
+            },
         };
         let here = Here { memory: self.board.memory.clone(), main: self.main(), released: false };
         let main = self.main();

@@ -185,6 +185,9 @@ fn info(call: &mut Call<'_>, _: &Args) -> Result<(), QmpError> {
             call.line(format_args!("dirty pages rate: {} pages", ram.dirty_pages_rate));
         }
     }
+    if let Some(percent) = info.cpu_throttle_percentage {
+        call.line(format_args!("cpu throttle percentage: {percent}"));
+    }
     if let Some(cache) = info.xbzrle_cache {
         call.line(format_args!("cache size: {} bytes", cache.cache_size));
         call.line(format_args!("xbzrle transferred: {} kbytes", cache.bytes >> 10));
