@@ -73,7 +73,7 @@ impl Link for &mut Bytes<'_> {
 
 fn inventory() -> Inventory {
     let parts = [("cpu".into(), "x".into())].into();
-    Inventory { machine: "pc".into(), cpu: "qemu64".into(), parts }
+    Inventory { machine: "pc".into(), cpu: "qemu64".into(), parts, ..Inventory::default() }
 }
 
 fn memory() -> Vec<Block> {

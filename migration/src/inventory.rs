@@ -22,6 +22,10 @@ pub struct Inventory {
     /// The model of its processors.
     #[serde(default)]
     pub cpu: String,
+    /// What the processors tell of themselves, by leaf and subleaf of CPUID; none of a source
+    /// that does not say it.
+    #[serde(default)]
+    pub cpuid: BTreeMap<String, String>,
     /// The parts that have a state, by name, with what each is.
     #[serde(default)]
     pub parts: BTreeMap<String, String>,
@@ -50,6 +54,19 @@ impl Inventory {
             if here != there {
                 let text = format!("the {what} is '{there}' at the source and '{here}' here");
                 return Err(Error::bad(text));
+            }
+        }
+        if !source.cpuid.is_empty() {
+            let leaves = source.cpuid.keys().chain(self.cpuid.keys());
+            for leaf in leaves {
+                let of = |it: &Inventory| it.cpuid.get(leaf).map_or("nothing", |it| it).to_owned();
+                let (here, there) = (of(self), of(source));
+                if here != there {
+                    return Err(Error::bad(format!(
+                        "the processors differ: CPUID leaf {leaf} is {there} at the source and \
+                         {here} here"
+                    )));
+                }
             }
         }
         for (part, there) in &source.parts {
@@ -82,7 +99,8 @@ mod tests {
 
     fn of(parts: &[(&str, &str)]) -> Inventory {
         let parts = parts.iter().map(|(name, class)| ((*name).to_owned(), (*class).to_owned()));
-        Inventory { machine: "pc".to_owned(), cpu: "qemu64".to_owned(), parts: parts.collect() }
+        let (machine, cpu) = ("pc".to_owned(), "qemu64".to_owned());
+        Inventory { machine, cpu, parts: parts.collect(), ..Inventory::default() }
     }
 
     #[test]
@@ -92,6 +110,15 @@ mod tests {
         here.check(&Inventory::from_bytes(&here.to_bytes().unwrap()).unwrap()).unwrap();
         let text = refused(Inventory { machine: "q35".to_owned(), ..here.clone() });
         assert_eq!(text, "the machine is 'q35' at the source and 'pc' here");
+        let leaf = |words: &str| BTreeMap::from([("0x7.0".to_owned(), words.to_owned())]);
+        let text = refused(Inventory { cpuid: leaf("0 1 0 0"), ..here.clone() });
+        let differs = "the processors differ: CPUID leaf 0x7.0 is ";
+        assert_eq!(text, format!("{differs}0 1 0 0 at the source and nothing here"));
+        let better = Inventory { cpuid: leaf("0 3 0 0"), ..here.clone() };
+        let text = better.check(&Inventory { cpuid: leaf("0 1 0 0"), ..here.clone() });
+        let differs = format!("{differs}0 1 0 0 at the source and 0 3 0 0 here");
+        assert_eq!(text.unwrap_err().to_string(), differs);
+        better.check(&here).unwrap();
         let text = refused(of(&[("/rtc", "mc146818rtc")]));
         assert_eq!(text, "this machine has '/net0' (e1000), the source has not");
         let text = refused(of(&[("/rtc", "x"), ("/net0", "e1000")]));

@@ -35,7 +35,7 @@ const WINDOW: Duration = Duration::from_millis(100);
 const PART: Duration = Duration::from_millis(50);
 /// Fewer bytes, sent in less time, say nothing of the bandwidth: the host's buffers took them.
 const TELLING: (u64, Duration) = (1 << 20, Duration::from_secs(1));
-/// So long a destination that runs the guest may be silent before it is given up.
+/// So long a destination may be silent while the guest waits, or runs there, before it is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// So long at least a client cannot end the waiting for it.
 const GRACE: Duration = Duration::from_secs(1);
@@ -414,6 +414,8 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.progress.check()?;
         self.stopped = Some(self.machine.now());
         let sections = self.machine.switch_over().map_err(Error::Here)?;
+        // A guest does not wait for a peer that is stuck.
+        self.to.channel().give_up_after(PATIENCE);
         // The guest waits.
         self.to.channel().set_limiter(&Limiter::default());
         self.sync()?;

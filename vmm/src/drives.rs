@@ -217,12 +217,37 @@ impl Drives {
         self.each(|drive| drive.deactivate())
     }
 
-    /// Takes all disks back.
+    /// Takes all disks back, or none.
     ///
     /// # Errors
     /// The first disk that fails, by name.
     pub fn activate(&self) -> Result<(), DriveError> {
-        self.each(|drive| drive.activate())
+        let inactive: Vec<_> = self.all.iter().filter(|drive| drive.is_inactive()).collect();
+        let done = self.each(|drive| drive.activate());
+        if done.is_err() {
+            for drive in inactive {
+                if let Err(why) = drive.deactivate() {
+                    tracing::error!("drive '{}' stays in use here: {why}", drive.id());
+                }
+            }
+        }
+        done
+    }
+
+    /// Takes all disks of a guest that comes, and those that it gets later.
+    ///
+    /// # Errors
+    /// As [`activate`](Self::activate).
+    pub fn take_over(&mut self) -> Result<(), DriveError> {
+        self.activate()?;
+        self.awaits_guest = false;
+        Ok(())
+    }
+
+    /// Which image each drive has: its name and that of the file on top.
+    pub fn images(&self) -> Vec<(String, String)> {
+        let images = self.all.iter().filter_map(|drive| Some((drive, drive.describe()?)));
+        images.map(|(drive, image)| (drive.id().to_owned(), image.filename)).collect()
     }
 
     fn each(&self, todo: impl Fn(&Drive) -> Result<(), OpenError>) -> Result<(), DriveError> {

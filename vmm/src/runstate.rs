@@ -37,6 +37,8 @@ const TRANSITIONS: &[(RunState, &[RunState])] = &[
         &[
             Running,
             Postmigrate,
+            Prelaunch,
+            Debug,
             Paused,
             InternalError,
             IoError,
@@ -106,6 +108,16 @@ mod tests {
             let by_reset = allowed(state, Paused) && allowed(Paused, Running);
             assert!(direct || by_reset, "{state:?} is a dead end");
             assert!(allowed(state, InternalError), "{state:?} cannot fail");
+        }
+    }
+
+    /// A guest that could not be moved is as it was before.
+    #[test]
+    fn a_migration_leads_back_to_where_it_began() {
+        // A guest that sleeps is woken first, one that is awaited cannot move.
+        let begins = ALL.into_iter().filter(|from| allowed(*from, FinishMigrate));
+        for from in begins.filter(|from| *from != Inmigrate) {
+            assert!(allowed(FinishMigrate, from), "{from:?}");
         }
     }
 

@@ -131,12 +131,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     if let Some(text) = &config.qtest {
         debug_port(text, &mut vm)?;
     }
-    match daemon {
-        Some(daemon) => daemon.ready(|| privileges.give_up()),
-        None => privileges.give_up(),
-    }
-    .map_err(plain)?;
-    signals::main_loop_runs();
+    // Who started this process is told that it is ready when the source can connect.
     if let Some(uri) = &config.incoming {
         vm.await_guest(!config.stopped);
         if uri != "defer" {
@@ -144,6 +139,12 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
                 .map_err(|error| StartError(format!("-incoming {uri}: {error}")))?;
         }
     }
+    match daemon {
+        Some(daemon) => daemon.ready(|| privileges.give_up()),
+        None => privileges.give_up(),
+    }
+    .map_err(plain)?;
+    signals::main_loop_runs();
     if let Some(Err(error)) = config.loadvm.as_deref().map(|tag| vm.load_snapshot(tag)) {
         tell(format_args!("{}", error.desc));
         runs_at_once = false;

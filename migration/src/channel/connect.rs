@@ -81,6 +81,8 @@ impl Connecting {
                 let mut options = OpenOptions::new();
                 // Guest memory is in it, so it is for the owner alone.
                 options.write(true).create(true).mode(0o600);
+                // A FIFO that nobody reads is an error, and no reason to wait.
+                options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
                 let file = options.open(path).and_then(|file| {
                     if file.metadata()?.is_file() {
                         file.set_len(*offset)?;

@@ -119,7 +119,7 @@ impl Link for Socket {
 
 fn inventory(part: &str) -> Inventory {
     let parts = [(part.to_owned(), "x".to_owned())].into();
-    Inventory { machine: "pc".to_owned(), cpu: "qemu64".to_owned(), parts }
+    Inventory { machine: "pc".to_owned(), cpu: "qemu64".to_owned(), parts, ..Inventory::default() }
 }
 
 struct Ended {

@@ -42,8 +42,8 @@ impl Logs {
     pub(super) fn log(&self, on: bool) -> Result<(), String> {
         self.all.lock().0 = on;
         let logs = self.living();
-        let done = logs.iter().try_for_each(|log| log.log(on));
-        if done.is_err() && on {
+        let done = if on { logs.iter().try_for_each(|log| log.log(true)) } else { Ok(()) };
+        if !on || done.is_err() {
             self.all.lock().0 = false;
             for log in &logs {
                 if let Err(error) = log.log(false) {

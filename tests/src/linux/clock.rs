@@ -32,8 +32,13 @@ pub(super) fn read(vm: &mut TestVm, command: &str) -> Result<Reading> {
 
 /// Fails unless the guest's clock went on by the time between two readings, less `paused`.
 pub(super) fn went_on(what: &str, from: &Reading, to: &Reading, paused: f64) -> Result {
-    let least = (to.before - from.after).as_secs_f64() - paused - SLACK;
-    let most = (to.after - from.before).as_secs_f64() - paused + SLACK;
+    went_on_but(what, from, to, [paused, paused])
+}
+
+/// The same where it stood still for at least and at most so long.
+pub(super) fn went_on_but(what: &str, from: &Reading, to: &Reading, paused: [f64; 2]) -> Result {
+    let least = (to.before - from.after).as_secs_f64() - paused[1] - SLACK;
+    let most = (to.after - from.before).as_secs_f64() - paused[0] + SLACK;
     let guest = to.guest - from.guest;
     if guest < least.max(0.0) || guest > most {
         return Err(format!(

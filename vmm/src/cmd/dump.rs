@@ -69,6 +69,10 @@ impl Latest {
 impl Handle<DumpGuestMemory> for Vm {
     fn handle(&mut self, args: DumpGuestMemory) -> Result<(), QmpError> {
         self.latest_dump.refuse_active()?;
+        self.migration.refuse_moving("dump-guest-memory")?;
+        if self.state() == RunState::Inmigrate {
+            return Err(QmpError::generic("Dump not allowed during incoming migration."));
+        }
         let range = match (args.begin, args.length) {
             (Some(_), None) => return Err(QmpError::missing("length")),
             (None, Some(_)) => return Err(QmpError::missing("begin")),

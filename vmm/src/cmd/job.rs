@@ -252,7 +252,7 @@ fn checked(drive: &Drive, on_error: OnError, name: &str, speed: Option<i64>) -> 
     if matches!(on_error, OnError::Stop | OnError::Enospc) && drive.io_status().is_none() {
         return Err(format!("Invalid parameter '{name}'"));
     }
-    if drive.in_use() {
+    if drive.in_use() || drive.is_inactive() {
         return Err(format!("Device '{}' is in use", drive.id()));
     }
     if speed.is_some_and(|speed| speed < 0) {

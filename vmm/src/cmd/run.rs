@@ -32,6 +32,8 @@ impl Handle<Stop> for Vm {
         self.latest_dump.refuse_active()?;
         self.stop_moving();
         self.pause();
+        // A migration may have stopped it meanwhile.
+        self.stop_moving();
         Ok(())
     }
 }

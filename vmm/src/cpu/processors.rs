@@ -2,6 +2,7 @@
 //!
 //! Main thread. The guest may be running when one is added.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use resources::hv::HvError;
@@ -81,6 +82,17 @@ impl Processors {
             spaces: (board.memory.clone(), board.ports.clone()),
             mailbox: mailbox.clone(),
         })
+    }
+
+    /// What they tell of themselves: the registers of each leaf and subleaf of CPUID.
+    pub fn leaves(&self) -> BTreeMap<String, String> {
+        let leaves = self.model.cpuid(&self.topology, 0).into_iter();
+        leaves
+            .map(|leaf| {
+                let words = [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx].map(|it| format!("{it:08x}"));
+                (format!("{:#x}.{}", leaf.function, leaf.index), words.join(" "))
+            })
+            .collect()
     }
 
     /// Makes those that are there at the start. Their threads wait behind the gate.

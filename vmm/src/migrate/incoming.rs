@@ -10,7 +10,9 @@ use migration::stream::Error;
 use qmp::RunState;
 
 use super::{Ask, GLOBAL, Global, Main};
+use crate::boot::Contents;
 use crate::cli::log::tell;
+
 use crate::vm::{Section as Saved, Vm, VmError};
 
 /// A machine that waits for its guest.
@@ -22,6 +24,8 @@ pub(crate) struct Incoming {
     started: bool,
     /// The guest ran where it comes from.
     ran: bool,
+    /// The run state that it takes along.
+    state: Option<RunState>,
 }
 
 /// The machine, as the thread sees it.
@@ -41,6 +45,8 @@ impl Vm {
     /// Waits for a guest from now on, which is to run here if `run`.
     pub(crate) fn await_guest(&mut self, run: bool) {
         self.set_state(RunState::Inmigrate);
+        // What is in memory is the guest's: nothing of what this machine would boot goes there.
+        self.board.contents = Contents::default();
         self.migration.incoming = Some(Incoming { run, ..Incoming::default() });
     }
 
@@ -89,6 +95,7 @@ impl Vm {
         self.load(&parts)?;
         if let Some(incoming) = &mut self.migration.incoming {
             incoming.ran = global.running;
+            incoming.state = global.state();
         }
         Ok(())
     }
@@ -98,7 +105,7 @@ impl Vm {
         let incoming = self.migration.incoming.take().unwrap_or_default();
         match result {
             Ok(()) if incoming.run && incoming.ran => self.start(),
-            Ok(()) => self.set_state(RunState::Paused),
+            Ok(()) => self.set_state(incoming.state.unwrap_or(RunState::Paused)),
             Err(error) => {
                 tell(format_args!("load of migration failed: {error}"));
                 self.end(1);

@@ -17,8 +17,11 @@ use migration::source::Outcome;
 use migration::status::{Limits, Progress};
 use migration::stream::Error;
 use qmp::{MigrationCapability, QmpError, RunState};
+use resources::props::Value;
 use serde::{Deserialize, Serialize};
 
+use crate::cpu::processors::Processors;
+use crate::machine::bus::Plugged;
 use crate::mailbox::Mailbox;
 use crate::vm::{Vm, VmError, vcpu_path};
 
@@ -86,6 +89,8 @@ pub struct Migration {
     before: Option<RunState>,
     /// What was sent first: nothing else can be.
     announced: Inventory,
+    /// The images of the disks then.
+    images: Vec<(String, String)>,
     incoming: Option<Incoming>,
 }
 
@@ -98,6 +103,7 @@ impl Default for Migration {
             asks: channel(),
             before: None,
             announced: Inventory::default(),
+            images: Vec::new(),
             incoming: None,
         }
     }
@@ -110,6 +116,32 @@ struct Global {
     clock: u64,
     /// The guest was running.
     running: bool,
+    /// The run state, where it is one that the guest takes along.
+    #[serde(default)]
+    state: Option<String>,
+}
+
+/// States that say why a guest does not run, which the user of the destination must know too.
+const TAKEN_ALONG: [RunState; 5] = [
+    RunState::InternalError,
+    RunState::Shutdown,
+    RunState::IoError,
+    RunState::Watchdog,
+    RunState::GuestPanicked,
+];
+
+impl Global {
+    /// Of a guest that was in this state before it was stopped to be moved.
+    fn of(clock: u64, before: RunState) -> Global {
+        let state = TAKEN_ALONG.contains(&before).then(|| before.as_str().to_owned());
+        Global { clock, running: before == RunState::Running, state }
+    }
+
+    /// The state that the guest takes along.
+    fn state(&self) -> Option<RunState> {
+        let wanted = self.state.as_deref()?;
+        TAKEN_ALONG.into_iter().find(|state| state.as_str() == wanted)
+    }
 }
 
 impl Migration {
@@ -165,12 +197,13 @@ impl Vm {
     /// What the other side must have too.
     pub(crate) fn inventory(&self) -> Inventory {
         let devices = self.board.devices.iter();
-        let devices = devices.map(|it| (it.name().to_owned(), it.class.name.to_owned()));
+        let devices = devices.map(|it| (it.name().to_owned(), described(it)));
         let vcpus = self.vcpus.iter().map(|it| (vcpu_path(it.index()), "cpu".to_owned()));
         let global = std::iter::once((GLOBAL.to_owned(), "machine".to_owned()));
         Inventory {
             machine: self.board.machine.to_owned(),
             cpu: self.board.cpu_model.clone(),
+            cpuid: self.processors.as_ref().map(Processors::leaves).unwrap_or_default(),
             parts: global.chain(vcpus).chain(devices).collect(),
         }
     }
@@ -184,10 +217,10 @@ impl Vm {
                     let _ = reply.send(self.switch_over());
                 }
                 Ask::Release(reply) => {
-                    let _ = reply.send(self.drives.deactivate().map_err(|it| it.to_string()));
+                    let _ = reply.send(self.let_go().map_err(|it| it.to_string()));
                 }
                 Ask::Take(reply) => {
-                    let _ = reply.send(self.drives.activate().map_err(|it| it.to_string()));
+                    let _ = reply.send(self.drives.take_over().map_err(|it| it.to_string()));
                 }
                 Ask::Sent(outcome) => self.sent(outcome),
                 Ask::Describe(reply) => {
@@ -202,6 +235,23 @@ impl Vm {
                 return;
             }
         }
+    }
+}
+
+/// What a guest must find at the destination: what its device is, and where.
+fn described(device: &Plugged) -> String {
+    let class = device.class.name;
+    let place = device.props.iter().find(|(name, _)| *name == "addr");
+    match place.and_then(|(_, value)| value) {
+        Some(address) => format!("{class} at {} of {}", shown(address), device.bus),
+        None => class.to_owned(),
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Text(text) => text.clone(),
+        other => format!("{other:?}"),
     }
 }
 

@@ -18,6 +18,7 @@ use resources::state::Blob;
 
 use super::{Ask, GLOBAL, Global, Main, refused};
 use crate::cli::log::tell;
+use crate::drives::DriveError;
 use crate::vm::Vm;
 
 /// So long it is tried to get the disks back from a destination that is about to end.
@@ -146,6 +147,7 @@ impl Vm {
         let progress = Arc::new(Progress::default());
         self.migration.progress = Some(progress.clone());
         self.migration.announced = self.inventory();
+        self.migration.images = self.drives.images();
         progress
     }
 
@@ -182,10 +184,18 @@ impl Vm {
         if self.state() == RunState::Suspended {
             self.mailbox().ask(|mail| mail.wakeup = Some(WakeReason::Other));
         }
+        let cancelled = |vm: &Vm| {
+            let progress = vm.migration.progress.as_ref();
+            progress.is_some_and(|progress| progress.phase() == Phase::Cancelling)
+        };
+        if cancelled(self) {
+            return Err("it was cancelled".to_owned());
+        }
         self.settle();
         if self.exit_status().is_some() {
             return Err("the machine ends".to_owned());
         }
+        self.latest_dump.refuse_active().map_err(|error| error.desc)?;
         let before = self.state();
         self.stop_in(RunState::FinishMigrate);
         self.migration.before = Some(before);
@@ -194,17 +204,26 @@ impl Vm {
         if self.inventory() != self.migration.announced {
             return Err("devices have come or gone while the guest was moved".to_owned());
         }
-        self.save_moving(before == RunState::Running)
+        if self.drives.images() != self.migration.images {
+            return Err("a disk has got another image while the guest was moved".to_owned());
+        }
+        self.save_moving(before)
     }
 
-    /// Saves everything but memory, of a guest that stands still and ran before or did not.
-    pub(super) fn save_moving(&mut self, running: bool) -> Result<Vec<Section>, String> {
-        let global = Global { clock: self.board.clock.now(), running };
+    /// Saves everything but memory, of a guest that stands still and was in this state before.
+    pub(super) fn save_moving(&mut self, before: RunState) -> Result<Vec<Section>, String> {
+        let global = Global::of(self.board.clock.now(), before);
         let blob = Blob::new(1, &global).map_err(|error| error.to_string())?;
         let mut all = vec![Section { name: GLOBAL.to_owned(), blob }];
         let saved = self.save().map_err(refused)?.into_iter();
         all.extend(saved.map(|section| Section { name: section.path, blob: section.blob }));
         Ok(all)
+    }
+
+    /// Lets go of the disks: nothing may have begun to use one since the guest was stopped.
+    pub(super) fn let_go(&self) -> Result<(), DriveError> {
+        self.drives.check_movable()?;
+        self.drives.deactivate()
     }
 
     /// It has ended.
@@ -222,7 +241,9 @@ impl Vm {
                     Some(before) => self.set_state(before),
                     None => {}
                 }
+                let cancelled = progress.phase() == Phase::Cancelling;
                 match error {
+                    _ if cancelled => progress.ended(Phase::Cancelled, None),
                     Error::Cancelled => progress.ended(Phase::Cancelled, None),
                     error => {
                         tell(format_args!("migration failed: {error}"));

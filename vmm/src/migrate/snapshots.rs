@@ -226,7 +226,9 @@ impl Vm {
         let flushed = self.drives.flush_all();
         flushed.map_err(|error| failed(&Error::Here(error.to_string())))?;
         let running = self.state() == RunState::SaveVm;
-        let sections = self.save_moving(running).map_err(|text| failed(&Error::Here(text)))?;
+        let sections = self
+            .save_moving(if running { RunState::Running } else { RunState::Paused })
+            .map_err(|text| failed(&Error::Here(text)))?;
         let wanted = wanted(tag, snapshots, &disks, self.board.clock.now());
         // Nothing begins on any disk: state and snapshots are of one moment.
         let held: Vec<Held> = self.drives.iter().filter_map(|drive| drive.hold()).collect();

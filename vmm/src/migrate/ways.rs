@@ -4,10 +4,11 @@
 //! the user's, who may name any file and run any command by it.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use migration::Error;
 use migration::channel::{Canceller, Connecting, Listener};
-use migration::status::Phase;
+use migration::status::{Phase, Progress};
 use migration::uri::Uri;
 use qmp::QmpError;
 
@@ -20,24 +21,29 @@ impl Vm {
     /// # Errors
     /// That is nowhere, or it is known at once that nobody is there: the migration has failed then.
     pub(crate) fn migrate_to(&mut self, uri: &str) -> Result<(), QmpError> {
+        let progress = self.begin_migration();
+        let begun = self.begin(uri, &progress);
+        if let Err(error) = &begun {
+            progress.ended(Phase::Failed, Some(error.desc.clone()));
+        }
+        begun
+    }
+
+    fn begin(&mut self, uri: &str, progress: &Arc<Progress>) -> Result<(), QmpError> {
         let uri = Uri::outgoing(uri).map_err(refused)?;
         let fd = match &uri {
             Uri::Fd(name) => Some(self.take_named_fd(name)?),
             _ => None,
         };
         let canceller = Canceller::new().map_err(|error| QmpError::generic(error.to_string()))?;
-        let progress = self.begin_migration();
         let gone = || Error("the descriptor is gone".to_owned());
         match Connecting::start(&uri, &canceller, |_| fd.ok_or_else(gone)) {
             Ok(connecting) => {
                 progress.hang_up_by(move || canceller.cancel());
-                self.send_over(&progress, move || connecting.finish());
+                self.send_over(progress, move || connecting.finish());
                 Ok(())
             }
-            Err(error) => {
-                progress.ended(Phase::Failed, Some(error.to_string()));
-                Err(refused(error))
-            }
+            Err(error) => Err(refused(error)),
         }
     }
 
