@@ -185,7 +185,7 @@ impl Went {
 
 fn inventory() -> Inventory {
     let parts = [("cpu".to_owned(), "x".to_owned())].into();
-    Inventory { machine: "pc".to_owned(), cpu: "qemu64".to_owned(), parts }
+    Inventory { machine: "pc".to_owned(), cpu: "qemu64".to_owned(), parts, ..Inventory::default() }
 }
 
 fn blocks(ram: &Arc<RamBlock>) -> Vec<Block> {
