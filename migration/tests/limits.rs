@@ -20,7 +20,7 @@ use resources::state::Blob;
 
 fn inventory() -> Inventory {
     let parts = [("cpu".to_owned(), "x".to_owned())].into();
-    Inventory { machine: "pc".to_owned(), cpu: "qemu64".to_owned(), parts }
+    Inventory { machine: "pc".to_owned(), cpu: "qemu64".to_owned(), parts, ..Inventory::default() }
 }
 
 fn blocks(ram: &Arc<RamBlock>) -> Vec<Block> {
