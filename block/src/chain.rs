@@ -5,9 +5,11 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use resources::iol::Local;
 
+use crate::host::HostFile;
 use crate::name;
 use crate::node::{Node, State};
 
@@ -28,6 +30,28 @@ pub fn layers(top: &Rc<dyn Node>) -> Vec<Rc<dyn Node>> {
         all.push(next);
     }
     all
+}
+
+/// All open files of the host in a graph.
+pub(crate) fn files(top: Rc<dyn Node>) -> Vec<Arc<HostFile>> {
+    files_where(top, |_| true)
+}
+
+/// The open files of the host that hold what is in a graph byte for byte.
+pub(crate) fn plain_files(top: Rc<dyn Node>) -> Vec<Arc<HostFile>> {
+    files_where(top, |node| node.image().is_none())
+}
+
+fn files_where(top: Rc<dyn Node>, look_below: fn(&dyn Node) -> bool) -> Vec<Arc<HostFile>> {
+    let mut found = Vec::new();
+    let mut left = vec![top];
+    while let Some(node) = left.pop() {
+        found.extend(node.host());
+        if look_below(&*node) {
+            left.extend(node.children().into_iter().map(|(_, child)| child));
+        }
+    }
+    found
 }
 
 /// Whether both are the same node.

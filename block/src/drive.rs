@@ -47,7 +47,10 @@ pub struct Drive {
 
 struct Inner {
     medium: Option<Medium>,
-    model: Option<Arc<dyn Model>>,
+    /// The devices that have it.
+    models: Vec<Arc<dyn Model>>,
+    /// They let others write.
+    shares: bool,
     /// Where media are built.
     home: Handle,
     policy: Policy,
@@ -84,7 +87,8 @@ impl Drive {
     ) -> Arc<Drive> {
         let state = Inner {
             medium: None,
-            model: None,
+            models: Vec::new(),
+            shares: false,
             home,
             policy,
             io_status: None,
@@ -266,9 +270,13 @@ impl Drive {
         self.shared.write_cache()
     }
 
-    /// Turns the write cache on or off; what is under way may still see the old setting.
+    /// Turns the write cache on or off; what is under way may still see the old setting. One of
+    /// several devices cannot turn it on, because another one may rely on its being off.
     pub fn set_write_cache(&self, on: bool) {
-        self.shared.write_cache.store(on, Relaxed);
+        let others = self.state.lock().models.len() > 1;
+        if !(on && others) {
+            self.shared.write_cache.store(on, Relaxed);
+        }
     }
 
     /// Whether a discard may give room back.
@@ -327,9 +335,7 @@ impl Drive {
     /// As [`Disk::resize`]; `NotFound` without a medium.
     pub fn resize(&self, size: u64) -> io::Result<()> {
         self.on_disk(move |disk| async move { disk.resize(size).await })??;
-        if let Some(model) = self.model() {
-            model.resized();
-        }
+        self.models().iter().for_each(|model| model.resized());
         Ok(())
     }
 
@@ -407,15 +413,4 @@ fn settled(spec: Arc<Spec>, driver: &str, name: &str) -> Arc<Spec> {
     }
     options.set("driver", driver);
     Arc::new(Spec { filename, options, ..(*spec).clone() })
-}
-
-/// All open files of the host in a graph.
-fn files(top: Rc<dyn Node>) -> Vec<Arc<HostFile>> {
-    let mut found = Vec::new();
-    let mut left = vec![top];
-    while let Some(node) = left.pop() {
-        found.extend(node.host());
-        left.extend(node.children().into_iter().map(|(_, child)| child));
-    }
-    found
 }

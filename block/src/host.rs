@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use resources::fdset;
 use resources::iol::IoBuf;
@@ -59,6 +59,8 @@ pub struct OpenOptions {
     pub device: bool,
     /// Lock it against other programs.
     pub locking: bool,
+    /// They may write it, though.
+    pub share_writes: bool,
     /// Read and write it by threads, even where there is io_uring.
     pub threads: bool,
 }
@@ -72,6 +74,7 @@ impl Default for OpenOptions {
             discard: false,
             device: false,
             locking: true,
+            share_writes: false,
             threads: false,
         }
     }
@@ -121,6 +124,8 @@ pub struct HostFile {
     /// Keeps a descriptor's set in use.
     _file: fdset::File,
     options: OpenOptions,
+    /// As the options say at first.
+    share_writes: AtomicBool,
     block_device: bool,
     size: AtomicU64,
     align: u32,
@@ -145,7 +150,8 @@ impl HostFile {
     /// See [`HostError`].
     pub fn reopen(&self, read_only: bool) -> Result<Arc<HostFile>, HostError> {
         let name = self.name.as_str();
-        let options = OpenOptions { read_only, ..self.options };
+        let share_writes = self.share_writes.load(Relaxed);
+        let options = OpenOptions { read_only, share_writes, ..self.options };
         let file = if name.starts_with("/dev/fdset/") {
             open_as(name, name, options)?
         } else {
@@ -157,10 +163,36 @@ impl HostFile {
             lock::unlock(self.fd.as_fd());
         }
         HostFile::of(name, file, options).inspect_err(|_| {
-            if options.locking && lock::lock(self.fd.as_fd(), !self.options.read_only).is_err() {
+            if self.relock(share_writes).is_err() {
                 tracing::warn!("the lock of '{name}' was lost while it was opened again");
             }
         })
+    }
+
+    /// Says whether other programs may write it. On failure everything is as before.
+    ///
+    /// # Errors
+    /// They must not, but one does.
+    pub fn share_writes(&self, shared: bool) -> Result<(), HostError> {
+        let before = self.share_writes.load(Relaxed);
+        match self.relock(shared) {
+            Ok(()) => {
+                self.share_writes.store(shared, Relaxed);
+                Ok(())
+            }
+            Err(reason) => {
+                // What it had before, nobody else can have taken meanwhile.
+                let _ = self.relock(before);
+                Err(HostError::Locked { name: self.name.clone(), reason: reason.to_string() })
+            }
+        }
+    }
+
+    fn relock(&self, shared: bool) -> Result<(), lock::LockError> {
+        if !self.options.locking {
+            return Ok(());
+        }
+        lock::lock(self.fd.as_fd(), !self.options.read_only, shared)
     }
 
     fn of(name: &str, file: fdset::File, options: OpenOptions) -> Result<Arc<HostFile>, HostError> {
@@ -176,7 +208,8 @@ impl HostFile {
             _ => return Err(HostError::Kind(name.to_owned())),
         };
         if options.locking {
-            lock::lock(file.as_fd(), !options.read_only).map_err(|reason| HostError::Locked {
+            let locked = lock::lock(file.as_fd(), !options.read_only, options.share_writes);
+            locked.map_err(|reason| HostError::Locked {
                 name: name.to_owned(),
                 reason: reason.to_string(),
             })?;
@@ -190,6 +223,7 @@ impl HostFile {
             name: name.to_owned(),
             fd: Arc::new(fd),
             _file: file,
+            share_writes: AtomicBool::new(options.share_writes),
             options,
             block_device,
             size: AtomicU64::new(size),

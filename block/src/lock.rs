@@ -30,12 +30,18 @@ pub(crate) enum LockError {
     Io(#[from] io::Error),
 }
 
-/// Locks an image for reading, and for writing too if `write`; nobody else may write it then. A
-/// file system without locks is left unlocked.
-pub(crate) fn lock(fd: BorrowedFd<'_>, write: bool) -> Result<(), LockError> {
+/// Locks an image for reading, and for writing too if `write`; nobody else may write it then,
+/// unless `shared`. What was locked before is locked anew. A file system without locks is left
+/// unlocked.
+pub(crate) fn lock(fd: BorrowedFd<'_>, write: bool, shared: bool) -> Result<(), LockError> {
     let uses = if write { &[READ, WRITE][..] } else { &[READ] };
-    let denies = [WRITE];
-    let bytes = uses.iter().map(|right| USED + right).chain(denies.map(|right| DENIED + right));
+    let denies = if shared { &[][..] } else { &[WRITE] };
+    if shared {
+        // What is not locked, or cannot be, need not be unlocked.
+        let _ = set_as(fd, libc::F_UNLCK, DENIED + WRITE);
+    }
+    let used = uses.iter().map(|right| USED + right);
+    let bytes = used.chain(denies.iter().map(|right| DENIED + right));
     for byte in bytes {
         match set(fd, byte) {
             Ok(()) => {}

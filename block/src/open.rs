@@ -21,7 +21,7 @@ use crate::image::BackingFile;
 use crate::node::{Node, Zero};
 use crate::options::{OptionError, Options};
 use crate::protocol::{self, Protocol};
-use crate::{detect, name, overlay, qcow2};
+use crate::{chain, detect, name, overlay, qcow2};
 
 /// Images in one chain.
 pub const MAX_DEPTH: usize = 200;
@@ -83,6 +83,8 @@ pub struct Spec {
     pub copy_on_read: bool,
     /// Files are not locked against other programs.
     pub no_locking: bool,
+    /// Other programs may write the file too, if the format is one that leaves it as it is.
+    pub share_writes: bool,
     /// The temporary image, once there is one.
     pub overlay: Option<String>,
     /// It is opened to be checked: what is wrong with it is no reason to refuse it, nor mended.
@@ -224,7 +226,15 @@ async fn open_layer(
         Some(format) => format,
         None => probe(&*file).await?,
     };
-    open_format(local, spec, format, file, options, depth).await
+    if format.name == format::RAW.name {
+        return open_format(local, spec, format, file, options, depth).await;
+    }
+    // Who wrote it besides would know nothing of what is kept here of its tables.
+    for host in chain::files(file.clone()) {
+        host.share_writes(false)?;
+    }
+    let spec = Spec { share_writes: false, ..spec.clone() };
+    open_format(local, &spec, format, file, options, depth).await
 }
 
 /// The file name and the options, when what the name says is one of the options.
@@ -358,7 +368,7 @@ fn backing_of(spec: &Spec, node: &dyn Node, filename: &str, options: &mut Option
             below.set("driver", &format);
         }
     }
-    Some(Spec { read_only: true, ..spec.below(full, below) })
+    Some(Spec { read_only: true, share_writes: false, ..spec.below(full, below) })
 }
 
 /// Finds out the format by the first bytes.

@@ -157,6 +157,7 @@ async fn open_host(layer: Layer<'_>, device: bool) -> Result<Rc<dyn Node>, OpenE
         discard: spec.discard,
         device,
         locking,
+        share_writes: spec.share_writes,
         threads,
     };
     let fits =

@@ -286,16 +286,19 @@ impl Ctx {
         }
     }
 
-    /// The drive that a property names, free for a device.
+    /// The drive that a property names, free for a device: one that no device has, or one whose
+    /// devices share it as this one does (`share-rw`).
     ///
     /// # Errors
     /// When it is not given; when there is no such drive; when it has a device.
     pub fn drive(&self, props: &Props, name: &'static str) -> Result<Arc<Drive>, CreateError> {
         let id: &str = props.get(name)?;
         let (class, value) = (props.class(), id.to_owned());
+        let share: bool = props.get("share-rw")?;
+        let taken = |drive: &Drive| drive.is_attached() && !(share && drive.is_shared());
         match self.host.drives.get(id) {
             None => Err(PropError::NoSuch { class, name, value }.into()),
-            Some(drive) if drive.is_attached() || drive.in_use() => {
+            Some(drive) if taken(drive) || drive.in_use() => {
                 Err(PropError::InUse { class, name, value }.into())
             }
             Some(drive) => Ok(drive.clone()),

@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::{Drive, files, refused_key, unlock};
+use super::{Drive, refused_key, unlock};
 use crate::open::{OpenError, Spec, open};
 use crate::{chain, lock};
 
@@ -44,7 +44,7 @@ impl Drive {
                 node.close().await
             };
             durable.await.map_err(|error| not_durable(&error))?;
-            for file in files(node) {
+            for file in chain::files(node) {
                 lock::unlock(file.fd().as_fd());
             }
             match open(&local, &spec).await {
@@ -93,9 +93,12 @@ impl Drive {
     pub(super) fn as_opened(&self, spec: &Spec) -> Spec {
         let state = self.state.lock();
         let on_corruption = state.on_corruption.clone();
+        // Without a device it keeps nobody from writing.
+        let share_writes = state.models.is_empty() || state.shares;
+        let spec = Spec { on_corruption, share_writes, ..spec.clone() };
         match state.inactive {
-            true => Spec { read_only: true, no_locking: true, on_corruption, ..spec.clone() },
-            false => Spec { on_corruption, ..spec.clone() },
+            true => Spec { read_only: true, no_locking: true, ..spec },
+            false => spec,
         }
     }
 }

@@ -28,7 +28,7 @@ macro_rules! prop {
     };
 }
 
-const COMMON: [Prop; 15] = [
+const COMMON: [Prop; 16] = [
     prop!("drive", PropKind::Drive, None, "the drive"),
     prop!("channel", PropKind::U32(0, u32::MAX), Some("0"), "the channel of its bus"),
     prop!("scsi-id", PropKind::U32(0, u32::MAX), None, "its target, by default a free one"),
@@ -44,6 +44,7 @@ const COMMON: [Prop; 15] = [
     prop!("physical_block_size", PropKind::U32(0, 2 << 20), Some("0"), "bytes best written, or 0"),
     prop!("min_io_size", PropKind::U32(0, u32::MAX), Some("0"), "the least bytes moved well"),
     prop!("opt_io_size", PropKind::U32(0, u32::MAX), Some("0"), "the bytes moved best"),
+    prop!("share-rw", PropKind::Bool, Some("off"), "others may write the disk, too"),
 ];
 
 const DISK: [Prop; 4] = [
@@ -90,15 +91,20 @@ impl ScsiDrive {
         Some(Medium { bytes: drive.size(), read_only })
     }
 
-    /// Puts it on a bus.
+    /// Puts it on a bus; `share`: other devices and programs may write its drive, too.
     ///
     /// # Errors
     /// Another device has the drive, or it cannot be used on the bus's loop.
-    pub fn plug(self: &Arc<Self>, bus: &ScsiBus, place: Place) -> Result<(), CreateError> {
+    pub fn plug(
+        self: &Arc<Self>,
+        bus: &ScsiBus,
+        place: Place,
+        share: bool,
+    ) -> Result<(), CreateError> {
         if let Some(drive) = &self.drive {
             let (adapter, of) = (bus.adapter().clone(), self.clone());
             let model = Arc::new(Told { of: Arc::downgrade(&of), adapter, place });
-            let attached = drive.attach(bus.on(), model);
+            let attached = drive.attach_as(bus.on(), model, share);
             let attached = attached.map_err(|error| CreateError::Other(error.to_string()))?;
             drive.enable_io_status();
             *self.attachment.lock() = Some(attached);
@@ -205,7 +211,7 @@ impl ScsiDevice {
         let (target, lun) = (props.get("scsi-id")?, props.get("lun")?);
         let place = bus.choose(props.get("channel")?, target, lun)?;
         let drive = ScsiDrive::new(ctx.next_path(props), identity, drive);
-        drive.plug(&bus, place)?;
+        drive.plug(&bus, place, props.get("share-rw")?)?;
         props.fill("scsi-id", Value::Uint(place.target.into()));
         props.fill("lun", Value::Uint(place.lun.into()));
         Ok(DeviceCell::new(&ctx.path(props), ScsiDevice { bus, place, drive }))

@@ -108,22 +108,17 @@ impl Vm {
             return refuse("in use");
         }
         let Some(tray) = drive.tray() else { return refuse("not removable") };
-        let model = drive.model();
-        if let Some(model) = &model
-            && tray.locked
-            && !tray.open
-        {
-            model.eject_request(force);
+        let models = drive.models();
+        if !models.is_empty() && tray.locked && !tray.open {
+            models.iter().for_each(|model| model.eject_request(force));
             if !force {
                 return refuse("locked");
             }
         }
         drive.remove();
-        if let Some(model) = model {
-            model.medium_changed(false);
-            if !tray.open {
-                self.tray_moved(drive, true);
-            }
+        models.iter().for_each(|model| model.medium_changed(false));
+        if !models.is_empty() && !tray.open {
+            self.tray_moved(drive, true);
         }
         Ok(())
     }
@@ -135,7 +130,7 @@ impl Vm {
         if !tray.open {
             self.tray_moved(drive, true);
         }
-        model.medium_changed(true);
+        drive.models().iter().for_each(|model| model.medium_changed(true));
         self.tray_moved(drive, false);
     }
 

@@ -219,7 +219,12 @@ fn mistakes_are_named() {
     rig.image.as_file().write_all(b"QED\0").unwrap();
     assert!(rig.add("if=none,file=FILE").unwrap_err().contains("format 'qed'"));
     rig.add("if=none,file=FILE,format=raw").unwrap();
-    assert!(rig.add("if=none,file=FILE,format=raw").unwrap_err().contains("lock"));
+    // Those that no device has keep nobody from writing; one that does has it for itself.
+    rig.add("if=none,file=FILE,format=raw,id=other").unwrap();
+    struct Quiet;
+    impl block::Model for Quiet {}
+    let attached = rig.drives.find("other").unwrap().attach(&rig.io, Arc::new(Quiet));
+    assert!(attached.err().unwrap().to_string().contains("lock"));
 }
 
 #[test]

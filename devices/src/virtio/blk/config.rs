@@ -87,6 +87,12 @@ pub(super) const PROPS: &[Prop] = &[
         help: "whether writes may stay in caches until a flush; auto: as the drive has it",
     },
     Prop {
+        name: "share-rw",
+        kind: Kind::Bool,
+        default: Some("off"),
+        help: "other devices and programs may write the disk, too",
+    },
+    Prop {
         name: "num-queues",
         kind: Kind::U16(1, 1023),
         default: Some("1"),
@@ -135,6 +141,7 @@ pub(super) struct Settings {
     pub(super) serial: Vec<u8>,
     pub(super) config_wce: bool,
     pub(super) writeback: bool,
+    pub(super) share: bool,
     pub(super) queues: u16,
     pub(super) queue_size: u16,
     pub(super) discard: bool,
@@ -199,6 +206,7 @@ impl Settings {
             serial,
             config_wce: props.get("config-wce")?,
             writeback,
+            share: props.get("share-rw")?,
             queues: props.get("num-queues")?,
             queue_size,
             discard: props.get("discard")?,

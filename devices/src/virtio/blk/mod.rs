@@ -104,7 +104,7 @@ impl Blk {
     ) -> Result<Blk, CreateError> {
         let told = Arc::new(Told::default());
         let attachment = drive
-            .attach(on, told.clone())
+            .attach_as(on, told.clone(), settings.share)
             .map_err(|error| CreateError::Other(error.to_string()))?;
         drive.enable_io_status();
         if let Some(policy) = settings.policy {

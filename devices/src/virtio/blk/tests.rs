@@ -354,6 +354,19 @@ fn the_drive_comes_back_when_the_disk_goes() {
 }
 
 #[test]
+fn two_disks_are_one_if_both_share_it() {
+    let (_thread, on) = Thread::spawn("test").unwrap();
+    let drive = Drive::with("d", on.clone(), Spec::null(1 << 20)).unwrap();
+    let shared = settings(&drive, &[("share-rw", "on")]).unwrap();
+    let alone = settings(&drive, &[]).unwrap();
+    let _one = Blk::on(shared.clone(), drive.clone(), &on, None).unwrap();
+    assert!(Blk::on(alone, drive.clone(), &on, None).is_err());
+    let mut two = Blk::on(shared, drive.clone(), &on, None).unwrap();
+    two.unplug();
+    assert!(drive.is_shared());
+}
+
+#[test]
 fn a_resized_disk_says_so() {
     let (_thread, on) = Thread::spawn("test").unwrap();
     let file = vmm_sys_util::tempfile::TempFile::new().unwrap();

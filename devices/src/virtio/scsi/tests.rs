@@ -57,8 +57,8 @@ impl Rig {
             (device.bus.clone(), device.events.clone(), device.sizes.clone());
         let error = Arc::new(AtomicI32::new(0));
         let disk = Rig::drive("hd", UnitKind::Disk, &on, &error);
-        disk.plug(&bus, DISK).unwrap();
-        Rig::drive("cd", UnitKind::Cd, &on, &error).plug(&bus, CD).unwrap();
+        disk.plug(&bus, DISK, false).unwrap();
+        Rig::drive("cd", UnitKind::Cd, &on, &error).plug(&bus, CD, false).unwrap();
         let mut machine = Machine::new(Box::new(device));
         machine.ready(FEATURES);
         Rig { machine, bus, events, sizes, disk, error, requests, on, _thread: thread }
@@ -218,7 +218,7 @@ fn units_come_and_go_and_the_driver_is_told() {
     let place = Place { target: 5, lun: 1 };
     let error = Arc::new(AtomicI32::new(0));
     let new = Rig::drive("new", UnitKind::Disk, &rig.on, &error);
-    new.plug(&rig.bus, place).unwrap();
+    new.plug(&rig.bus, place, false).unwrap();
     let event = rig.machine.wait_used(1).data;
     assert_eq!(event, [1, 0, 0, 0, 1, 5, 0x40, 1, 0, 0, 0, 0, 1, 0, 0, 0]);
     assert_eq!(rig.send(place, &[0; 6], &[], 0).2, (6, 0x29));
