@@ -1,12 +1,12 @@
-//! Signals that end the process in an orderly way (SIGINT, SIGTERM, SIGHUP), and SIGCONT, after
-//! which the terminal must be set up again.
+//! Signals that end the process in an orderly way (SIGINT, SIGTERM, SIGHUP), SIGCONT, after which
+//! the terminal must be set up again, and SIGWINCH, after which it has another size.
 //!
 //! The handler only stores the number and writes to an eventfd; a task of the I/O thread turns that
 //! into a request in the mailbox. While the main loop does not run yet, for a chardev may wait for
 //! its first client, nobody would look there: then the task puts the terminal right and has the
 //! signal end the process as it does by default. (SIGPIPE is ignored from the start by the Rust
 //! runtime.)
-#![expect(unsafe_code, reason = "a signal's default action has no safe wrapper")]
+#![expect(unsafe_code, reason = "actions of signals have no safe wrapper")]
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -20,12 +20,14 @@ use crate::mailbox::Mailbox;
 
 static LAST: AtomicI32 = AtomicI32::new(0);
 static CONTINUED: AtomicBool = AtomicBool::new(false);
+static RESIZED: AtomicBool = AtomicBool::new(false);
 static MAIN_LOOP_RUNS: AtomicBool = AtomicBool::new(false);
 static WAKE: OnceLock<EventFd> = OnceLock::new();
 
 extern "C" fn arrived(number: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     match number {
         libc::SIGCONT => CONTINUED.store(true, Ordering::Relaxed),
+        libc::SIGWINCH => RESIZED.store(true, Ordering::Relaxed),
         _ => LAST.store(number, Ordering::Relaxed),
     }
     if let Some(wake) = WAKE.get() {
@@ -73,6 +75,11 @@ pub fn watch(mailbox: &Arc<Mailbox>, on: &Handle) -> io::Result<()> {
         while watch.count().await.is_ok() {
             if CONTINUED.swap(false, Ordering::Relaxed) {
                 devices::chardev::stdio::resume_terminal();
+                // It is told nothing while it is stopped.
+                RESIZED.store(true, Ordering::Relaxed);
+            }
+            if RESIZED.swap(false, Ordering::Relaxed) {
+                devices::chardev::terminal_resized();
             }
             match LAST.load(Ordering::Relaxed) {
                 0 => {}
@@ -81,9 +88,23 @@ pub fn watch(mailbox: &Arc<Mailbox>, on: &Handle) -> io::Result<()> {
             }
         }
     });
-    for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGCONT] {
+    let numbers = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGCONT, libc::SIGWINCH];
+    for number in numbers {
         register_signal_handler(number, arrived)
             .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
     }
-    Ok(())
+    restart(libc::SIGWINCH)
+}
+
+/// Has system calls go on that a signal interrupts: none is to fail because a window was resized.
+fn restart(number: i32) -> io::Result<()> {
+    // SAFETY: zeros are a valid `sigaction`, and each call only reads or writes the one it is given.
+    let done = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(number, std::ptr::null(), &mut action) == 0 && {
+            action.sa_flags |= libc::SA_RESTART;
+            libc::sigaction(number, &action, std::ptr::null_mut()) == 0
+        }
+    };
+    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -12,9 +12,9 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{SendFlags, send};
 
-use super::CharError;
 use super::port::{Port, Sink};
 use super::stream::{self, FdSink};
+use super::{CharError, winsize};
 
 /// Options of the console back end: none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,7 @@ impl Console {
             output().map_err(|error| CharError::create("Could not open standard output", error))?;
         let fd = sink.fd();
         port.opened(sink);
+        winsize::follow(port);
         port.spawn(move |local, port| async move {
             if let Some(fd) = fd
                 && let Ok(output) = local.watch(fd)

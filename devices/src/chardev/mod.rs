@@ -7,6 +7,7 @@
 //! | the side a back end sees: connected or not, input, back-pressure | `port.rs` |
 //! | reading and writing a descriptor for a port | `stream.rs` |
 //! | the back ends, one file each | `null.rs` `file.rs` `pipe.rs` `stdio.rs` `console.rs` `pty.rs` `tty.rs` `parallel.rs` `socket.rs` `udp.rs` `ring.rs` `mouse.rs` `vc.rs` |
+//! | sizes of terminals | `winsize.rs` |
 //! | addresses: listening, connecting, names | `address.rs` |
 //! | one back end shared by up to four front ends | `mux.rs` |
 //! | device strings and `-chardev` options | `parse.rs` |
@@ -46,6 +47,7 @@ mod tests;
 mod tty;
 mod udp;
 mod vc;
+mod winsize;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -75,6 +77,7 @@ pub use stdio::Stdio;
 pub use tty::Tty;
 pub use udp::Udp;
 pub use vc::{Screen, Vc};
+pub use winsize::{Size, terminal_resized};
 
 use port::Port;
 use socket::Clients;
@@ -88,6 +91,8 @@ pub enum CharEvent {
     Closed,
     /// The peer sent a break.
     Break,
+    /// The peer is a terminal that has another [`Chardev::size`] now.
+    Resized,
     /// On a shared chardev: what is typed comes here from now on.
     MuxIn,
     /// On a shared chardev: what is typed goes to another front end from now on.
@@ -358,6 +363,11 @@ impl Chardev {
     /// The state of the modem's lines, if there are some.
     pub fn modem_lines(&self) -> Option<ModemLines> {
         self.port().modem_lines()
+    }
+
+    /// The size of the terminal it is connected to, if it is one.
+    pub fn size(&self) -> Option<Size> {
+        self.port().size()
     }
 
     /// The memory of a ring buffer.

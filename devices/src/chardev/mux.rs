@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use resources::iol;
 
 use super::port::{Port, Sink};
-use super::{CharError, CharEvent, CharFrontend, Chardev, Control, ModemLines};
+use super::{CharError, CharEvent, CharFrontend, Chardev, Control, ModemLines, Size};
 
 /// The usual escape key, Ctrl-A.
 pub const ESCAPE: u8 = 1;
@@ -326,6 +326,10 @@ impl CharFrontend for Input {
             }
             return;
         }
+        if event == CharEvent::Resized {
+            mux.ports().iter().for_each(|port| port.deliver_event(event));
+            return;
+        }
         mux.state.lock().open = event == CharEvent::Opened;
         for port in mux.ports() {
             match event {
@@ -415,6 +419,10 @@ impl Sink for Output {
 
     fn modem_lines(&self) -> Option<ModemLines> {
         self.base.modem_lines()
+    }
+
+    fn size(&self) -> Option<Size> {
+        self.base.size()
     }
 }
 

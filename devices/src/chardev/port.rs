@@ -20,7 +20,7 @@ use resources::fdset::Lease;
 use resources::iol::{self, Either, Local, Notify, race};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{CharError, CharEvent, CharFrontend, Control, Extra, ModemLines};
+use super::{CharError, CharEvent, CharFrontend, Control, Extra, ModemLines, Size};
 
 /// Output kept for a peer that is slow, at most, of front ends that cannot keep it themselves.
 const KEPT: usize = 64 << 10;
@@ -59,6 +59,11 @@ pub(super) trait Sink: Send {
 
     /// The modem lines, where there are some.
     fn modem_lines(&self) -> Option<ModemLines> {
+        None
+    }
+
+    /// What a terminal shows.
+    fn size(&self) -> Option<Size> {
         None
     }
 }
@@ -199,6 +204,10 @@ impl Port {
 
     pub(super) fn modem_lines(&self) -> Option<ModemLines> {
         self.out.lock().sink.as_ref().and_then(|sink| sink.modem_lines())
+    }
+
+    pub(super) fn size(&self) -> Option<Size> {
+        self.out.lock().sink.as_ref().and_then(|sink| sink.size())
     }
 
     pub(super) fn attach(

@@ -19,9 +19,9 @@ use rustix::termios::{
     isatty, tcgetattr, tcsetattr,
 };
 
-use super::CharError;
 use super::port::{Port, Sink};
 use super::stream::{self, FdSink};
+use super::{CharError, Size, winsize};
 
 /// Options of the stdio back end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,7 @@ impl Stdio {
             }
         };
         port.opened(Box::new(StdioSink(FdSink(output.clone()))));
+        winsize::follow(port);
         port.spawn(move |local, port| async move {
             let Ok(output) = local.watch(output) else { return };
             if let Ok(input) = local.watch(input) {
@@ -186,6 +187,10 @@ impl Sink for StdioSink {
 
     fn fd(&self) -> Option<Arc<OwnedFd>> {
         self.0.fd()
+    }
+
+    fn size(&self) -> Option<Size> {
+        self.0.size()
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use resources::iol::{Either, Local, Watch, race};
 
 use super::port::{Port, Sink, Taker};
+use super::{Size, winsize};
 
 /// A watched descriptor. Shared, for the sink of the port has it as well.
 pub(super) type Stream = Watch<Arc<OwnedFd>>;
@@ -28,6 +29,10 @@ impl Sink for FdSink {
 
     fn fd(&self) -> Option<Arc<OwnedFd>> {
         Some(self.0.clone())
+    }
+
+    fn size(&self) -> Option<Size> {
+        winsize::of(&self.0)
     }
 }
 

@@ -17,7 +17,7 @@ use rustix::termios::{
 
 use super::port::{Port, Sink};
 use super::stream;
-use super::{CharError, Control, Line, ModemLines, Parity, ioctls, open_path};
+use super::{CharError, Control, Line, ModemLines, Parity, Size, ioctls, open_path, winsize};
 
 /// Options of the serial back end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +89,10 @@ impl Sink for TtySink {
 
     fn modem_lines(&self) -> Option<ModemLines> {
         self.theirs.as_ref().and_then(|_| ioctls::modem_lines(&self.fd).ok())
+    }
+
+    fn size(&self) -> Option<Size> {
+        winsize::of(&self.fd)
     }
 }
 

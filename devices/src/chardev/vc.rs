@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::port::{Port, Sink};
-use super::{CharError, Extra};
+use super::{CharError, Extra, Size};
 
 /// A character's size in pixels.
 const CELL: (u64, u64) = (8, 16);
@@ -76,6 +76,11 @@ impl Sink for VcSink {
         let mut text = self.0.0.lock();
         data.iter().for_each(|byte| text.put(*byte));
         Ok(data.len())
+    }
+
+    fn size(&self) -> Option<Size> {
+        let (cols, rows) = self.0.size();
+        Some(Size { cols: cols.try_into().ok()?, rows: rows.try_into().ok()? })
     }
 }
 

@@ -141,7 +141,7 @@ impl CharFrontend for Port {
             CharEvent::Closed => self.put(Input::Closed),
             CharEvent::MuxIn => self.put(Input::Focus(true)),
             CharEvent::MuxOut => self.put(Input::Focus(false)),
-            CharEvent::Break => {}
+            CharEvent::Break | CharEvent::Resized => {}
         }
     }
 

@@ -1,7 +1,7 @@
 use std::os::fd::AsFd;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::termios::{LocalModes, tcgetattr};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use super::*;
 
@@ -33,6 +33,26 @@ fn pty_follows_who_has_it_open() {
         recorder.until("closed", |state| state.log.len() == round * 2 + 2);
         assert_eq!(chardev.write(&[0; 100_000]), 100_000);
     }
+}
+
+#[test]
+fn a_terminal_has_a_size_that_changes() {
+    let (_thread, on) = iol::Thread::spawn("io-test").unwrap();
+    let chardev = Chardev::open("p", Backend::Pty(Pty), &on).unwrap();
+    let recorder = Recorder::with_room(1000);
+    chardev.attach(recorder.clone()).unwrap();
+    let slave = open_slave(&chardev.filename());
+    recorder.until_log(&["Opened"]);
+    assert_eq!(chardev.size(), None);
+    let size = Winsize { ws_row: 50, ws_col: 132, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&slave, size).unwrap();
+    winsize::follow(&chardev.port());
+    terminal_resized();
+    recorder.until_log(&["Opened", "Resized"]);
+    assert_eq!(chardev.size(), Some(Size { cols: 132, rows: 50 }));
+    let screen = Vc { cols: Some(100), height: Some(480), ..Vc::default() };
+    let screen = Chardev::open("v", Backend::Vc(screen), &on).unwrap();
+    assert_eq!(screen.size(), Some(Size { cols: 100, rows: 30 }));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! hostile guest reaches [`SerialBus::hear`] with any message about any port.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::control::{Event, Message, Outbox, Said};
 use super::slot::{Plug, Slot};
 use crate::chardev::{CharEvent, CharFrontend};
+use crate::virtio::ConfigIrq;
 
 /// The name of its type.
 pub(super) const KIND: &str = "virtio-serial-bus";
@@ -46,6 +48,10 @@ pub struct SerialBus {
     /// There is a message for the guest.
     pub(super) outgoing: Notify,
     requests: Requests,
+    /// The driver that wants to know how large consoles are (VIRTIO_CONSOLE_F_SIZE).
+    sizes: Mutex<Option<ConfigIrq>>,
+    /// The driver may know the size of a terminal elsewhere: it was loaded.
+    moved: AtomicBool,
     /// Ports that were opened or closed since clients were last told, by id: one entry each.
     changes: Mutex<BTreeMap<String, bool>>,
 }
@@ -59,6 +65,8 @@ impl SerialBus {
             control: Mutex::default(),
             outgoing: Notify::new(),
             requests,
+            sizes: Mutex::default(),
+            moved: AtomicBool::new(false),
             changes: Mutex::default(),
         })
     }
@@ -191,6 +199,7 @@ impl SerialBus {
                     self.say(&mut control, name);
                 }
                 self.tell_open(&mut control, number, slot);
+                self.tell_size(&mut control, number, slot);
             }
         }
     }
@@ -210,13 +219,48 @@ impl SerialBus {
         }
     }
 
+    /// Tells the guest how large a console is, if it wants to know and that has changed.
+    fn tell_size(&self, control: &mut Control, number: u32, slot: &Slot) {
+        if self.sizes.lock().is_some()
+            && let Some(size) = slot.untold_size()
+        {
+            self.say(control, Message { size, ..Message::new(number, Event::Resize, 0) });
+        }
+    }
+
+    /// Columns and rows of the first port, for the configuration.
+    pub(super) fn size(&self) -> (u16, u16) {
+        self.slot(0).map(|slot| slot.size()).unwrap_or_default()
+    }
+
+    /// The chardev of a port may be a terminal of another size now.
+    fn measure(&self, number: u32, slot: &Slot) {
+        if !slot.measure() {
+            return;
+        }
+        {
+            let mut control = self.control.lock();
+            self.tell_size(&mut control, number, slot);
+        }
+        let driver = self.sizes.lock().clone();
+        if let Some(driver) = driver.filter(|_| number == 0) {
+            driver.changed();
+        }
+    }
+
     /// The driver is served from now on. Without `multiport` there is only port 0, which is open
-    /// without a word.
-    pub(super) fn start(&self, multiport: bool) {
+    /// without a word. `sizes`: who is to be told of the size of that, and wants to know of others.
+    pub(super) fn start(&self, multiport: bool, sizes: Option<ConfigIrq>) {
+        let moved = self.moved.swap(false, Ordering::Relaxed);
+        if let Some(driver) = sizes.as_ref().filter(|_| moved) {
+            driver.changed();
+        }
+        *self.sizes.lock() = sizes;
         if multiport {
             let mut control = self.control.lock();
             for (number, slot) in (0..).zip(&self.slots) {
                 self.tell_open(&mut control, number, slot);
+                self.tell_size(&mut control, number, slot);
             }
         } else if let Some(slot) = self.slot(0) {
             slot.set_guest_open(true);
@@ -232,6 +276,7 @@ impl SerialBus {
     /// No driver is there.
     pub(super) fn reset(&self) {
         *self.control.lock() = Control::default();
+        *self.sizes.lock() = None;
         for slot in &self.slots {
             if slot.reset()
                 && let Some(plug) = slot.plugged()
@@ -258,6 +303,7 @@ impl SerialBus {
             return Err(invalid("messages about serial ports that there are not"));
         }
         *self.control.lock() = state;
+        self.moved.store(true, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -289,9 +335,13 @@ impl CharFrontend for Front {
         let open = match event {
             CharEvent::Opened => true,
             CharEvent::Closed => false,
+            CharEvent::Resized => return self.with(|bus, slot| bus.measure(self.number, slot)),
             _ => return,
         };
         self.with(|bus, slot| {
+            if open {
+                bus.measure(self.number, slot);
+            }
             let mut control = bus.control.lock();
             slot.set_host_open(open);
             bus.tell_open(&mut control, self.number, slot);

@@ -23,6 +23,8 @@ pub(super) enum Event {
     Open,
     /// VIRTIO_CONSOLE_PORT_NAME.
     Name,
+    /// VIRTIO_CONSOLE_RESIZE: a console has this size.
+    Resize,
 }
 
 impl Event {
@@ -31,6 +33,7 @@ impl Event {
             Event::Add => 1,
             Event::Remove => 2,
             Event::Console => 4,
+            Event::Resize => 5,
             Event::Open => 6,
             Event::Name => 7,
         }
@@ -46,11 +49,14 @@ pub(super) struct Message {
     /// The text of [`Event::Name`].
     #[serde(default)]
     pub(super) text: String,
+    /// Columns and rows of [`Event::Resize`].
+    #[serde(default)]
+    pub(super) size: (u16, u16),
 }
 
 impl Message {
     pub(super) fn new(port: u32, event: Event, value: u16) -> Message {
-        Message { port, event, value, text: String::new() }
+        Message { port, event, value, text: String::new(), size: (0, 0) }
     }
 
     /// As the guest reads it.
@@ -61,6 +67,13 @@ impl Message {
         if self.event == Event::Name {
             bytes.extend(self.text.bytes());
             bytes.push(0);
+        }
+        if self.event == Event::Resize {
+            // The specification has the columns first, but Linux, in all versions but a few, reads
+            // the rows first.
+            let (cols, rows) = self.size;
+            bytes.extend(rows.to_le_bytes());
+            bytes.extend(cols.to_le_bytes());
         }
         bytes
     }

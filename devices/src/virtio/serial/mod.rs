@@ -45,8 +45,7 @@ const ID: u16 = 3;
 const PCI_CLASS: u16 = 0x780;
 /// Bytes of configuration: columns, rows, ports, the byte of an emergency.
 const CONFIG_LEN: u32 = 12;
-/// Where the configuration has the number of ports, and the byte of an emergency.
-const CONFIG_PORTS: u32 = 4;
+/// Where the configuration has the byte of an emergency.
 const CONFIG_EMERGENCY: u32 = 8;
 /// Entries of the queues of ports and of control.
 const DATA_SIZE: u16 = 128;
@@ -55,6 +54,8 @@ const CONTROL_SIZE: u16 = 32;
 const MAX_PORTS: u32 = 511;
 const VERSION: u16 = 1;
 
+/// VIRTIO_CONSOLE_F_SIZE.
+const SIZE: u64 = 1 << 0;
 /// VIRTIO_CONSOLE_F_MULTIPORT.
 const MULTIPORT: u64 = 1 << 1;
 /// VIRTIO_CONSOLE_F_EMERG_WRITE.
@@ -65,6 +66,8 @@ pub struct VirtioSerial {
     path: String,
     bus: Arc<SerialBus>,
     io: Handle,
+    /// The guest can be told how large consoles are.
+    sizes: bool,
     running: Option<Running>,
 }
 
@@ -75,18 +78,27 @@ impl VirtioSerial {
         aliases: &["virtio-serial"],
         bus: "PCI",
         description: "Bus of virtio serial ports",
-        props: &[Prop {
-            name: "max_ports",
-            kind: Kind::U32(1, MAX_PORTS),
-            default: Some("31"),
-            help: "the most ports",
-        }],
+        props: &[
+            Prop {
+                name: "max_ports",
+                kind: Kind::U32(1, MAX_PORTS),
+                default: Some("31"),
+                help: "the most ports",
+            },
+            Prop {
+                name: "console-size",
+                kind: Kind::Bool,
+                default: Some("on"),
+                help: "tell the guest how large the terminals of consoles are",
+            },
+        ],
         base: virtio::pci::PROPS,
         create: Some(|props, ctx| {
             let path = ctx.next_path(props);
             let ports = usize::try_from(props.get::<u32>("max_ports")?).unwrap_or(1);
             let bus = SerialBus::new(path.clone(), ports, ctx.host.requests.clone());
-            let device = VirtioSerial::new(path, bus.clone(), ctx.host.io.clone());
+            let mut device = VirtioSerial::new(path, bus.clone(), ctx.host.io.clone());
+            device.sizes = props.get("console-size")?;
             let name = props.id().map(|id| format!("{id}.0")).unwrap_or_default();
             // A message for each of 64 queues would be set up at each boot, for a few bytes a
             // second.
@@ -104,7 +116,7 @@ impl VirtioSerial {
     };
 
     fn new(path: String, bus: Arc<SerialBus>, io: Handle) -> VirtioSerial {
-        VirtioSerial { path, bus, io, running: None }
+        VirtioSerial { path, bus, io, sizes: true, running: None }
     }
 }
 
@@ -132,7 +144,7 @@ impl VirtioDevice for VirtioSerial {
         let multiport = if more > 0 { MULTIPORT } else { 0 };
         Spec {
             id: ID,
-            features: multiport | EMERG_WRITE,
+            features: multiport | EMERG_WRITE | if self.sizes { SIZE } else { 0 },
             queues,
             config_len: CONFIG_LEN,
             pci_class: PCI_CLASS,
@@ -140,10 +152,15 @@ impl VirtioDevice for VirtioSerial {
     }
 
     fn read_config(&mut self, offset: u32, data: &mut [u8]) {
-        let ports = u32::try_from(self.bus.len()).unwrap_or(MAX_PORTS).to_le_bytes();
+        let (cols, rows) = if self.sizes { self.bus.size() } else { (0, 0) };
+        let ports = u32::try_from(self.bus.len()).unwrap_or(MAX_PORTS);
+        let [c0, c1] = cols.to_le_bytes();
+        let [r0, r1] = rows.to_le_bytes();
+        let [p0, p1, p2, p3] = ports.to_le_bytes();
+        let all = [c0, c1, r0, r1, p0, p1, p2, p3];
         for (at, byte) in (offset..).zip(data) {
-            let index = at.checked_sub(CONFIG_PORTS).and_then(|at| usize::try_from(at).ok());
-            *byte = index.and_then(|index| ports.get(index)).copied().unwrap_or(0);
+            let index = usize::try_from(at).unwrap_or(usize::MAX);
+            *byte = all.get(index).copied().unwrap_or(0);
         }
     }
 
@@ -154,7 +171,8 @@ impl VirtioDevice for VirtioSerial {
     }
 
     fn start(&mut self, run: Activation) -> Result<(), String> {
-        self.bus.start(run.features & MULTIPORT != 0);
+        let sizes = (run.features & SIZE != 0).then_some(run.config);
+        self.bus.start(run.features & MULTIPORT != 0, sizes);
         let (bus, path) = (self.bus.clone(), self.path.clone());
         let serve = |workers| serve::serve(bus, path, workers);
         self.running = Some(Running::start(&self.io, run.ports, serve));

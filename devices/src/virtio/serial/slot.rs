@@ -55,6 +55,9 @@ struct Inner {
     known: bool,
     guest_open: bool,
     told_open: bool,
+    /// Columns and rows of the terminal that the chardev is, and what the guest was told of them.
+    size: Option<(u16, u16)>,
+    told_size: Option<(u16, u16)>,
     incoming: VecDeque<u8>,
     sent: u32,
 }
@@ -108,7 +111,7 @@ impl Slot {
     /// The guest knows the port from now on, and nothing else yet.
     pub(super) fn set_known(&self) {
         let mut inner = self.inner.lock();
-        (inner.known, inner.told_open) = (true, false);
+        (inner.known, inner.told_open, inner.told_size) = (true, false, None);
     }
 
     /// The guest opens or closes the port; whether that is a change.
@@ -141,6 +144,29 @@ impl Slot {
         tell.then_some(open)
     }
 
+    /// Asks the chardev for the size of its terminal; whether it is another one than before.
+    pub(super) fn measure(&self) -> bool {
+        let size = self.chardev().and_then(|chardev| chardev.size());
+        let size = size.map(|size| (size.cols, size.rows));
+        let mut inner = self.inner.lock();
+        std::mem::replace(&mut inner.size, size) != size
+    }
+
+    /// Columns and rows; zeros if they are not known.
+    pub(super) fn size(&self) -> (u16, u16) {
+        self.inner.lock().size.unwrap_or_default()
+    }
+
+    /// The size of a console, if the guest has not been told.
+    pub(super) fn untold_size(&self) -> Option<(u16, u16)> {
+        let mut inner = self.inner.lock();
+        if !inner.known || !inner.plug.as_ref()?.console || inner.told_size == inner.size {
+            return None;
+        }
+        inner.told_size = inner.size;
+        inner.size
+    }
+
     /// No driver uses the port; whether the guest had it open.
     pub(super) fn reset(&self) -> bool {
         let mut inner = self.inner.lock();
@@ -149,6 +175,7 @@ impl Slot {
             plug: inner.plug.take(),
             running: inner.running,
             host_open: inner.host_open,
+            size: inner.size,
             ..Inner::default()
         };
         was_open

@@ -11,7 +11,7 @@ use super::bus::Control;
 use super::control::{Event, Message};
 use super::slot::Plug;
 use super::*;
-use crate::chardev::{Chardev, Device, parse_device};
+use crate::chardev::{Backend, Chardev, Device, Patience, Vc, parse_device};
 use crate::testing::Requested;
 use crate::virtio::testing::Machine;
 use resources::request::Request;
@@ -58,6 +58,16 @@ impl Rig {
         chardev
     }
 
+    /// Port 0 as a console that is a text screen.
+    fn plug_screen(&self, cols: u64, rows: u64) -> Arc<Chardev> {
+        let chardev = Chardev::open("c0", screen(cols, rows), &self.io).unwrap();
+        let plug = Plug { id: None, name: None, console: true, chardev: Some(chardev.clone()) };
+        self.bus.plug(0, plug).unwrap();
+        // The loop has told it by now.
+        self.io.call(|_| ()).unwrap();
+        chardev
+    }
+
     fn path(&self, number: u32) -> std::path::PathBuf {
         self.dir.as_path().join(number.to_string())
     }
@@ -70,7 +80,11 @@ impl Rig {
 
     /// The driver with room for messages, which has said that it is ready.
     fn ready(&mut self) {
-        self.machine.ready(MULTIPORT);
+        self.ready_with(MULTIPORT);
+    }
+
+    fn ready_with(&mut self, features: u64) {
+        self.machine.ready(features);
         for _ in 0..16 {
             self.machine.drivers[2].send(&[], &[64]);
         }
@@ -109,6 +123,49 @@ impl Rig {
     fn rx(port: u32) -> usize {
         if port == 0 { 0 } else { port as usize * 2 + 2 }
     }
+}
+
+fn screen(cols: u64, rows: u64) -> Backend {
+    Backend::Vc(Vc { cols: Some(cols), rows: Some(rows), ..Vc::default() })
+}
+
+#[test]
+fn a_driver_that_wants_to_know_is_told_how_large_a_console_is() {
+    let mut rig = Rig::new();
+    let chardev = rig.plug_screen(100, 30);
+    rig.plug(1, false);
+    assert_eq!(rig.machine.config::<8>(0), [100, 0, 30, 0, 4, 0, 0, 0]);
+    rig.ready_with(MULTIPORT | SIZE);
+    rig.expect(0, Event::Add, 1);
+    rig.expect(1, Event::Add, 1);
+    rig.say(0, 3, 1);
+    rig.expect(0, Event::Console, 1);
+    rig.expect(0, Event::Open, 1);
+    // Linux's order.
+    assert_eq!(rig.hear(), [0, 0, 0, 0, 5, 0, 0, 0, 30, 0, 100, 0]);
+    rig.machine.wires.sent.lock().clear();
+    chardev.change(screen(300, 25), Patience::Brief).unwrap();
+    assert_eq!(rig.hear(), [0, 0, 0, 0, 5, 0, 0, 0, 25, 0, 44, 1]);
+    let wires = rig.machine.wires.clone();
+    wires.wait(|| wires.sent.lock().contains(&0).then_some(()));
+    assert_eq!(rig.machine.config::<4>(0), [44, 1, 25, 0]);
+    // What it knows is not repeated.
+    rig.stop_and_start();
+    rig.plug(2, false);
+    rig.expect(2, Event::Add, 1);
+}
+
+#[test]
+fn a_driver_that_does_not_want_to_know_is_not_told() {
+    let mut rig = Rig::new();
+    rig.plug_screen(100, 30);
+    rig.ready();
+    rig.expect(0, Event::Add, 1);
+    rig.say(0, 3, 1);
+    rig.expect(0, Event::Console, 1);
+    rig.expect(0, Event::Open, 1);
+    rig.plug(1, false);
+    rig.expect(1, Event::Add, 1);
 }
 
 #[test]
