@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use devices::class::FindChardev;
 use devices::net::{
     self, Forwards, HubMember, Hubs, LateClock, LegacyNic, Means, NetError, Netdev, Network,
     OpenError, TakeFd, What,
@@ -28,6 +29,8 @@ pub struct Nets {
     hubs: Hubs,
     /// For records; set once there is a machine.
     clock: LateClock,
+    /// Finds the character devices that back ends may lead to.
+    pub chardevs: Option<FindChardev>,
 }
 
 /// Why there is no such network.
@@ -146,7 +149,8 @@ impl Nets {
         let (id, options) = net::parse_netdev(given)?;
         let kind = options.kind();
         let io = self.io.clone().ok_or(NetError::TooMany)?;
-        let means = Means { on: &io, hubs: &self.hubs, take_fd };
+        let chardevs = self.chardevs.as_ref();
+        let means = Means { on: &io, hubs: &self.hubs, take_fd, chardevs };
         let netdev =
             options.open(&id, false, means).map_err(|source| NetsError::Open { kind, source })?;
         Ok(self.network.add(netdev)?)
@@ -186,7 +190,8 @@ impl Nets {
                 if self.network.find(&name).is_some() {
                     return Err(NetError::Duplicate(name).into());
                 }
-                let means = Means { on: &io, hubs: &self.hubs, take_fd };
+                let chardevs = self.chardevs.as_ref();
+                let means = Means { on: &io, hubs: &self.hubs, take_fd, chardevs };
                 let open = |source| NetsError::Open { kind, source };
                 let netdev = options.open(&name, true, means).map_err(open)?;
                 self.network.add(netdev.clone())?;

@@ -322,6 +322,7 @@ fn build(
     let objects = objects::of_options(&config.objects, &chardevs.finder()).map_err(plain)?;
     let io = chardevs.io().map_err(plain)?;
     let mut nets = Nets::new(chardevs.io().map_err(plain)?);
+    nets.chardevs = Some(chardevs.finder());
     let mut devices = networks(config, &mut nets)?;
     let home = Home { io: io.clone(), mailbox };
     let mut drives = Drives::default();

@@ -18,6 +18,7 @@ use super::network::Netdev;
 use super::socket::Socket;
 use super::tap::Tap;
 use super::user::User;
+use crate::class::FindChardev;
 
 /// Why there is no such back end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +94,8 @@ pub struct Means<'a> {
     pub hubs: &'a Hubs,
     /// Where descriptors come from.
     pub take_fd: TakeFd<'a>,
+    /// Finds character devices.
+    pub chardevs: Option<&'a FindChardev>,
 }
 
 impl Options {
@@ -105,7 +108,7 @@ impl Options {
         let backend: Box<dyn Backend> = match self {
             Options::Tap(tap) => Box::new(tap.open(means.take_fd)?),
             Options::Bridge(bridge) => Box::new(bridge.open()?),
-            Options::User(user) => Box::new(user.open(means.on)?),
+            Options::User(user) => Box::new(user.open(means.on, means.chardevs)?),
             Options::Socket(socket) => socket.open(means.on, means.take_fd)?,
             Options::Hubport(hub) => {
                 let (_, end) = means.hubs.port(*hub, Some(id), means.on);

@@ -64,7 +64,11 @@ fn writes_are_recorded(_: &Ctx) -> Result {
         let opened = File::options().read(true).write(true).open("/dev/vhost-net");
         opened.map(OwnedFd::from).map_err(|error| OpenError::Host(error.to_string()))
     };
-    let netdev = options.open(&id, false, Means { on: &on, hubs: &Hubs::default(), take_fd })?;
+    let netdev = options.open(
+        &id,
+        false,
+        Means { on: &on, hubs: &Hubs::default(), take_fd, chardevs: None },
+    )?;
     let kernel = netdev.backend().kernel(0).ok_or("the tap has no vhost")?;
     let ram = ram_with_ring()?;
     let (memory, block) = (Arc::new(ram.memory().clone()), &ram.ranges()[0].block);

@@ -40,6 +40,7 @@ impl Vm {
             None => numbered_fd(name),
         };
         let taken: &mut dyn FnMut(&str) -> Result<_, OpenError> = &mut take_fd;
+        self.nets.chardevs = Some(self.chardevs.finder());
         Ok(self.nets.add(&given, taken)?)
     }
 }

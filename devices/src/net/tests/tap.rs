@@ -46,7 +46,7 @@ fn open(text: &str, fds: &mut Vec<OwnedFd>) -> Result<(Arc<Network>, Cable), Str
         |name: &str| fds.pop().ok_or_else(|| OpenError::Host(format!("no descriptor {name}")));
     let the_loop = Loop::new("test").unwrap();
     let (on, hubs) = (the_loop.handle(), Hubs::default());
-    let means = Means { on: &on, hubs: &hubs, take_fd: &mut take };
+    let means = Means { on: &on, hubs: &hubs, take_fd: &mut take, chardevs: None };
     let netdev = options.open(&id, false, means).map_err(|error| error.to_string())?;
     let network = Network::new();
     network.add(netdev.clone()).unwrap();

@@ -6,6 +6,7 @@
 //! forwarded. While the guest takes no frames the stack is left alone: its sockets fill, and their
 //! peers wait.
 
+mod outlet;
 mod rules;
 mod slirp;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use resources::iol::{Handle, Local, Notify, race};
@@ -24,6 +26,8 @@ use resources::iol::{Handle, Local, Notify, race};
 use super::backend::{Backend, Endpoint, Forwards};
 use super::lane::{Lane, LaneEnd};
 use super::options::{Keys, OpenError};
+use crate::class::FindChardev;
+use outlet::Outlet;
 use slirp::{Config, Six, Slirp};
 
 /// How many frames the stack is given at once.
@@ -103,8 +107,8 @@ impl User {
         })
     }
 
-    /// Starts the network on the loop `on`.
-    pub(super) fn open(&self, on: &Handle) -> Result<Stack, OpenError> {
+    /// Starts the network on the loop `on`; `find` finds chardevs.
+    pub(super) fn open(&self, on: &Handle, find: Option<&FindChardev>) -> Result<Stack, OpenError> {
         let plan = self.plan()?;
         let info = format!(
             "net={},restrict={}",
@@ -125,8 +129,19 @@ impl User {
         let shared = &stack.shared;
         let mut slirp = Slirp::new(plan.config, shared.to_guest.clone(), shared.changed.clone())
             .map_err(OpenError::Host)?;
-        for (server, port, command) in plan.commands {
-            if !slirp.add_command(&command, server, port) {
+        for rule in &self.guestfwd {
+            let (server, port, device) = guest_rule(rule)?;
+            let added = match device.strip_prefix("cmd:") {
+                Some(command) => {
+                    let command = owned(Some(command), "guestfwd=")?.unwrap_or_default();
+                    slirp.add_command(&command, server, port)
+                }
+                None => {
+                    let place = (server, port, device);
+                    slirp.add_outlet(Outlet::open(place, on, find, &shared.changed)?)
+                }
+            };
+            if !added {
                 let text = format!("conflicting/invalid guest forwarding to {server}:{port}");
                 return Err(OpenError::Failed(text));
             }
@@ -194,9 +209,9 @@ impl User {
         if clash {
             return Err(OpenError::failed("host=, dns= and dhcpstart= are not all different"));
         }
-        let commands = self.guestfwd.iter().map(|rule| command(rule)).collect::<Result<_, _>>()?;
+        self.guestfwd.iter().try_for_each(|rule| guest_rule(rule).map(drop))?;
         let smbserver = Some(at(&self.smbserver, "smbserver=", 4)?);
-        Ok(Plan { config, commands, smbserver })
+        Ok(Plan { config, smbserver })
     }
 
     /// What the addresses of IPv6 come to, if it is wanted.
@@ -227,7 +242,6 @@ impl User {
 
 struct Plan {
     config: Config,
-    commands: Vec<(Ipv4Addr, u16, CString)>,
     smbserver: Option<Ipv4Addr>,
 }
 
@@ -236,15 +250,10 @@ fn owned(text: Option<&str>, what: &str) -> Result<Option<CString>, OpenError> {
     text.map(CString::new).transpose().map_err(nul)
 }
 
-/// The command of a `guestfwd` rule.
-fn command(rule: &str) -> Result<(Ipv4Addr, u16, CString), OpenError> {
+/// Where a `guestfwd` rule is, and what is there.
+fn guest_rule(rule: &str) -> Result<(Ipv4Addr, u16, &str), OpenError> {
     let wrong = || OpenError::Failed(format!("invalid guest forwarding rule '{rule}'"));
-    let (server, port, device) = rules::guest_side(rule).ok_or_else(wrong)?;
-    let Some(command) = device.strip_prefix("cmd:") else {
-        let text = format!("guest forwarding rule '{rule}': only cmd:COMMAND is there");
-        return Err(OpenError::Failed(text));
-    };
-    Ok((server, port, owned(Some(command), "guestfwd=")?.ok_or_else(wrong)?))
+    rules::guest_side(rule).ok_or_else(wrong)
 }
 
 fn add_forward(slirp: &mut Slirp, rule: &str) -> Result<(), String> {
@@ -341,16 +350,23 @@ impl Shared {
                 }
                 continue;
             }
-            let timeout = {
+            let (timeout, full) = {
                 let mut slirp = self.slirp.lock();
                 let Some(slirp) = &mut *slirp else { return };
                 for _ in 0..BATCH {
+                    if slirp.is_full() {
+                        break;
+                    }
                     let Some(frame) = self.from_guest.take() else { break };
                     slirp.input(&frame);
                 }
-                slirp.fill()
+                slirp.receive();
+                (slirp.fill(), slirp.is_full())
             };
-            if self.from_guest.is_empty() {
+            if full {
+                let work = race(self.changed.notified(), sockets.readable());
+                race(work, local.sleep(timeout.unwrap_or(Duration::MAX))).await;
+            } else if self.from_guest.is_empty() {
                 let frames = race(self.from_guest.filled(), self.changed.notified());
                 let work = race(frames, sockets.readable());
                 match timeout {

@@ -21,6 +21,7 @@ use resources::iol::Notify;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::super::lane::Lane;
+use super::outlet::Outlet;
 
 /// The library's file.
 const FILE: &CStr = c"libslirp.so.0";
@@ -104,6 +105,7 @@ static CALLS: RawCalls = RawCalls {
 enum Opaque {}
 
 type AddPoll = extern "C" fn(c_int, c_int, *mut c_void) -> c_int;
+type WriteFn = extern "C" fn(*const c_void, usize, *mut c_void) -> isize;
 type GetEvents = extern "C" fn(c_int, *mut c_void) -> c_int;
 
 /// The library's functions.
@@ -116,6 +118,10 @@ struct Library {
     add_hostfwd: unsafe extern "C" fn(*mut Opaque, c_int, InAddr, c_int, InAddr, c_int) -> c_int,
     remove_hostfwd: unsafe extern "C" fn(*mut Opaque, c_int, InAddr, c_int) -> c_int,
     add_exec: unsafe extern "C" fn(*mut Opaque, *const c_char, *mut InAddr, c_int) -> c_int,
+    add_guestfwd:
+        unsafe extern "C" fn(*mut Opaque, WriteFn, *mut c_void, *mut InAddr, c_int) -> c_int,
+    socket_can_recv: unsafe extern "C" fn(*mut Opaque, InAddr, c_int) -> usize,
+    socket_recv: unsafe extern "C" fn(*mut Opaque, InAddr, c_int, *const u8, c_int),
     connection_info: unsafe extern "C" fn(*mut Opaque) -> *mut c_char,
 }
 
@@ -158,6 +164,9 @@ impl Library {
                 add_hostfwd: std::mem::transmute(find(c"slirp_add_hostfwd")?),
                 remove_hostfwd: std::mem::transmute(find(c"slirp_remove_hostfwd")?),
                 add_exec: std::mem::transmute(find(c"slirp_add_exec")?),
+                add_guestfwd: std::mem::transmute(find(c"slirp_add_guestfwd")?),
+                socket_can_recv: std::mem::transmute(find(c"slirp_socket_can_recv")?),
+                socket_recv: std::mem::transmute(find(c"slirp_socket_recv")?),
                 connection_info: std::mem::transmute(find(c"slirp_connection_info")?),
             })
         }
@@ -270,6 +279,8 @@ pub(super) struct Slirp {
     calls: Arc<Calls>,
     /// The descriptors of the last fill, with what they are ready for.
     polled: Vec<(RawFd, u32, c_int)>,
+    /// Addresses inside that lead to chardevs; the library has pointers to them.
+    outlets: Vec<Arc<Outlet>>,
     // What the configuration points to.
     _config: Config,
 }
@@ -346,7 +357,14 @@ impl Slirp {
         if stack.is_null() {
             return Err("libslirp refuses the configuration".to_owned());
         }
-        Ok(Slirp { library, stack, calls, polled: Vec::new(), _config: config })
+        Ok(Slirp {
+            library,
+            stack,
+            calls,
+            polled: Vec::new(),
+            outlets: Vec::new(),
+            _config: config,
+        })
     }
 
     /// A descriptor that is readable when the stack has something to do.
@@ -447,6 +465,45 @@ impl Slirp {
         }
     }
 
+    /// Leads connections to an address inside to a chardev; false if there is no such address.
+    pub(super) fn add_outlet(&mut self, outlet: Arc<Outlet>) -> bool {
+        let mut address = InAddr::from(outlet.server);
+        let opaque = Arc::as_ptr(&outlet).cast_mut().cast();
+        // SAFETY: `write_outlet` takes an outlet, which lives in `outlets` until the stack has been
+        // cleaned up; the address is written to at most.
+        let added = unsafe {
+            let port = outlet.port.into();
+            (self.library.add_guestfwd)(self.stack, write_outlet, opaque, &mut address, port) >= 0
+        };
+        if added {
+            self.outlets.push(outlet);
+        }
+        added
+    }
+
+    /// Whether the guest's frames have to wait for one who takes what they hold.
+    pub(super) fn is_full(&self) -> bool {
+        self.outlets.iter().any(|outlet| outlet.is_full())
+    }
+
+    /// Gives the guest's connections what there is for them, as far as they have room.
+    pub(super) fn receive(&mut self) {
+        for outlet in &self.outlets {
+            let (address, port) = (InAddr::from(outlet.server), c_int::from(outlet.port));
+            while outlet.has_input() {
+                // SAFETY: plain numbers.
+                let room = unsafe { (self.library.socket_can_recv)(self.stack, address, port) };
+                let data = outlet.receive(room);
+                let Ok(len @ 1..) = c_int::try_from(data.len()) else { break };
+                // SAFETY: `data` is readable for `len` bytes, which the library copies; there is
+                // room for them.
+                unsafe {
+                    (self.library.socket_recv)(self.stack, address, port, data.as_ptr(), len)
+                };
+            }
+        }
+    }
+
     /// A table of the connections.
     pub(super) fn connections(&mut self) -> String {
         // SAFETY: the library gives a new text, which is the caller's; GLib takes it from malloc.
@@ -511,6 +568,16 @@ extern "C" fn send_packet(frame: *const c_void, len: usize, opaque: *mut c_void)
     let frame = unsafe { std::slice::from_raw_parts(frame.cast::<u8>(), len) };
     // When there is no room it is lost, as on a network; the stack is not polled before there is.
     calls(opaque).to_guest.put(|| frame.to_vec());
+    isize::try_from(len).unwrap_or(isize::MAX)
+}
+
+/// What the guest has sent to an address that leads to a chardev: all is taken.
+extern "C" fn write_outlet(data: *const c_void, len: usize, opaque: *mut c_void) -> isize {
+    // SAFETY: the library passes bytes of its own, and what it was given with this function, which
+    // outlives the stack.
+    let (data, outlet) =
+        unsafe { (std::slice::from_raw_parts(data.cast::<u8>(), len), &*opaque.cast::<Outlet>()) };
+    outlet.send(data);
     isize::try_from(len).unwrap_or(isize::MAX)
 }
 

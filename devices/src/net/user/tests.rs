@@ -1,7 +1,8 @@
 //! The stack, with a guest that is this test.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use resources::iol::{Handle, Thread};
@@ -13,7 +14,7 @@ const LONG: Duration = Duration::from_secs(20);
 const GUEST: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
 fn open(user: &User, on: &Handle) -> Option<Stack> {
-    match user.open(on) {
+    match user.open(on, None) {
         Ok(stack) => Some(stack),
         Err(OpenError::Host(text)) if text.contains("not installed") => {
             println!("skipped: {text}");
@@ -21,6 +22,13 @@ fn open(user: &User, on: &Handle) -> Option<Stack> {
         }
         Err(error) => panic!("{error}"),
     }
+}
+
+fn checksum(data: &[u8]) -> [u8; 2] {
+    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| (*low).into());
+    let sum: u32 = data.chunks(2).map(word).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes()
 }
 
 /// A guest at 10.0.2.15 that speaks just enough.
@@ -89,6 +97,54 @@ impl Guest<'_> {
         self.send(mac, 0x800, &ip);
     }
 
+    /// A segment from port 1000 of the guest to 10.0.2.100:1234.
+    fn tcp(&self, mac: [u8; 6], (seq, ack): (u32, u32), flags: u8, payload: &[u8]) {
+        let (from, to) = ([10, 0, 2, 15], [10, 0, 2, 100]);
+        let mut tcp = vec![3, 232, 4, 210];
+        tcp.extend(seq.to_be_bytes());
+        tcp.extend(ack.to_be_bytes());
+        tcp.extend([0x50, flags, 0x40, 0, 0, 0, 0, 0]);
+        tcp.extend(payload);
+        let length = (tcp.len() as u16).to_be_bytes();
+        let pseudo = [&from[..], &to, &[0, 6], &length, &tcp].concat();
+        let sum = checksum(&pseudo);
+        tcp[16..18].copy_from_slice(&sum);
+        let mut ip = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, 6, 0, 0];
+        ip.extend(from);
+        ip.extend(to);
+        ip[2..4].copy_from_slice(&(20 + tcp.len() as u16).to_be_bytes());
+        let sum = checksum(&ip);
+        ip[10..12].copy_from_slice(&sum);
+        ip.extend(tcp);
+        self.send(mac, 0x800, &ip);
+    }
+
+    /// What the next segment with data holds, which begins at `from`; it is acknowledged.
+    fn until_data(&self, mac: [u8; 6], from: u32) -> (u32, Vec<u8>) {
+        loop {
+            let (seq, data) = self.segment(0x10);
+            if seq == from && !data.is_empty() {
+                let next = seq + data.len() as u32;
+                self.tcp(mac, (101, next), 0x10, &[]);
+                return (next, data);
+            }
+        }
+    }
+
+    /// The next segment from there with all of these flags: its number, and what it holds.
+    fn segment(&self, flags: u8) -> (u32, Vec<u8>) {
+        self.until(|frame| {
+            if frame[12..14] != [8, 0] || frame[23] != 6 || frame[34..36] != [4, 210] {
+                return None;
+            }
+            let total = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+            let tcp = &frame[34..14 + total];
+            let data = &tcp[usize::from(tcp[12] >> 4) * 4..];
+            let seq = u32::from_be_bytes(tcp[4..8].try_into().unwrap());
+            (tcp[13] & flags == flags).then(|| (seq, data.to_vec()))
+        })
+    }
+
     /// The payload of a datagram to `port`.
     fn datagram(&self, port: u16) -> Vec<u8> {
         self.until(|frame| {
@@ -143,6 +199,71 @@ fn a_guest_reaches_the_host_and_is_reached() {
     assert!(matches!(stream.read(&mut buf), Ok(0) | Err(_)));
     TcpListener::bind(("127.0.0.1", free)).unwrap();
     assert!(forwards.add(&format!("tcp:127.0.0.1:{free}-:22")).is_err());
+}
+
+#[test]
+fn an_address_inside_leads_to_a_chardev() {
+    let (_thread, on) = Thread::spawn("net-test").unwrap();
+    let dir = vmm_sys_util::tempdir::TempDir::new().unwrap();
+    let path = dir.as_path().join("peer");
+    let device = format!("unix:{},server,nowait", path.display());
+    let user = User {
+        guestfwd: vec![format!("tcp:10.0.2.100:1234-{device}")],
+        restrict: Some(true),
+        ..User::default()
+    };
+    let Some(stack) = open(&user, &on) else { return };
+    let mut peer = UnixStream::connect(&path).unwrap();
+    peer.set_read_timeout(Some(LONG)).unwrap();
+    // It waits until the guest is there.
+    peer.write_all(b"welcome").unwrap();
+    let guest = Guest(&stack.shared);
+    let mac = guest.host();
+    guest.tcp(mac, (100, 0), 2, &[]);
+    let (seq, _) = guest.segment(0x12);
+    guest.tcp(mac, (101, seq + 1), 0x10, &[]);
+    let (seq, data) = guest.until_data(mac, seq + 1);
+    assert_eq!(data, b"welcome");
+    guest.tcp(mac, (101, seq), 0x18, b"to the host");
+    let mut data = [0; 11];
+    peer.read_exact(&mut data).unwrap();
+    assert_eq!(&data, b"to the host");
+    peer.write_all(b"to the guest").unwrap();
+    assert_eq!(guest.until_data(mac, seq).1, b"to the guest");
+    stack.close();
+    assert_eq!(peer.read(&mut data).unwrap(), 0);
+}
+
+#[test]
+fn what_a_guest_sends_waits_for_the_peer_of_a_chardev() {
+    let (_thread, on) = Thread::spawn("net-test").unwrap();
+    let dir = vmm_sys_util::tempdir::TempDir::new().unwrap();
+    let path = dir.as_path().join("peer");
+    let device = format!("unix:{},server,nowait", path.display());
+    let changed = Notify::new();
+    let place = (Ipv4Addr::new(10, 0, 2, 100), 1234, device.as_str());
+    let outlet = Outlet::open(place, &on, None, &changed).map_err(|e| e.to_string()).unwrap();
+    let mut peer = UnixStream::connect(&path).unwrap();
+    peer.set_read_timeout(Some(LONG)).unwrap();
+    // The connection is there once something comes of it.
+    peer.write_all(b"!").unwrap();
+    let end = Instant::now() + LONG;
+    while !outlet.has_input() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!((outlet.receive(0), outlet.receive(10)), (Vec::new(), b"!".to_vec()));
+    let mut sent = 0_u32;
+    while !outlet.is_full() {
+        let piece: Vec<u8> = (sent..sent + 500).flat_map(u32::to_be_bytes).collect();
+        outlet.send(&piece);
+        sent += 500;
+    }
+    for number in 0..sent {
+        let mut bytes = [0; 4];
+        peer.read_exact(&mut bytes).unwrap();
+        assert_eq!(u32::from_be_bytes(bytes), number);
+    }
+    assert!(!outlet.is_full());
 }
 
 #[test]
@@ -209,14 +330,14 @@ fn a_guest_that_takes_nothing_leaves_frames_with_the_stack() {
 #[test]
 fn what_cannot_be() {
     let (_thread, on) = Thread::spawn("net-test").unwrap();
-    let refused = |user: User| user.open(&on).err().map(|error| error.to_string()).unwrap();
+    let refused = |user: User| user.open(&on, None).err().map(|error| error.to_string()).unwrap();
     let with = |change: fn(&mut User)| {
         let mut user = User::default();
         change(&mut user);
         user
     };
     type Change = fn(&mut User);
-    let cases: [(Change, &str); 7] = [
+    let cases: [(Change, &str); 6] = [
         (|user| user.net = Some("x".to_owned()), "invalid net= 'x'"),
         (|user| user.host = Some("10.0.3.2".to_owned()), "invalid host= '10.0.3.2'"),
         (
@@ -226,10 +347,6 @@ fn what_cannot_be() {
         (
             |user| user.guestfwd = vec!["tcp:10.0.2.9".to_owned()],
             "invalid guest forwarding rule 'tcp:10.0.2.9'",
-        ),
-        (
-            |user| user.guestfwd = vec!["tcp:10.0.2.9:80-null".to_owned()],
-            "guest forwarding rule 'tcp:10.0.2.9:80-null': only cmd:COMMAND is there",
         ),
         (|user| user.tftp = Some("\0".to_owned()), "tftp= has a zero byte"),
         (|user| user.hostname = Some("x".repeat(33)), "hostname= is longer than 32 bytes"),
@@ -244,6 +361,19 @@ fn what_cannot_be() {
     if open(&User::default(), &on).is_some() {
         let text = refused(with(|user| user.hostfwd = vec!["x".to_owned()]));
         assert_eq!(text, "invalid host forwarding rule 'x'");
+        for (device, why) in [
+            ("none", "it cannot be that"),
+            ("mon:null", "it cannot be that"),
+            ("chardev:c", "there is no such chardev"),
+            ("tcp:no", "guestfwd= tcp:no: "),
+        ] {
+            let guestfwd = vec![format!("tcp:10.0.2.9:80-{device}")];
+            let text = refused(User { guestfwd, ..User::default() });
+            let begin = format!("could not open guest forwarding device '{device}': {why}");
+            assert!(text.starts_with(&begin), "{text}");
+        }
+        let text = refused(with(|user| user.guestfwd = vec!["tcp:10.9.9.9:80-null".to_owned()]));
+        assert_eq!(text, "conflicting/invalid guest forwarding to 10.9.9.9:80");
     }
 }
 

@@ -93,6 +93,7 @@ fn add_to_hub(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
     let whole = if options.is_empty() { kind.clone() } else { format!("{kind},{options}") };
     let added = keyval::parse(&whole, &NET).map_err(|error| error.to_string()).and_then(|pairs| {
         let given: Vec<_> = pairs.iter().collect();
+        call.vm.nets.chardevs = Some(call.vm.chardevs.finder());
         let added = call.vm.nets.add_legacy(&given, &mut numbered_fd);
         added.map(drop).map_err(|error| error.to_string())
     });
