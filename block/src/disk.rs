@@ -128,23 +128,27 @@ impl Disk {
         self.shared.read_only()
     }
 
+    /// Waits until the limits let a request of so many bytes begin, counts it, and lets it through.
+    /// Whoever waits may give up: nothing has begun.
+    pub async fn admit(&self, direction: Direction, len: u64) -> Admitted<'_> {
+        self.throttle.pass(direction, len).await;
+        if self.held.get() > 0 {
+            self.until(|| self.held.get() == 0).await;
+        }
+        Admitted(self)
+    }
+
+    /// Lets through what no limit is for.
+    pub fn unlimited(&self) -> Admitted<'_> {
+        Admitted(self)
+    }
+
     /// Fills `buf` from `offset` on.
     ///
     /// # Errors
     /// `InvalidInput` beyond the end; what the host reports.
     pub async fn read(&self, offset: u64, buf: IoBuf) -> io::Result<()> {
-        let len = buf.len() as u64;
-        self.throttle.pass(Direction::Read, len).await;
-        let request = self.begin(offset, len).await?;
-        if self.copy_on_read.get() == 0 || self.shared.read_only() {
-            return request.node.read(offset, buf).await;
-        }
-        let (_copied, done) = self.copy(&request.node, offset, len).await;
-        if let Err(error) = done {
-            // It can still be read where it is.
-            tracing::warn!("what was read is not kept: {error}");
-        }
-        request.node.read(offset, buf).await
+        self.admit(Direction::Read, buf.len() as u64).await.read(offset, buf).await
     }
 
     /// Puts into the topmost image what it does not have of a range, in whole clusters. Only
@@ -213,18 +217,7 @@ impl Disk {
     /// `InvalidInput` beyond the end, `PermissionDenied` if nothing can be written; what the host
     /// reports, such as `StorageFull`.
     pub async fn write(&self, offset: u64, buf: IoBuf, durable: bool) -> io::Result<()> {
-        let len = buf.len() as u64;
-        self.throttle.pass(Direction::Write, len).await;
-        let request = self.begin_write(offset, len).await?;
-        self.shared.stats.wrote_to(offset.saturating_add(len));
-        let durable = durable || !self.shared.write_cache();
-        match self.detect_zeroes.get() {
-            Some(how) if buf.is_zero() => {
-                request.node.zero(offset, len, how).await?;
-                if durable { request.node.flush().await } else { Ok(()) }
-            }
-            _ => request.node.write(offset, buf, durable).await,
-        }
+        self.admit(Direction::Write, buf.len() as u64).await.write(offset, buf, durable).await
     }
 
     /// Makes a range read as zeros; durably as for [`write`](Self::write).
@@ -232,12 +225,7 @@ impl Disk {
     /// # Errors
     /// As [`write`](Self::write).
     pub async fn zero(&self, offset: u64, len: u64, how: Zero) -> io::Result<()> {
-        self.throttle.pass(Direction::Write, len).await;
-        let request = self.begin_write(offset, len).await?;
-        self.shared.stats.wrote_to(offset.saturating_add(len));
-        let how = if self.shared.discards() { how } else { Zero::Keep };
-        request.node.zero(offset, len, how).await?;
-        if self.shared.write_cache() { Ok(()) } else { request.node.flush().await }
+        self.admit(Direction::Write, len).await.zero(offset, len, how).await
     }
 
     /// As [`zero`](Self::zero), if that is quicker than writing zeros would be.
@@ -375,6 +363,60 @@ impl Disk {
     fn wake(&self) {
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A request that may begin: see [`Disk::admit`]. What is done with it is not limited further.
+pub struct Admitted<'a>(&'a Disk);
+
+impl Admitted<'_> {
+    /// As [`Disk::read`].
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn read(&self, offset: u64, buf: IoBuf) -> io::Result<()> {
+        let (disk, len) = (self.0, buf.len() as u64);
+        let request = disk.begin(offset, len).await?;
+        if disk.copy_on_read.get() == 0 || disk.shared.read_only() {
+            return request.node.read(offset, buf).await;
+        }
+        let (_copied, done) = disk.copy(&request.node, offset, len).await;
+        if let Err(error) = done {
+            // It can still be read where it is.
+            tracing::warn!("what was read is not kept: {error}");
+        }
+        request.node.read(offset, buf).await
+    }
+
+    /// As [`Disk::write`].
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn write(&self, offset: u64, buf: IoBuf, durable: bool) -> io::Result<()> {
+        let (disk, len) = (self.0, buf.len() as u64);
+        let request = disk.begin_write(offset, len).await?;
+        disk.shared.stats.wrote_to(offset.saturating_add(len));
+        let durable = durable || !disk.shared.write_cache();
+        match disk.detect_zeroes.get() {
+            Some(how) if buf.is_zero() => {
+                request.node.zero(offset, len, how).await?;
+                if durable { request.node.flush().await } else { Ok(()) }
+            }
+            _ => request.node.write(offset, buf, durable).await,
+        }
+    }
+
+    /// As [`Disk::zero`].
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn zero(&self, offset: u64, len: u64, how: Zero) -> io::Result<()> {
+        let disk = self.0;
+        let request = disk.begin_write(offset, len).await?;
+        disk.shared.stats.wrote_to(offset.saturating_add(len));
+        let how = if disk.shared.discards() { how } else { Zero::Keep };
+        request.node.zero(offset, len, how).await?;
+        if disk.shared.write_cache() { Ok(()) } else { request.node.flush().await }
     }
 }
 

@@ -1,14 +1,15 @@
 //! The control queue: managing tasks, and asynchronous notifications (section 5.6.6.2).
 //!
-//! On the adapter's loop, no lock. A command under way is never cancelled, as its buffers are the
-//! kernel's; who asks for its end waits for it. A hostile guest reaches this with any request.
+//! On the adapter's loop, no lock. A command that waits, for a limit or between its pieces, is
+//! ended. What the host is at is never cancelled, as its buffers are the kernel's: who asks for its
+//! end waits for it, and it ends as it would have. A hostile guest reaches this with any request.
 
 use std::rc::Rc;
 
 use resources::iol::{Either, race};
 
 use super::adapter::parse_lun;
-use super::request::Serve;
+use super::request::{ABORTED, RESET, Serve};
 use crate::scsi::{Attention, Place};
 use crate::virtio::{Broken, Chain, Worker};
 
@@ -101,11 +102,14 @@ async fn manage(serve: &Serve, worker: &Worker, chain: &Chain) -> Option<u8> {
     };
     match what {
         Manage::Query { lun, tag } => {
-            let there = serve.tasks.any(target, Some(lun), tag);
+            let there = !serve.tasks.find(target, Some(lun), tag).is_empty();
             Some(if there { SUCCEEDED } else { COMPLETE })
         }
         Manage::End { lun, tag, reset } => {
-            while serve.tasks.any(target, lun, tag) {
+            // Those that come meanwhile go on.
+            let tasks = serve.tasks.find(target, lun, tag);
+            tasks.iter().for_each(|task| task.cancel(if reset { RESET } else { ABORTED }));
+            while !tasks.iter().all(|task| task.has_ended()) {
                 let ended = serve.tasks.ended.notified();
                 if let Either::Left(()) = race(worker.stopped(), ended).await {
                     return None;

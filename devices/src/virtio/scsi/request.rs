@@ -5,14 +5,15 @@
 //! looked at. What is to be moved was placed inside the medium by the unit, and is checked against
 //! the request's room here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use block::throttle::Direction;
 use block::{Action, Disk, Kind, Zero};
-use resources::iol::{IoBuf, Local, Notify};
+use resources::iol::{Either, IoBuf, Local, Notify, race};
 
 use super::adapter::{Sizes, parse_lun};
 use crate::scsi::{Command, Place, ScsiBus, ScsiDrive, Sense, Work, absent, report_luns};
@@ -29,35 +30,92 @@ const PIECE: u64 = 1 << 20;
 const OK: u8 = 0;
 const OVERRUN: u8 = 1;
 const BAD_TARGET: u8 = 3;
+/// A task that was ended by who manages tasks: alone or with others, or by a reset.
+pub(super) const ABORTED: u8 = 2;
+pub(super) const RESET: u8 = 4;
 
 const GOOD: u8 = 0;
 const CHECK_CONDITION: u8 = 2;
 
-/// Commands under way, by unit and tag.
+/// A command under way.
+pub(super) struct Task {
+    place: Place,
+    tag: u64,
+    /// The response with which it is to end, if it can still be ended.
+    cancelled: Cell<Option<u8>>,
+    cancel: Notify,
+    ended: Cell<bool>,
+}
+
+impl Task {
+    /// It ends when it is noticed: while it waits, at once; while the host is at it, not before
+    /// that has done what it was given.
+    pub(super) fn cancel(&self, response: u8) {
+        self.cancelled.set(Some(response));
+        self.cancel.notify();
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// How it ends, if it is to.
+    fn end(&self) -> Result<(), Stop> {
+        self.cancelled.get().map_or(Ok(()), |response| Err(Stop::Cancelled(response)))
+    }
+
+    /// Waits for something, until it is to end.
+    async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        self.end()?;
+        match race(self.cancel.notified(), work).await {
+            Either::Left(()) => Err(Stop::Cancelled(self.cancelled.get().unwrap_or(ABORTED))),
+            Either::Right(done) => Ok(done),
+        }
+    }
+}
+
+/// Why a command is not carried out to its end.
+enum Stop {
+    Cancelled(u8),
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+/// Commands under way.
 #[derive(Default)]
 pub(super) struct Tasks {
-    all: RefCell<Vec<(Place, u64)>>,
+    all: RefCell<Vec<Rc<Task>>>,
     /// One has ended.
     pub(super) ended: Notify,
 }
 
 impl Tasks {
-    /// Whether one is under way: of a target, of one of its units, with a tag.
-    pub(super) fn any(&self, target: u8, lun: Option<u16>, tag: Option<u64>) -> bool {
-        self.all.borrow().iter().any(|(place, other)| {
-            place.target == target
-                && lun.is_none_or(|lun| place.lun == lun)
-                && tag.is_none_or(|tag| *other == tag)
-        })
+    /// Those under way: of a target, of one of its units, with a tag.
+    pub(super) fn find(&self, target: u8, lun: Option<u16>, tag: Option<u64>) -> Vec<Rc<Task>> {
+        let wanted = |task: &&Rc<Task>| {
+            task.place.target == target
+                && lun.is_none_or(|lun| task.place.lun == lun)
+                && tag.is_none_or(|tag| task.tag == tag)
+        };
+        self.all.borrow().iter().filter(wanted).cloned().collect()
     }
 
-    fn begin(&self, place: Place, tag: u64) {
-        self.all.borrow_mut().push((place, tag));
+    fn begin(&self, place: Place, tag: u64) -> Rc<Task> {
+        let (cancelled, cancel, ended) = (Cell::new(None), Notify::new(), Cell::new(false));
+        let task = Rc::new(Task { place, tag, cancelled, cancel, ended });
+        self.all.borrow_mut().push(task.clone());
+        task
     }
 
-    fn end(&self, place: Place, tag: u64) {
+    fn end(&self, task: &Rc<Task>) {
+        task.ended.set(true);
         let mut all = self.all.borrow_mut();
-        if let Some(index) = all.iter().position(|one| *one == (place, tag)) {
+        if let Some(index) = all.iter().position(|one| Rc::ptr_eq(one, task)) {
             all.swap_remove(index);
         }
         drop(all);
@@ -113,16 +171,17 @@ impl Serve {
         let ended = match header.place {
             None => Ended::Response(BAD_TARGET),
             Some(place) => {
-                self.tasks.begin(place, header.tag);
-                let ended = self.command(&local, &chain, place, &header).await;
-                self.tasks.end(place, header.tag);
+                let task = self.tasks.begin(place, header.tag);
+                let ended = self.command(&local, &chain, &task, &header).await;
+                self.tasks.end(&task);
                 ended
             }
         };
         finish(&worker, chain, sizes, ended);
     }
 
-    async fn command(&self, local: &Local, chain: &Chain, place: Place, header: &Header) -> Ended {
+    async fn command(&self, local: &Local, chain: &Chain, task: &Task, header: &Header) -> Ended {
+        let place = task.place;
         let units = self.bus.units_of(place.target);
         if units.is_empty() {
             return Ended::Response(BAD_TARGET);
@@ -142,7 +201,7 @@ impl Serve {
                 answer(chain, self.sizes.get(), cut(Sense::LUN.fixed().to_vec(), alloc))
             }
             (_, None) => Ended::Sense(Sense::LUN),
-            (_, Some(unit)) => self.carry_out(local, chain, unit, header).await,
+            (_, Some(unit)) => self.carry_out(local, chain, unit, (task, header)).await,
         }
     }
 
@@ -151,7 +210,7 @@ impl Serve {
         local: &Local,
         chain: &Chain,
         unit: &ScsiDrive,
-        header: &Header,
+        (task, header): (&Task, &Header),
     ) -> Ended {
         let started = Instant::now();
         let sizes = self.sizes.get();
@@ -198,14 +257,15 @@ impl Serve {
             return Ended::Response(OVERRUN);
         }
         let write = kind != Kind::Read;
-        match transfer(&disk, work, chain, sizes).await {
+        match transfer(&disk, work, chain, (task, sizes)).await {
             Ok(true) => {
                 drive.stats().account(kind, bytes, started);
                 let moved = u32::try_from(bytes).unwrap_or(u32::MAX);
                 Ended::Good { data: Vec::new(), moved }
             }
             Ok(false) => Ended::Sense(Sense::MISCOMPARE),
-            Err(error) => match drive.failed(write, &error) {
+            Err(Stop::Cancelled(response)) => Ended::Response(response),
+            Err(Stop::Failed(error)) => match drive.failed(write, &error) {
                 Action::Stop => Ended::Kept,
                 Action::Ignore => Ended::Good { data: Vec::new(), moved: 0 },
                 Action::Report => Ended::Sense(Sense::of_io(&error, write)),
@@ -215,21 +275,37 @@ impl Serve {
 }
 
 /// Does what is to be done on a disk; false if a comparison found a difference.
-async fn transfer(disk: &Disk, work: Work, chain: &Chain, sizes: (u32, u32)) -> io::Result<bool> {
+async fn transfer(
+    disk: &Disk,
+    work: Work,
+    chain: &Chain,
+    (task, sizes): (&Task, (u32, u32)),
+) -> Result<bool, Stop> {
     let bytes = |len: u64| usize::try_from(len).unwrap_or(usize::MAX);
+    // From here on what was begun is waited for.
+    let admitted = match &work {
+        Work::Read { len, .. } | Work::Compare { len, .. } => {
+            task.unless_cancelled(disk.admit(Direction::Read, *len)).await?
+        }
+        Work::Write { len, .. } | Work::Zero { len, .. } | Work::Fill { len, .. } => {
+            task.unless_cancelled(disk.admit(Direction::Write, *len)).await?
+        }
+        _ => disk.unlimited(),
+    };
     match work {
         Work::Read { at, len } => {
-            disk.read(at, data_in(chain, sizes).slice(0..bytes(len))).await?;
+            admitted.read(at, data_in(chain, sizes).slice(0..bytes(len))).await?;
         }
         Work::Write { at, len, fua } => {
-            disk.write(at, data_out(chain, sizes).slice(0..bytes(len)), fua).await?;
+            admitted.write(at, data_out(chain, sizes).slice(0..bytes(len)), fua).await?;
         }
         Work::Compare { at, len } => {
             let (mut at, mut left, mut given) = (at, len, data_out(chain, sizes));
             while left > 0 {
+                task.end()?;
                 let piece = left.min(PIECE);
                 let there = IoBuf::zeroed(bytes(piece));
-                disk.read(at, there.clone()).await?;
+                admitted.read(at, there.clone()).await?;
                 if there.to_vec() != given.slice(0..bytes(piece)).to_vec() {
                     return Ok(false);
                 }
@@ -240,7 +316,7 @@ async fn transfer(disk: &Disk, work: Work, chain: &Chain, sizes: (u32, u32)) -> 
         }
         Work::Zero { at, len, unmap } => {
             let how = if unmap { Zero::MayUnmap } else { Zero::Keep };
-            disk.zero(at, len, how).await?;
+            admitted.zero(at, len, how).await?;
         }
         Work::Fill { at, len, block } => {
             let size = u64::try_from(block.len()).unwrap_or(u64::MAX).max(1);
@@ -249,14 +325,16 @@ async fn transfer(disk: &Disk, work: Work, chain: &Chain, sizes: (u32, u32)) -> 
             let whole = size.saturating_mul(count);
             let (mut at, mut left) = (at, len);
             while left > 0 {
+                task.end()?;
                 let piece = left.min(whole);
-                disk.write(at, buf.slice(0..bytes(piece)), false).await?;
+                admitted.write(at, buf.slice(0..bytes(piece)), false).await?;
                 at = at.saturating_add(piece);
                 left = left.saturating_sub(piece);
             }
         }
         Work::Discard(places) => {
             for (at, len) in places {
+                task.end()?;
                 disk.discard(at, len).await?;
             }
         }

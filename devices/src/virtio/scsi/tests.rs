@@ -12,6 +12,8 @@ use crate::testing::Requested;
 use crate::virtio::blk::tests::{Faulty, SIZE};
 use crate::virtio::testing::{Machine, Used};
 
+mod tasks;
+
 const DISK: Place = Place { target: 0, lun: 0 };
 const CD: Place = Place { target: 1, lun: 2 };
 
