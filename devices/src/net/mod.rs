@@ -30,6 +30,7 @@
 //! queue grows beyond its bound, and a peer that is gone is one line for the user and silence for
 //! the guest.
 
+mod announce;
 mod backend;
 mod bridge;
 mod dump;
@@ -52,6 +53,7 @@ mod user;
 #[cfg(test)]
 mod tests;
 
+pub use announce::announce;
 pub use backend::{Backend, Caps, Endpoint, Forwards, Offloads, Setup};
 pub use bridge::Bridge;
 pub use dump::{Dump, DumpOptions, LateClock};

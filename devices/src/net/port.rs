@@ -243,6 +243,11 @@ impl Port {
         }
     }
 
+    /// The bytes of the header that frames have, if one is agreed on.
+    pub fn header(&self) -> usize {
+        self.header
+    }
+
     /// Completes when [`send`](Self::send) may have room again.
     pub async fn sendable(&self) {
         self.wait(Direction::Write, &self.waits.send).await;

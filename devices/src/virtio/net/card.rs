@@ -84,6 +84,8 @@ struct Inner {
     muted: bool,
     /// A change is to be told.
     changed: bool,
+    /// The guest has come from elsewhere, and its network does not know it yet.
+    came: bool,
 }
 
 impl fmt::Debug for Card {
@@ -95,7 +97,8 @@ impl fmt::Debug for Card {
 impl Card {
     /// The card at a place in the tree of objects. Its address comes later.
     pub(super) fn new(path: String, requests: Requests) -> Arc<Card> {
-        let inner = Inner { state: State::default(), driver: None, muted: false, changed: false };
+        let state = State::default();
+        let inner = Inner { state, driver: None, muted: false, changed: false, came: false };
         Arc::new(Card { path, requests, inner: Mutex::new(inner) })
     }
 
@@ -122,6 +125,16 @@ impl Card {
     /// A driver uses the card now, or no longer does.
     pub(super) fn set_driver(&self, driver: Option<(Features, ConfigIrq)>) {
         self.inner.lock().driver = driver;
+    }
+
+    /// The guest has come from elsewhere: its network is told when the card is served.
+    pub(super) fn has_come(&self) {
+        self.inner.lock().came = true;
+    }
+
+    /// Whether it has, and the network was not told yet.
+    pub(super) fn take_came(&self) -> bool {
+        std::mem::take(&mut self.inner.lock().came)
     }
 
     /// Asks the driver to announce the guest's addresses, if it can; `rounds` times, from now on.

@@ -216,6 +216,9 @@ impl VirtioDevice for VirtioNet {
         self.accepted(run.features);
         let features = self.accepted;
         let moved = std::mem::take(&mut self.moved);
+        if moved {
+            self.card.has_come();
+        }
         self.card.with(|state| {
             let filters = features.contains(Features::CTRL_VLAN);
             if filters == state.filter.vlans.is_empty() {

@@ -23,7 +23,7 @@ use super::lent::Lent;
 use super::outgoing::{Outgoing, Takes};
 use super::receive::Receive;
 use super::transmit::Transmit;
-use crate::net::{Cable, Caps, LinkWatch, Mac, Offloads, Setup};
+use crate::net::{Cable, Caps, LinkWatch, Mac, Offloads, Setup, announce};
 use crate::virtio::{Broken, Chain, ConfigIrq, Worker};
 
 /// What serving takes.
@@ -241,6 +241,7 @@ impl Serve {
         let local = worker.local();
         let features = self.in_force(self.wanted());
         let mut served = Vec::new();
+        let came = self.card.take_came();
         for (number, pair) in (0u16..).zip(pairs) {
             if let Some(lent) = self.lend(number, &pair) {
                 served.push(Served::Lent(Box::new(pair), lent));
@@ -254,6 +255,11 @@ impl Serve {
                     None
                 }
             };
+            if let (0, true, Some(port)) = (number, came, &port) {
+                let mac = self.card.with(|state| state.filter.mac);
+                let frames = announce(Rc::downgrade(port), mac, local.clone());
+                local.spawn(frames).detach();
+            }
             let receive = receive.map(|mut receive| {
                 (receive.port, receive.features) = (port.clone(), features);
                 let halt = Notify::new();
