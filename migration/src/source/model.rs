@@ -271,6 +271,9 @@ fn a_guest_slower_than_the_link_moves_with_all_it_has_written() {
             assert!(went.moved(), "{rate}: {:?}", went.outcome);
             assert!(went.took < Duration::from_secs(30), "{rate}: {:?}", went.took);
             expect_whole(&went);
+            // A cache larger than memory is of no use, and is not told to be there.
+            let cache = went.figures.deltas.map(|deltas| deltas.cache_size);
+            assert_eq!(cache, deltas.then_some(PAGES * PAGE));
             // 30 ms for pages, and what the state of the machine takes.
             assert!(went.figures.downtime <= 32, "{rate}: {:?}", went.figures);
         }

@@ -21,6 +21,13 @@ const RUNS: usize = PAGE_SIZE / 3;
 /// than to guess how many it has.
 const AT_ONCE: usize = 8;
 
+/// A word that has no more than these is done with so many.
+const FEW: usize = 4;
+
+/// A page with edges in more words than these may be one that does not fit: that is found before it
+/// is tried.
+const MANY: u32 = 48;
+
 /// Where the runs of bytes that differ begin and end, by turns. What is behind them is undefined.
 pub(super) type Edges = [u16; 2 * RUNS + WORD + AT_ONCE];
 
@@ -86,27 +93,35 @@ fn encode_by(
     edges: &mut Edges,
     different: impl Fn(&[u8; WORD], &[u8; WORD]) -> u64,
 ) -> Encoded {
-    // A bit for each byte that is unlike the one before it, the lowest first.
-    let mut turns = [0; PAGE_SIZE / WORD];
-    // A bit for each word of these that has any.
-    let mut busy = 0;
-    let mut least = 0;
-    let mut before = 0;
+    // A bit for each byte that differs, the lowest first.
+    let mut bits = [0; PAGE_SIZE / WORD];
     let (words, _) = new.as_chunks::<WORD>();
     let (old, _) = old.as_chunks::<WORD>();
-    for (index, (turns, (old, new))) in turns.iter_mut().zip(old.iter().zip(words)).enumerate() {
-        let bits = different(old, new);
-        *turns = bits ^ (bits << 1 | before);
-        before = bits >> 63;
+    for (bits, (old, new)) in bits.iter_mut().zip(old.iter().zip(words)) {
+        *bits = different(old, new);
+    }
+    // A bit for each byte that is unlike the one before it, and one for each word that has any.
+    let mut turns = [0; PAGE_SIZE / WORD];
+    let mut busy = 0;
+    let mut before = 0;
+    for (index, (turns, &bits)) in turns.iter_mut().zip(&bits).enumerate() {
+        *turns = bits ^ (bits << 1 | before >> 63);
+        before = bits;
         busy |= u64::from(*turns != 0) << index;
+    }
+    if busy == 0 {
+        return Encoded::Unchanged;
+    }
+    if busy.count_ones() > MANY {
         // Each run is two lengths and its bytes, or more.
-        least += bits.count_ones() + 2 * (bits & *turns).count_ones();
+        let least =
+            |(bits, turns): (&u64, &u64)| bits.count_ones() + 2 * (bits & turns).count_ones();
+        let least: u32 = bits.iter().zip(&turns).map(least).sum();
+        if least > PAGE_SIZE as u32 {
+            return Encoded::Overflow;
+        }
     }
-    match least {
-        0 => Encoded::Unchanged,
-        1..=4096 => runs(&turns, busy, edges, new, out).unwrap_or(Encoded::Overflow),
-        _ => Encoded::Overflow,
-    }
+    runs(&turns, busy, edges, new, out).unwrap_or(Encoded::Overflow)
 }
 
 /// None: there is no room.
@@ -125,6 +140,12 @@ fn runs(
         let base = (index as usize * WORD) as u16;
         let mut turns = *turns.get(index as usize)?;
         let after = count + turns.count_ones() as usize;
+        if after - count <= FEW {
+            for edge in edges.get_mut(count..)?.first_chunk_mut::<FEW>()? {
+                *edge = base + turns.trailing_zeros() as u16;
+                turns &= turns.wrapping_sub(1);
+            }
+        }
         while turns != 0 {
             for edge in edges.get_mut(count..)?.first_chunk_mut::<AT_ONCE>()? {
                 *edge = base + turns.trailing_zeros() as u16;
@@ -142,8 +163,11 @@ fn runs(
     let mut last = 0;
     for &[start, end] in edges.get(..count)?.as_chunks::<2>().0 {
         let (start, end) = (start.into(), end.into());
-        if !short_run(&mut writer, start - last, new, start, end) {
-            writer.run(start - last, new, start, end)?;
+        let same = start - last;
+        if !short_run(&mut writer, same, new, start, end)
+            && !long_run(&mut writer, same, new, start, end)
+        {
+            writer.run(same, new, start, end)?;
         }
         last = end;
     }
@@ -164,15 +188,41 @@ fn short_run(writer: &mut Writer, same: usize, new: &Page, start: usize, end: us
     if len > SHORT {
         return false;
     }
-    let long = usize::from(same >= 0x80);
-    let same = same & 0x7F | long << 7 | (same >> 7) << 8;
-    let lengths = (same | len << (8 * (1 + long))) as u32;
+    let (same, first) = uleb(same);
+    let lengths = (same | len << (8 * first)) as u32;
     let (head, _) = to.split_at_mut(4);
     head.copy_from_slice(&lengths.to_le_bytes());
-    let Some(bytes) = to.get_mut(2 + long..).and_then(|rest| rest.first_chunk_mut()) else {
+    let Some(bytes) = to.get_mut(1 + first..).and_then(|rest| rest.first_chunk_mut()) else {
         return false;
     };
     *bytes = *from;
-    writer.len += 2 + long + len;
+    writer.len += 1 + first + len;
     true
+}
+
+/// As [`short_run`], of any length, in pieces that are copied whole.
+#[inline(always)]
+fn long_run(writer: &mut Writer, same: usize, new: &Page, start: usize, end: usize) -> bool {
+    const PIECE: usize = 64;
+    let len = end - start;
+    let room = len.next_multiple_of(PIECE);
+    let from = new.get(start..start + room);
+    let to = writer.out.get_mut(writer.len..).and_then(|rest| rest.get_mut(..4 + room));
+    let (Some(from), Some(to)) = (from, to) else { return false };
+    let ((same, first), (count, second)) = (uleb(same), uleb(len));
+    let lengths = (same | count << (8 * first)) as u32;
+    let (head, _) = to.split_at_mut(4);
+    head.copy_from_slice(&lengths.to_le_bytes());
+    let Some(to) = to.get_mut(first + second..) else { return false };
+    let (to, from) = (to.as_chunks_mut::<PIECE>().0, from.as_chunks::<PIECE>().0);
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    writer.len += first + second + len;
+    true
+}
+
+/// A length of up to 14 bits as the format has it, the first byte lowest, and how many bytes it is.
+#[inline(always)]
+fn uleb(length: usize) -> (usize, usize) {
+    let long = usize::from(length >= 0x80);
+    (length & 0x7F | long << 7 | (length >> 7) << 8, 1 + long)
 }
