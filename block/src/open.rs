@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use resources::iol::{IoBuf, Local};
+use resources::tls::Credentials;
 
 use crate::format::{self, Format};
 use crate::host::{Cache, HostError, HostFile, errno_text};
@@ -27,7 +28,16 @@ use crate::{chain, detect, name, overlay, qcow2};
 pub const MAX_DEPTH: usize = 200;
 
 /// Passwords of images, by the names that `encrypt.key-secret` gives.
-pub type Secrets = Arc<BTreeMap<String, String>>;
+pub type Secrets = Arc<Objects>;
+
+/// What options name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Objects {
+    /// Passwords of images.
+    pub passwords: BTreeMap<String, String>,
+    /// Whom to believe, and what to show.
+    pub tls: BTreeMap<String, Credentials>,
+}
 
 /// Bytes that a format is recognised by.
 const HEAD: u64 = 2048;

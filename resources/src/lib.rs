@@ -20,4 +20,5 @@ pub mod ram;
 pub mod request;
 pub mod space;
 pub mod state;
+pub mod tls;
 pub mod value;

@@ -8,6 +8,7 @@
 //! | names of servers and exports, sockets | `address.rs` |
 //! | NBD as what images lie on | `protocol.rs` |
 //! | the client: an export as a node | `client/` |
+//! | TLS around a connection | `tls.rs` |
 //! | both against hostile peers | `fuzz.rs` |
 //! | the server: exports and clients | `server/` |
 //!
@@ -21,6 +22,7 @@ mod gauge;
 mod protocol;
 pub mod server;
 mod stream;
+pub(crate) mod tls;
 pub mod wire;
 
 #[cfg(test)]

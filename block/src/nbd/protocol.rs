@@ -5,8 +5,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::address::{Target, no_tls};
+use super::address::Target;
 use super::client::{self, Options as ClientOptions};
+use super::tls;
 use crate::node::Node;
 use crate::open::{Layer, OpenError, Opening};
 use crate::options::Options;
@@ -44,9 +45,7 @@ async fn open(layer: Layer<'_>) -> Result<Rc<dyn Node>, OpenError> {
     if let Some(name) = options.take("filename") {
         from_filename(&name, options)?;
     }
-    if options.take("tls-creds").is_some() || options.take("tls-hostname").is_some() {
-        return Err(refused(no_tls()));
-    }
+    let (creds, hostname) = (options.take("tls-creds"), options.take("tls-hostname"));
     // The newer form: an address with members.
     let mut server = options.take_under("server");
     match server.take("type").as_deref() {
@@ -59,7 +58,15 @@ async fn open(layer: Layer<'_>) -> Result<Rc<dyn Node>, OpenError> {
         let seconds = options.take_number(key)?.unwrap_or(0);
         Ok::<_, OpenError>(Duration::from_secs(seconds.min(u32::MAX.into())))
     };
+    let tls = match (creds, options.get("host")) {
+        (None, _) => None,
+        (Some(id), host) => {
+            let name = hostname.as_deref().or(host).unwrap_or_default();
+            Some(tls::client(&spec.secrets, &id, name).map_err(refused)?)
+        }
+    };
     let how = ClientOptions {
+        tls,
         read_only: spec.read_only,
         reconnect_delay: delay(options, "reconnect-delay")?,
         open_timeout: delay(options, "open-timeout")?,

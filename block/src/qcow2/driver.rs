@@ -122,7 +122,7 @@ fn key(spec: &Spec, options: &mut crate::options::Options) -> Result<Option<Stri
         return Err(OpenError(format!("Unsupported encryption format '{format}'")));
     }
     let Some(id) = options.take("encrypt.key-secret") else { return Ok(None) };
-    let secret = spec.secrets.get(&id).cloned();
+    let secret = spec.secrets.passwords.get(&id).cloned();
     secret.map(Some).ok_or_else(|| OpenError(format!("No secret with id '{id}'")))
 }
 

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use resources::iol::{IoBuf, Local};
+use resources::tls::Client as Tls;
 
-use super::handshake::{Facts, Handshake};
+use super::handshake::{Facts, Handshake, Style};
 use crate::nbd::gauge::Gauge;
 use crate::nbd::stream::{self, Message, Reader, Writer};
 use crate::nbd::wire::{
@@ -28,6 +29,38 @@ const IN_FLIGHT: usize = 64;
 const MAX_STATUS: u32 = 4 + 8 * (1 << 20);
 /// After so many replies everybody else has a turn.
 const TURN: u32 = 64;
+
+/// A connection whose handshake has begun, and is within TLS if that is wanted.
+pub(super) struct Greeted {
+    fd: Arc<OwnedFd>,
+    pub(super) reader: Reader,
+    pub(super) writer: Writer,
+    pub(super) style: Style,
+}
+
+/// Greets the server on a socket, and begins TLS.
+pub(super) async fn greet(
+    local: &Local,
+    socket: OwnedFd,
+    tls: Option<&Tls>,
+) -> io::Result<Greeted> {
+    let fd = Arc::new(socket);
+    // Fails, rightly, on what is not TCP.
+    let _ = rustix::net::sockopt::set_tcp_nodelay(&*fd, true);
+    let _ = rustix::net::sockopt::set_socket_keepalive(&*fd, true);
+    let socket = stream::watch(local, fd.clone())?;
+    let (mut reader, writer) = (Reader::new(socket.clone()), Writer::new(socket.clone()));
+    let handshake = Handshake::begin(&mut reader, &writer).await?;
+    let Some(tls) = tls else {
+        let style = handshake.style;
+        return Ok(Greeted { fd, reader, writer, style });
+    };
+    let style = handshake.start_tls().await?;
+    let fd = Arc::new(crate::nbd::tls::wrap(local, socket, tls.connection()).await?);
+    let socket = stream::watch(local, fd.clone())?;
+    let (reader, writer) = (Reader::new(socket.clone()), Writer::new(socket));
+    Ok(Greeted { fd, reader, writer, style })
+}
 
 /// A connection to an export.
 pub(super) struct Connection {
@@ -79,16 +112,11 @@ impl Connection {
         local: &Local,
         socket: OwnedFd,
         export: &str,
+        tls: Option<&Tls>,
     ) -> io::Result<Rc<Connection>> {
-        let fd = Arc::new(socket);
-        // Fails, rightly, on what is not TCP.
-        let _ = rustix::net::sockopt::set_tcp_nodelay(&*fd, true);
-        let _ = rustix::net::sockopt::set_socket_keepalive(&*fd, true);
-        let socket = stream::watch(local, fd.clone())?;
-        let mut reader = Reader::new(socket.clone());
-        let writer = Writer::new(socket);
+        let Greeted { fd, mut reader, writer, style } = greet(local, socket, tls).await?;
         let facts = {
-            let mut handshake = Handshake::begin(&mut reader, &writer).await?;
+            let mut handshake = Handshake::resume(&mut reader, &writer, style);
             handshake.structured().await?;
             let set = option::SET_META_CONTEXT;
             let contexts = handshake.contexts(set, export, &[BASE_ALLOCATION]).await?;

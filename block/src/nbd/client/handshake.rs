@@ -38,12 +38,12 @@ pub struct Facts {
 pub(super) struct Handshake<'a> {
     pub(super) reader: &'a mut Reader,
     pub(super) writer: &'a Writer,
-    style: Style,
+    pub(super) style: Style,
     structured: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Style {
+pub(super) enum Style {
     /// The server has told everything.
     Old { size: u64, flags: u16 },
     /// One option, no errors.
@@ -97,6 +97,24 @@ impl<'a> Handshake<'a> {
             _ => return Err(lost("Server does not speak a known negotiation")),
         };
         Ok(Handshake { reader, writer, style, structured: false })
+    }
+
+    /// A handshake that goes on where another one on the same connection has stopped.
+    pub(super) fn resume(reader: &'a mut Reader, writer: &'a Writer, style: Style) -> Self {
+        Handshake { reader, writer, style, structured: false }
+    }
+
+    /// Asks for TLS, which begins when this is done; how the handshake is to go on within that.
+    pub(super) async fn start_tls(mut self) -> io::Result<Style> {
+        if !matches!(self.style, Style::Fixed { .. }) {
+            return Err(lost("Server does not support STARTTLS"));
+        }
+        match self.option(option::STARTTLS, &[]).await? {
+            Answer::Done(_) if self.reader.ahead().is_empty() => Ok(self.style),
+            // Anybody on the way could have said that.
+            Answer::Done(_) => Err(lost("Server said something between the option and TLS")),
+            Answer::Refused { kind, text } => Err(refused("TLS", kind, &text)),
+        }
     }
 
     /// Asks for chunks; a server that has none does without.
@@ -302,7 +320,7 @@ fn refused(what: &str, kind: u32, said: &str) -> io::Error {
         reply::POLICY => "Server does not allow it",
         reply::INVALID => "Server found the request invalid",
         reply::PLATFORM => "Server lacks support for it",
-        reply::TLS_REQD => "Server requires TLS, which is not supported",
+        reply::TLS_REQD => "Server requires TLS",
         reply::UNKNOWN => "Requested export not available",
         reply::SHUTDOWN => "Server shutting down",
         reply::BLOCK_SIZE_REQD => "Server requires that block sizes are honoured",

@@ -21,13 +21,14 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use resources::iol::{Either, IoBuf, Local, race};
+use resources::tls::Client as Tls;
 
 use super::address::{Address, Target};
 use super::stream::{self, Reader, Writer};
 use super::wire::{MAX_REACH, Request, command, command_flag, flag, option, state};
 use crate::file::Gate;
 use crate::node::{Extent, Info, Node, Op, State, Zero};
-use connection::{Connection, Failure};
+use connection::{Connection, Failure, Greeted, greet};
 pub use handshake::Facts;
 use handshake::Handshake;
 
@@ -39,7 +40,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const ZEROS: u64 = 1 << 20;
 
 /// How an export is used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Nothing will be written.
     pub read_only: bool,
@@ -47,6 +48,8 @@ pub struct Options {
     pub reconnect_delay: Duration,
     /// How long opening goes on trying to connect (`open-timeout`).
     pub open_timeout: Duration,
+    /// It is spoken to by TLS, and has to be who that says.
+    pub tls: Option<Tls>,
 }
 
 /// An export.
@@ -76,7 +79,7 @@ enum Link {
 pub async fn open(local: &Local, target: Target, options: Options) -> io::Result<Rc<Client>> {
     let until = Instant::now().checked_add(options.open_timeout);
     let connection = loop {
-        match connect(local, &target).await {
+        match connect(local, &target, &options).await {
             Ok(connection) => break connection,
             Err(error) => {
                 let now = Instant::now();
@@ -102,7 +105,8 @@ pub async fn open_socket(
     export: &str,
     options: Options,
 ) -> io::Result<Rc<Client>> {
-    let connection = bounded(local, Connection::begin(local, socket, export)).await?;
+    let begin = Connection::begin(local, socket, export, options.tls.as_ref());
+    let connection = bounded(local, begin).await?;
     let target = Target { address: Address::Unix(String::new()), export: export.to_owned() };
     adopt(local, target, options, connection).await
 }
@@ -141,8 +145,8 @@ async fn adopt(
         local: local.clone(),
         me: me.clone(),
         target,
-        options,
         read_only: Cell::new(options.read_only),
+        options,
         size: Cell::new(connection.facts.size),
         link: RefCell::new(Link::Up(connection.clone())),
         waiting: RefCell::default(),
@@ -152,10 +156,10 @@ async fn adopt(
     Ok(client)
 }
 
-async fn connect(local: &Local, target: &Target) -> io::Result<Rc<Connection>> {
+async fn connect(local: &Local, target: &Target, options: &Options) -> io::Result<Rc<Connection>> {
     let begin = async {
         let socket = target.address.connect(local).await?;
-        Connection::begin(local, socket, &target.export).await
+        Connection::begin(local, socket, &target.export, options.tls.as_ref()).await
     };
     bounded(local, begin).await
 }
@@ -178,13 +182,11 @@ async fn bounded<R>(local: &Local, work: impl Future<Output = io::Result<R>>) ->
 ///
 /// # Errors
 /// With the text for users.
-pub async fn list(local: &Local, address: &Address) -> io::Result<Vec<Facts>> {
+pub async fn list(local: &Local, address: &Address, tls: Option<&Tls>) -> io::Result<Vec<Facts>> {
     let ask = async {
         let socket = address.connect(local).await?;
-        let socket = stream::watch(local, std::sync::Arc::new(socket))?;
-        let mut reader = Reader::new(socket.clone());
-        let writer = Writer::new(socket);
-        let mut handshake = Handshake::begin(&mut reader, &writer).await?;
+        let Greeted { mut reader, writer, style, .. } = greet(local, socket, tls).await?;
+        let mut handshake = Handshake::resume(&mut reader, &writer, style);
         handshake.structured().await?;
         let mut exports = Vec::new();
         for (name, description) in handshake.list().await? {
@@ -264,7 +266,7 @@ impl Client {
 
     /// Connects once more, to the same disk.
     async fn again(&self) -> io::Result<Rc<Connection>> {
-        let connection = connect(&self.local, &self.target).await?;
+        let connection = connect(&self.local, &self.target, &self.options).await?;
         let facts = &connection.facts;
         if facts.size != self.size.get() || facts.has(flag::READ_ONLY) && !self.read_only.get() {
             connection.leave().await;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use resources::iol::Local;
 
 use super::{Export, Server};
-use crate::nbd::stream::{self, Reader, Writer};
+use crate::nbd::stream::{self, Reader, Socket, Writer};
+use crate::nbd::tls;
 use crate::nbd::wire::{
     ALLOCATION_DEPTH, BASE_ALLOCATION, Bytes, DIRTY_BITMAP, Fields, INIT_MAGIC, MAX_OPTION,
     MAX_PAYLOAD, OPTION_MAGIC, PADDING, handshake, info, option, option_reply, reply,
@@ -39,28 +40,37 @@ pub(super) enum Context {
 /// An option that is answered by an error: the kind, and a text for people.
 type Refused = (u32, String);
 
-/// Negotiates until the client chooses an export or leaves. Bytes that came behind the choice are
-/// given back too.
+/// What was chosen, bytes that came behind the choice, and the socket within TLS, if there is one.
+pub(super) type Done = (Chosen, Vec<u8>, Option<Arc<OwnedFd>>);
+
+/// Negotiates until the client chooses an export or leaves.
 pub(super) async fn negotiate(
     local: &Local,
     server: &Server,
     fd: Arc<OwnedFd>,
-) -> io::Result<Option<(Chosen, Vec<u8>)>> {
+) -> io::Result<Option<Done>> {
     let socket = stream::watch(local, fd)?;
     let mut peer = Peer {
+        local,
         server,
         reader: Reader::new(socket.clone()),
-        writer: Writer::new(socket),
+        writer: Writer::new(socket.clone()),
+        socket,
+        within: None,
         padding: true,
         structured: false,
         contexts: None,
     };
     let chosen = peer.haggle().await?;
-    Ok(chosen.map(|chosen| (chosen, peer.reader.ahead().to_vec())))
+    Ok(chosen.map(|chosen| (chosen, peer.reader.ahead().to_vec(), peer.within)))
 }
 
 struct Peer<'a> {
+    local: &'a Local,
     server: &'a Server,
+    socket: Socket,
+    /// The socket within TLS, once that is spoken.
+    within: Option<Arc<OwnedFd>>,
     reader: Reader,
     writer: Writer,
     padding: bool,
@@ -102,15 +112,21 @@ impl Peer<'_> {
                 return Err(lost("an option that is too long"));
             }
             let data = self.reader.vec(len as usize).await?;
+            let insecure = self.server.0.tls.is_some() && self.within.is_none();
             let answer = match kind {
+                option::EXPORT_NAME if insecure => return Err(lost("an export without TLS")),
                 option::EXPORT_NAME => return self.export_name(&data).await.map(Some),
                 option::ABORT => {
                     // The client may have gone without waiting for this.
                     let _ = self.reply(kind, reply::ACK, &[]).await;
                     return Ok(None);
                 }
+                option::STARTTLS => match self.start_tls(&data).await? {
+                    Ok(()) => continue,
+                    Err(refused) => Err(refused),
+                },
+                _ if insecure => Err((reply::TLS_REQD, "TLS comes first".to_owned())),
                 option::LIST => self.list(&data).await?,
-                option::STARTTLS => Err((reply::POLICY, "TLS is not supported".to_owned())),
                 option::INFO | option::GO => match self.info(kind, &data).await? {
                     Ok(Some(chosen)) => return Ok(Some(chosen)),
                     Ok(None) => continue,
@@ -133,6 +149,29 @@ impl Peer<'_> {
                 Err((error, text)) => self.reply(kind, error, text.as_bytes()).await?,
             }
         }
+    }
+
+    /// Goes on within TLS; what was agreed on before is void.
+    async fn start_tls(&mut self, data: &[u8]) -> io::Result<Result<(), Refused>> {
+        let Some(tls) = self.server.0.tls.clone() else {
+            return Ok(Err((reply::POLICY, "TLS is not configured".to_owned())));
+        };
+        if self.within.is_some() || !data.is_empty() {
+            return Ok(Err(invalid("TLS begins once, and takes no data")));
+        }
+        self.reply(option::STARTTLS, reply::ACK, &[]).await?;
+        if !self.reader.ahead().is_empty() {
+            // Anybody on the way could have said that.
+            return Err(lost("something was said between the option and TLS"));
+        }
+        let within = tls::wrap(self.local, self.socket.clone(), tls.connection()).await?;
+        let within = Arc::new(within);
+        self.socket = stream::watch(self.local, within.clone())?;
+        self.reader = Reader::new(self.socket.clone());
+        self.writer = Writer::new(self.socket.clone());
+        self.within = Some(within);
+        (self.structured, self.contexts) = (false, None);
+        Ok(Ok(()))
     }
 
     async fn reply(&self, option: u32, kind: u32, data: &[u8]) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! A client is accepted and negotiates on the loop that listens; then its connection moves to the
 //! loop of the disk it has chosen, and again when that disk moves. Fixed newstyle negotiation with
-//! structured replies; no TLS.
+//! structured replies; where there is TLS, nothing but that is answered without it.
 //!
 //! Any thread adds and removes exports and ends clients, which is done by shutting their sockets
 //! down: whatever their tasks wait for then ends. A leaf mutex around the tables. A client that
@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use resources::iol::{Direction, Either, Local, Notify, Remote, race};
+use resources::tls;
 use rustix::net::{SocketFlags, accept_with, sockopt};
 
 use super::stream;
@@ -161,6 +162,7 @@ struct Shared {
     exports: Mutex<BTreeMap<String, Arc<Export>>>,
     clients: Mutex<Clients>,
     most: usize,
+    tls: Option<tls::Server>,
     /// A client has gone, or the server is to end.
     changed: Notify,
 }
@@ -183,10 +185,16 @@ pub struct Exists(pub String);
 impl Server {
     /// A server without exports that takes so many clients at once; others wait.
     pub fn new(most: usize) -> Server {
+        Server::with_tls(most, None)
+    }
+
+    /// As [`new`](Self::new); with `tls` for clients who speak that, and show what it wants.
+    pub fn with_tls(most: usize, tls: Option<tls::Server>) -> Server {
         Server(Arc::new(Shared {
             exports: Mutex::default(),
             clients: Mutex::default(),
             most,
+            tls,
             changed: Notify::new(),
         }))
     }
@@ -309,7 +317,7 @@ struct Client {
 }
 
 impl Client {
-    async fn begin(self, local: Local) {
+    async fn begin(mut self, local: Local) {
         let chosen = {
             let negotiation = handshake::negotiate(&local, &self.server, self.fd.clone());
             match race(negotiation, local.sleep(HANDSHAKE)).await {
@@ -321,7 +329,9 @@ impl Client {
                 Either::Right(()) => None,
             }
         };
-        let Some((chosen, ahead)) = chosen else { return };
+        let Some((chosen, ahead, within)) = chosen else { return };
+        // The socket that was accepted stays in the table: cutting that ends everything.
+        self.fd = within.unwrap_or(self.fd.clone());
         {
             let mut clients = self.server.0.clients.lock();
             clients.served += 1;

@@ -3,6 +3,7 @@
 mod hostile;
 mod model;
 mod server;
+mod tls;
 
 use std::cell::{Cell, RefCell};
 use std::io;

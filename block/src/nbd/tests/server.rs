@@ -75,7 +75,7 @@ fn exports_have_names() {
             let local = local.clone();
             async move { listening.listen(&local, listener.fd, || {}).await }
         });
-        let all = client::list(&local, &address).await.unwrap();
+        let all = client::list(&local, &address, None).await.unwrap();
         let names: Vec<_> = all.iter().map(|e| (&e.name[..], e.description.as_deref())).collect();
         assert_eq!(names, [("a", None), ("b", Some("B"))]);
         assert_eq!((all[0].size, all[0].block_size), (4096, Some((1, 4096, 32 << 20))));
@@ -151,7 +151,7 @@ fn bitmaps_are_contexts() {
         let fd = address.listen(None, |_| true).unwrap().fd;
         let (listening, local2) = (server.clone(), local.clone());
         local.spawn(async move { listening.listen(&local2, fd, || {}).await }).detach();
-        let all = client::list(&local, &address).await.unwrap();
+        let all = client::list(&local, &address, None).await.unwrap();
         let contexts: Vec<_> = all[0].contexts.iter().map(|(_, name)| &name[..]).collect();
         assert_eq!(contexts, ["base:allocation", "qemu:dirty-bitmap:b0"]);
     });
@@ -220,7 +220,7 @@ fn names_and_options_open_exports() {
             ),
             (
                 r#"json:{"driver":"nbd","path":"/a","tls-creds":"b"}"#.to_owned(),
-                "TLS is not supported for NBD",
+                "No TLS credentials with id 'b'",
             ),
             (
                 "nbd:unix:/nonexistent/s".to_owned(),

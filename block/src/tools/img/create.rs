@@ -55,7 +55,7 @@ pub(super) fn chosen_options(call: &Call, format: &str) -> Result<Option<Options
         }
     }
     if let Some(id) = options.get("encrypt.key-secret")
-        && !call.secrets.contains_key(id)
+        && !call.secrets.passwords.contains_key(id)
     {
         return Err(Fail::Told(format!("No secret with id '{id}'")));
     }

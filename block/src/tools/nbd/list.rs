@@ -26,10 +26,14 @@ const FLAGS: [(u16, &str); 11] = [
 ];
 
 /// Lists the exports of the server at `address`.
-pub(super) fn list(console: &Console, address: &Address) -> Result<(), Fail> {
+pub(super) fn list(
+    console: &Console,
+    address: &Address,
+    tls: Option<&resources::tls::Client>,
+) -> Result<(), Fail> {
     let mut the_loop = Loop::new("vmm-nbd").map_err(|error| error.to_string())?;
     let local = the_loop.local().clone();
-    let exports = the_loop.run(client::list(&local, address));
+    let exports = the_loop.run(client::list(&local, address, tls));
     let exports = exports.map_err(|error| error.to_string())?;
     console.line(format_args!("exports available: {}", exports.len()));
     exports.iter().for_each(|export| one(console, export));

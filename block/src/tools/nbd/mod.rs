@@ -29,6 +29,7 @@ use super::{args, images, secrets, signals};
 use crate::disk::Disk;
 use crate::nbd::address::{Address, Listener};
 use crate::nbd::server::{Bitmap, Export, Server};
+use crate::nbd::tls;
 use crate::nbd::wire::PORT;
 use crate::node::{Node, Zero};
 use crate::raw::Raw;
@@ -98,10 +99,11 @@ fn start(console: &Console, words: &[String]) -> Result<(), Fail> {
         console.line(format_args!("{} version {}", console.name(), env!("CARGO_PKG_VERSION")));
         return Ok(());
     }
-    for tls in ["tls-creds", "tls-hostname", "tls-authz"] {
-        if args.has(tls) {
-            return Err(Fail::Told(format!("--{tls}: TLS is not supported")));
-        }
+    if args.has("tls-authz") {
+        return Err(Fail::Told("--tls-authz: lists of clients are not supported".to_owned()));
+    }
+    if args.has("tls-creds") && (args.has('c') || args.has('d')) {
+        return Err(Fail::Told("TLS is not supported with a host device".to_owned()));
     }
     if let Some(device) = args.get('d') {
         return kernel::disconnect(console, device);
@@ -115,7 +117,20 @@ fn start(console: &Console, words: &[String]) -> Result<(), Fail> {
             let text = "List mode is incompatible with per-device settings";
             return Err(Fail::Told(text.to_owned()));
         }
-        return list::list(console, &address(&args, "localhost")?);
+        let address = address(&args, "localhost")?;
+        let tls = match args.get("tls-creds") {
+            None => None,
+            Some(id) => {
+                let host = match &address {
+                    Address::Inet { host, .. } => host.as_str(),
+                    Address::Unix(_) => "",
+                };
+                let host = args.get("tls-hostname").unwrap_or(host);
+                let tls = tls::client(&*secrets::parse(&args)?, id, host);
+                Some(tls.map_err(|error| Fail::Told(error.to_string()))?)
+            }
+        };
+        return list::list(console, &address, tls.as_ref());
     }
     let [file] = args.operands.as_slice() else {
         return Err(Fail::Usage("Invalid number of arguments".to_owned()));
@@ -144,6 +159,7 @@ struct Wish {
     snapshot: Option<String>,
     clients: usize,
     address: Address,
+    tls: Option<resources::tls::Server>,
 }
 
 impl Wish {
@@ -215,7 +231,14 @@ impl Wish {
             ..spec
         };
         let address = address(args, "")?;
-        Ok(Wish { spec, name: file.to_owned(), offset, snapshot, clients, address })
+        let tls = match args.get("tls-creds") {
+            None => None,
+            Some(id) => match tls::server(&spec.secrets, id) {
+                Ok(tls) => Some(tls),
+                Err(error) => return told(error.to_string()),
+            },
+        };
+        Ok(Wish { spec, name: file.to_owned(), offset, snapshot, clients, address, tls })
     }
 
     /// Opens the image.
@@ -285,7 +308,7 @@ async fn serve(local: &Local, wish: &Wish, args: &Parsed, background: bool) -> R
         let shown = Arc::new(local.keep(Shown::find(&disk, name).await?));
         export = export.bitmap(name, move |local| Some(shown.get(local)? as Rc<dyn Bitmap>));
     }
-    let server = Server::new(wish.clients);
+    let server = Server::with_tls(wish.clients, wish.tls.clone());
     server.add(export).map_err(|error| error.to_string())?;
     let served = match args.get('c') {
         Some(device) => show(local, &server, device, args, background).await,

@@ -57,7 +57,8 @@ fn mistakes_are_told() {
                 .to_owned(),
         ),
         ("--detect-zeroes=x f", "Invalid detect-zeroes mode `x'".to_owned()),
-        ("--tls-creds=t f", "--tls-creds: TLS is not supported".to_owned()),
+        ("--tls-creds=t f", "No TLS credentials with id 't'".to_owned()),
+        ("--tls-creds=t -c /dev/null f", "TLS is not supported with a host device".to_owned()),
     ] {
         assert_eq!(tool(line), (1, format!("tool: {said}\n")), "{line}");
     }
