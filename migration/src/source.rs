@@ -472,7 +472,11 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.to.u8(kind::EOF)?;
         let devices: Vec<_> =
             self.described.iter().map(|(name, len)| described(name, *len)).collect();
-        let text = json!({ "page_size": PAGE, "devices": devices }).to_string();
+        let mut text = json!({ "page_size": PAGE, "devices": devices }).to_string();
+        // Tools look for the first brace after the last zero, which must not be in the length.
+        while (text.len() as u32).to_be_bytes().contains(&b'{') {
+            text.push(' ');
+        }
         self.to.u8(kind::DESCRIPTION)?;
         self.to.blob(text.as_bytes())
     }

@@ -2,6 +2,7 @@
 //!
 //! All of it is made under `target/vmtest/` and remade when what it was made from changes.
 
+pub mod analyzer;
 pub mod apt;
 pub mod cache;
 pub mod cpio;

@@ -19,6 +19,8 @@ use super::{SOON, expect_equal, expect_shown, expect_status, shown};
 use crate::rig::Result;
 use crate::rig::registry::{Ctx, Test};
 use crate::rig::vm::{TestVm, VmBuilder};
+use crate::supply::analyzer::Analyzer;
+use crate::workspace::cache;
 
 pub(super) fn tests() -> Vec<Test> {
     vec![
@@ -36,6 +38,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::tiny("migrate::exec", 60, |ctx| {
             stored(ctx, |dir| (format!("exec:gzip -1 >{dir}/z"), format!("exec:zcat {dir}/z")))
         }),
+        Test::tiny("migrate::analyzed", 300, analyzed),
         Test::tiny("migrate::paused", 60, paused),
         Test::tiny("migrate::cancel", 60, cancel),
         Test::tiny("migrate::refused", 60, refused),
@@ -55,7 +58,7 @@ pub(super) fn ended(vm: &mut TestVm) -> Result<Value> {
     let deadline = Instant::now() + SOON;
     loop {
         let info = vm.qmp.execute("query-migrate", json!({}))?;
-        if !matches!(info["status"].as_str(), Some("setup" | "active")) {
+        if !matches!(info["status"].as_str(), Some("setup" | "active" | "postcopy-active")) {
             return Ok(info);
         }
         if Instant::now() > deadline {
@@ -175,6 +178,34 @@ fn stored(ctx: &Ctx, uris: impl Fn(&str) -> (String, String)) -> Result {
     }
     wait_for_more(rounds, || size(&path))?;
     expect_sound(there, &path)
+}
+
+/// QEMU's script reads a stream in a file: all sections, and their description.
+fn analyzed(ctx: &Ctx) -> Result {
+    let script = Analyzer::get(&cache()?)?;
+    let (builder, path) = checker(ctx)?;
+    let stream = ctx.dir.join("state");
+    let mut here = builder.start()?;
+    wait_for_more(0, || size(&path))?;
+    migrate(&mut here, &format!("file:{}", stream.display()))?;
+    expect_ended(&mut here, "completed")?;
+    let state: Value = serde_json::from_slice(&script.look(&stream, "state")?)?;
+    let sections = state.as_object().ok_or("no sections")?;
+    let find = |name: &str| {
+        let mut all = sections.iter();
+        let found = all.find(|(key, _)| key.starts_with(&format!("{name} (")));
+        found.map(|(_, section)| section).ok_or(format!("no section '{name}': {state}"))
+    };
+    expect_equal("size", &find("ram")?["section sizes"]["pc.ram"], &json!("0x0000000001000000"))?;
+    for name in ["inventory", "/machine/cpu[0]", "/machine/rtc"] {
+        // The length, and what it says.
+        let state = find(name)?["state"].as_str().unwrap_or_default();
+        let length = find(name)?["length"].as_str().unwrap_or_default();
+        let length = u64::from_str_radix(length.trim_start_matches("0x"), 16)?;
+        expect_equal(name, state.split(' ').count() as u64, length)?;
+    }
+    let described: Value = serde_json::from_slice(&script.look(&stream, "desc")?)?;
+    expect_equal("the size of pages", &described["page_size"], &json!(4096))
 }
 
 /// A guest that stands still does so where it comes to, and with -S any does.
