@@ -21,13 +21,19 @@
 //! nowhere but into RAM of a machine that has never run.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Write;
 
 use resources::state::{Blob, MAX_BYTES};
 
 use crate::inventory::{self, Inventory};
 use crate::ram::{self, Block, Receiver};
+use crate::source::Link;
 use crate::stream::{Error, Reader, answer, command, kind};
+
+mod postcopy;
+
+use postcopy::Late;
+pub use postcopy::possible as postcopy_possible;
 
 /// The encoded state of all devices may have so many bytes.
 const MAX_STATE: usize = 64 << 20;
@@ -45,7 +51,7 @@ pub struct Section {
 }
 
 /// The machine that is to take the guest.
-pub trait Target {
+pub trait Target: Send {
     /// The source is as it should be, and memory follows.
     fn begun(&mut self) {}
     /// Takes over the state of every part.
@@ -58,6 +64,9 @@ pub trait Target {
     /// # Errors
     /// Somebody else has one, or it cannot be opened.
     fn take(&mut self) -> Result<(), String>;
+    /// The guest is here and may run, and some of its memory comes late. If that fails from now on
+    /// the guest is lost: nobody who waits for memory ever goes on.
+    fn early(&mut self) {}
 }
 
 /// Takes a guest over. Once this returns it may run here, and nowhere else.
@@ -65,13 +74,13 @@ pub trait Target {
 /// # Errors
 /// Why not; the source was told, if it can be. The machine must not run.
 pub fn receive(
-    link: impl Read + Write,
+    link: impl Link,
     blocks: Vec<Block>,
     here: &Inventory,
     target: &mut impl Target,
 ) -> Result<(), Error> {
     let from = Reader::new(link);
-    let ram = Receiver::new(blocks);
+    let ram = Receiver::new(blocks.clone());
     let mut incoming = Incoming {
         from,
         ram,
@@ -81,6 +90,8 @@ pub fn receive(
         parts: BTreeMap::new(),
         state: Vec::new(),
         bytes: 0,
+        late: None,
+        blocks,
     };
     let done = incoming.all(target);
     if let Err(error) = &done
@@ -105,9 +116,12 @@ struct Incoming<'a, L> {
     state: Vec<Section>,
     /// Of that state.
     bytes: usize,
+    /// What may come late, if that was agreed on.
+    late: Option<Late>,
+    blocks: Vec<Block>,
 }
 
-impl<L: Read + Write> Incoming<'_, L> {
+impl<L: Link> Incoming<'_, L> {
     fn all(&mut self, target: &mut impl Target) -> Result<(), Error> {
         let machine = self.from.begin()?;
         if machine != self.here.machine {
@@ -122,19 +136,35 @@ impl<L: Read + Write> Incoming<'_, L> {
         }
         let sections = std::mem::take(&mut self.state);
         self.description()?;
-        target.load(sections).map_err(Error::Bad)?;
+        self.meanwhile(|| target.load(sections))?;
         if self.answers {
             self.answer(answer::LOADED, &[])?;
             self.expect(command::TAKE)?;
         }
-        target.take().map_err(Error::Bad)?;
+        self.meanwhile(|| target.take())?;
         if self.answers {
             self.answer(answer::READY, &[])?;
             self.expect(command::GO)?;
+            let late = self.late.take_if(|late| late.has_begun());
+            if late.is_some() {
+                target.early();
+            }
             // Without a source that could hear it the guest is here all the same.
             let _ = self.answer(answer::RUNNING, &[]);
+            if let Some(late) = late {
+                late.rest(&mut self.from)?;
+                let _ = self.answer(answer::FULL, &[]);
+            }
         }
         Ok(())
+    }
+
+    /// Has the machine do something, which may need memory that comes late.
+    fn meanwhile(&mut self, work: impl FnOnce() -> Result<(), String> + Send) -> Result<(), Error> {
+        match self.late.as_mut().filter(|late| late.has_begun()) {
+            Some(late) => late.meanwhile(&mut self.from, work),
+            None => work().map_err(Error::Bad),
+        }
     }
 
     /// What follows the end is for tools; but a stream without it was cut, and the source may have
@@ -178,6 +208,11 @@ impl<L: Read + Write> Incoming<'_, L> {
                         let bytes = self.from.blob("the inventory", MAX_BYTES)?;
                         self.here.check(&Inventory::from_bytes(&bytes)?)?;
                         self.checked = true;
+                    }
+                    (kind::FULL, crate::postcopy::NAME) => {
+                        newer(version, crate::postcopy::VERSION, &name)?;
+                        let late = self.late.as_mut();
+                        late.ok_or_else(|| unknown(&name, instance))?.begin(&mut self.from)?;
                     }
                     (kind::FULL, _) => self.state(&name, version)?,
                     _ => return Err(unknown(&name, instance)),
@@ -223,6 +258,11 @@ impl<L: Read + Write> Incoming<'_, L> {
         self.from.bytes(&mut data)?;
         match number {
             command::OPEN_RETURN_PATH => self.answers = true,
+            command::POSTCOPY_ADVISE if self.answers && self.checked => {
+                let late = self.late.insert(Late::new(&self.blocks)?);
+                let list = late.list();
+                self.answer(answer::LATE, &list)?;
+            }
             command::PING if self.answers => self.answer(answer::PONG, &data)?,
             _ => return Err(Error::bad(format!("command {number:#x} is not known here"))),
         }
@@ -231,6 +271,9 @@ impl<L: Read + Write> Incoming<'_, L> {
 
     /// Waits for a command; nothing else may come.
     fn expect(&mut self, wanted: u16) -> Result<(), Error> {
+        if let Some(late) = self.late.as_mut().filter(|late| late.has_begun()) {
+            return late.until(&mut self.from, wanted);
+        }
         let found = (self.from.u8()?, self.from.u16()?, self.from.u16()?);
         if found != (kind::COMMAND, wanted, 0) {
             return Err(Error::bad("something else comes where the guest changes hands"));
@@ -242,14 +285,18 @@ impl<L: Read + Write> Incoming<'_, L> {
         if !self.answers {
             return Ok(());
         }
-        let len = data.len().min(4096);
-        let mut bytes = number.to_be_bytes().to_vec();
-        bytes.extend_from_slice(&u16::try_from(len).unwrap_or(0).to_be_bytes());
-        bytes.extend_from_slice(data.get(..len).unwrap_or_default());
-        let channel = self.from.channel();
-        channel.write_all(&bytes)?;
-        Ok(channel.flush()?)
+        say(self.from.channel(), number, data)
     }
+}
+
+/// Sends an answer.
+fn say(channel: &mut impl Write, number: u16, data: &[u8]) -> Result<(), Error> {
+    let len = data.len().min(4096);
+    let mut bytes = number.to_be_bytes().to_vec();
+    bytes.extend_from_slice(&u16::try_from(len).unwrap_or(0).to_be_bytes());
+    bytes.extend_from_slice(data.get(..len).unwrap_or_default());
+    channel.write_all(&bytes)?;
+    Ok(channel.flush()?)
 }
 
 fn unknown(name: &str, instance: u32) -> Error {

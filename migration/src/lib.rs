@@ -15,6 +15,7 @@
 //! | pages of zeros | `zero.rs` |
 //! | pages as differences to what the other side has | `xbzrle/` |
 //! | pages packed with zstd | `compress.rs` |
+//! | running it before its memory is there | `postcopy/` |
 //!
 //! What the other side sends comes from anybody, so nothing here may panic: the lints below say
 //! so.
@@ -28,6 +29,7 @@ pub mod dest;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod inventory;
+pub mod postcopy;
 pub mod ram;
 pub mod simd;
 pub mod source;

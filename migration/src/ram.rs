@@ -146,6 +146,23 @@ impl Sender {
         self.dirty
     }
 
+    /// The blocks.
+    pub(crate) fn blocks(&self) -> Vec<(String, Arc<RamBlock>)> {
+        let blocks = self.blocks.iter();
+        blocks.map(|out| (out.block.name.clone(), out.block.ram.clone())).collect()
+    }
+
+    /// The pages of a block that were to be sent, and are not any more.
+    pub(crate) fn take_dirty(&mut self, name: &str) -> Vec<u64> {
+        let Some(out) = self.blocks.iter_mut().find(|out| out.block.name == name) else {
+            return Vec::new();
+        };
+        let words = out.dirty.len();
+        let taken = std::mem::replace(&mut out.dirty, vec![0; words]);
+        self.dirty -= taken.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
+        taken
+    }
+
     /// Bytes of all blocks.
     pub fn total(&self) -> u64 {
         self.blocks.iter().map(|out| out.block.ram.size()).sum()

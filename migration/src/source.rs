@@ -13,6 +13,7 @@
 //! What comes back on the connection is from anybody: answers are short and compared.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ use crate::stream::{Error, Writer, answer, command, kind};
 use crate::xbzrle;
 
 use resources::ram::PAGE;
+
+mod postcopy;
 
 /// Over this time throughput is measured.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -91,11 +94,74 @@ pub trait Link: Read + Write {
     fn set_limiter(&mut self, _limiter: &Limiter) {}
     /// Fails when for so long nothing moves.
     fn give_up_after(&mut self, _silence: Duration) {}
+    /// From now on little waits in the buffers of the host, so that what is asked for comes soon.
+    fn hasten(&mut self) {}
+    /// Waits until there is something to read, which gives `true`, or one of the others can be
+    /// read, or for so long.
+    ///
+    /// # Errors
+    /// It was cancelled, or the connection cannot tell.
+    fn wait(&mut self, _others: &[BorrowedFd<'_>], _time: Option<Duration>) -> io::Result<bool> {
+        Err(ErrorKind::Unsupported.into())
+    }
     /// Nothing more is sent: waits until what was is where it belongs.
     ///
     /// # Errors
     /// It is not.
     fn finish(&mut self) -> io::Result<()>;
+}
+
+impl<T: Link> Link for &mut T {
+    fn two_way(&self) -> bool {
+        (**self).two_way()
+    }
+    fn is_file(&self) -> bool {
+        (**self).is_file()
+    }
+    fn set_limiter(&mut self, limiter: &Limiter) {
+        (**self).set_limiter(limiter);
+    }
+    fn give_up_after(&mut self, silence: Duration) {
+        (**self).give_up_after(silence);
+    }
+    fn hasten(&mut self) {
+        (**self).hasten();
+    }
+    fn wait(&mut self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
+        (**self).wait(others, time)
+    }
+    fn finish(&mut self) -> io::Result<()> {
+        (**self).finish()
+    }
+}
+
+/// A stream to be read, which is all that can be done with it.
+#[derive(Debug)]
+pub struct Stored<R>(pub R);
+
+impl<R: Read> Read for Stored<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.0.read(bytes)
+    }
+}
+
+/// Nobody hears answers.
+impl<R> Write for Stored<R> {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(ErrorKind::Unsupported.into())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<R: Read> Link for Stored<R> {
+    fn two_way(&self) -> bool {
+        false
+    }
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What is to be done to make it quick.
@@ -105,6 +171,8 @@ pub struct Wants {
     pub deltas: bool,
     /// A guest that writes too fast is slowed down (auto-converge).
     pub converge: bool,
+    /// The guest may go before its memory (post-copy).
+    pub postcopy: bool,
 }
 
 /// How it has ended.
@@ -117,6 +185,9 @@ pub enum Outcome {
     /// The connection was lost at the one moment when it cannot be known who has the guest. It does
     /// not run here, and may run there.
     Unsure(Error),
+    /// The connection was lost when the other side ran the guest and lacked some of its memory. Nobody
+    /// has the guest any more.
+    Lost(Error),
 }
 
 /// Moves the guest of `machine` over `link`. Does not set the phase at the end: whoever hears of
@@ -148,25 +219,23 @@ pub fn send<L: Link, M: Machine>(
         ram_id: 0,
         pinged: false,
         gone: false,
+        late: None,
     };
     let done = source.all();
     source.machine.throttle(0);
     source.machine.stop_log();
-    let now = source.machine.now();
-    let stopped = source.stopped;
-    let outcome = match done {
+    match done {
         Ok(()) => Outcome::Moved,
         Err(error) => {
             let unsure = source.gone && !matches!(error, Error::Refused(_));
             let error = source.reason(error);
-            if unsure { Outcome::Unsure(error) } else { Outcome::Stayed(error) }
+            match progress.phase() {
+                Phase::Postcopy => Outcome::Lost(error),
+                _ if unsure => Outcome::Unsure(error),
+                _ => Outcome::Stayed(error),
+            }
         }
-    };
-    if let (Outcome::Moved, Some(at)) = (&outcome, stopped) {
-        let downtime = u64::try_from((now - at).as_millis()).unwrap_or(u64::MAX);
-        progress.update(|figures| figures.downtime = downtime);
     }
-    outcome
 }
 
 struct Source<'a, L, M> {
@@ -189,6 +258,8 @@ struct Source<'a, L, M> {
     pinged: bool,
     /// The destination may have all that it needs to run the guest.
     gone: bool,
+    /// What may come late, if that was agreed on.
+    late: Option<postcopy::Late>,
 }
 
 /// How fast bytes go.
@@ -243,6 +314,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         }
         let bytes = self.inventory.to_bytes()?;
         self.full(inventory::NAME, &bytes)?;
+        self.advise()?;
         self.machine.start_log().map_err(Error::Here)?;
         if let Some(watch) = self.machine.watch() {
             self.ram.watch_by(watch);
@@ -280,6 +352,9 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         let mut window = self.window();
         loop {
             self.progress.check()?;
+            if self.goes_early()? {
+                return Ok(());
+            }
             if self.small_enough() {
                 self.sync()?;
                 if self.small_enough() && self.read_there()? {
@@ -420,6 +495,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.to.channel().set_limiter(&Limiter::default());
         self.sync()?;
         self.ram.last();
+        self.set_aside();
         self.to.part(kind::END, self.ram_id)?;
         let (mut zero, mut normal) = (0, 0);
         while let Some(sent) = self.ram.send(&mut self.to)? {
@@ -430,6 +506,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
             }
         }
         self.end_part(zero, normal)?;
+        self.tell_missing()?;
         for Section { name, blob } in sections {
             let bytes = blob.to_bytes().map_err(|error| Error::Here(format!("{name}: {error}")))?;
             self.full(&name, &bytes)?;
@@ -451,6 +528,8 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.to.command(command::GO, &[])?;
         self.gone = true;
         self.answered(answer::RUNNING)?;
+        self.stood_still();
+        self.send_late()?;
         // What is lost now is not the guest.
         let _ = self.to.channel().finish();
         Ok(())
@@ -464,7 +543,17 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.end()?;
         self.to.flush()?;
         self.gone = !self.to.channel().is_file();
-        Ok(self.to.channel().finish()?)
+        self.to.channel().finish()?;
+        self.stood_still();
+        Ok(())
+    }
+
+    /// The guest runs there, or is where it is to be.
+    fn stood_still(&self) {
+        let Some(at) = self.stopped else { return };
+        let downtime = (self.machine.now() - at).as_millis();
+        let downtime = u64::try_from(downtime).unwrap_or(u64::MAX);
+        self.progress.update(|figures| figures.downtime = downtime);
     }
 
     /// The end of the stream, and what was in it.
@@ -481,16 +570,16 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.to.blob(text.as_bytes())
     }
 
-    /// Waits for an answer.
-    fn answered(&mut self, wanted: u16) -> Result<(), Error> {
-        let (number, data) = read_answer(self.to.channel())?;
-        if number == wanted {
-            return Ok(());
+    /// Waits for an answer; gives what is in it.
+    fn answered(&mut self, wanted: u16) -> Result<Vec<u8>, Error> {
+        loop {
+            let (number, data) = read_answer(self.to.channel())?;
+            match number {
+                number if number == wanted => return Ok(data),
+                answer::REQUEST => self.serve(&data)?,
+                number => return Err(unexpected(number, &data)),
+            }
         }
-        if number == answer::FAILED {
-            return Err(Error::Refused(String::from_utf8_lossy(&data).into_owned()));
-        }
-        Err(Error::bad(format!("the destination answered {number:#x} instead of {wanted:#x}")))
     }
 
     /// The reason to tell: a connection that was closed by the other side may hold one.
@@ -512,6 +601,14 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
             }
         }
         error
+    }
+}
+
+/// An answer that was not asked for.
+fn unexpected(number: u16, data: &[u8]) -> Error {
+    match number {
+        answer::FAILED => Error::Refused(String::from_utf8_lossy(data).into_owned()),
+        number => Error::bad(format!("the destination answered {number:#x}, which was not asked")),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Any thread. Two leaf locks, held for moments: one around the phase, by which is decided who has
 //! the guest, and one around the figures. A client can ask at every moment.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -80,6 +80,8 @@ pub enum Phase {
     Cancelling,
     /// The guest was given away; this cannot be taken back.
     Committed,
+    /// The other side runs the guest, and lacks some of its memory.
+    Postcopy,
     /// The other side has the guest.
     Completed,
     /// It has failed; this side has the guest.
@@ -91,8 +93,8 @@ pub enum Phase {
 impl Phase {
     /// Whether it has not ended.
     pub fn is_running(self) -> bool {
-        use Phase::{Active, Cancelling, Committed, Setup};
-        matches!(self, Setup | Active | Cancelling | Committed)
+        use Phase::{Active, Cancelling, Committed, Postcopy, Setup};
+        matches!(self, Setup | Active | Cancelling | Committed | Postcopy)
     }
 }
 
@@ -134,6 +136,8 @@ pub struct Progress {
     began: Instant,
     state: Mutex<State>,
     figures: Mutex<Figures>,
+    /// The guest is to go before its memory.
+    early: AtomicBool,
 }
 
 struct State {
@@ -148,7 +152,8 @@ impl Default for Progress {
     fn default() -> Progress {
         let began = Instant::now();
         let state = State { phase: Phase::Setup, error: None, hang_up: None, patient_until: began };
-        Progress { began, state: Mutex::new(state), figures: Mutex::default() }
+        let (figures, early) = (Mutex::default(), AtomicBool::new(false));
+        Progress { began, state: Mutex::new(state), figures, early }
     }
 }
 
@@ -217,6 +222,21 @@ impl Progress {
     pub(crate) fn commit(&self, patience: Duration) -> Result<(), Error> {
         self.state.lock().patient_until = Instant::now() + patience;
         self.step(Phase::Active, Phase::Committed)
+    }
+
+    /// Lets the guest go before its memory, if that was agreed on.
+    pub fn go_early(&self) {
+        self.early.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_early_wanted(&self) -> bool {
+        self.early.load(Relaxed)
+    }
+
+    /// The other side runs the guest before its memory is there.
+    pub(crate) fn early(&self) {
+        // It was given away, which cannot be cancelled.
+        let _ = self.step(Phase::Committed, Phase::Postcopy);
     }
 
     fn step(&self, from: Phase, to: Phase) -> Result<(), Error> {

@@ -33,6 +33,8 @@ pub mod kind {
     pub const CONFIGURATION: u8 = 7;
     /// What the other side is to do.
     pub const COMMAND: u8 = 8;
+    /// A page that comes after the guest: no section. Ours.
+    pub const LATE: u8 = 0x81;
     /// The end of a section.
     pub const FOOTER: u8 = 0x7e;
 }
@@ -43,10 +45,14 @@ pub mod command {
     pub const OPEN_RETURN_PATH: u16 = 1;
     /// Answer this, when everything before it was read.
     pub const PING: u16 = 2;
+    /// Memory may come after the guest: say which, or refuse.
+    pub const POSTCOPY_ADVISE: u16 = 3;
     /// The disks are free: take them. Ours.
     pub const TAKE: u16 = 0x8001;
     /// Run the guest: it is yours. Ours.
     pub const GO: u16 = 0x8002;
+    /// All memory was sent that comes after the guest. Ours.
+    pub const ALL_SENT: u16 = 0x8003;
 }
 
 /// What the destination answers.
@@ -59,6 +65,12 @@ pub mod answer {
     pub const READY: u16 = 0x8002;
     /// It is about to run the guest. Ours.
     pub const RUNNING: u16 = 0x8003;
+    /// This memory may come after the guest. Ours.
+    pub const LATE: u16 = 0x8004;
+    /// Somebody waits for this page. Ours.
+    pub const REQUEST: u16 = 0x8005;
+    /// All memory is here. Ours.
+    pub const FULL: u16 = 0x8006;
     /// It will not run the guest; the reason as text. Ours.
     pub const FAILED: u16 = 0x80ff;
 }
@@ -275,6 +287,11 @@ impl<R: Read> Reader<R> {
     /// What it reads from.
     pub fn channel(&mut self) -> &mut R {
         &mut self.from
+    }
+
+    /// Whether bytes were read that nobody has had yet.
+    pub fn has_input(&self) -> bool {
+        self.start < self.end
     }
 
     /// Fills `bytes`.

@@ -10,6 +10,7 @@
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -244,6 +245,21 @@ impl Link for Tls {
 
     fn give_up_after(&mut self, silence: Duration) {
         self.channel().set_patience(Some(silence));
+    }
+
+    fn hasten(&mut self) {
+        self.channel().hasten();
+    }
+
+    fn wait(&mut self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
+        let known = match &mut self.0 {
+            End::Client(stream) => stream.conn.process_new_packets(),
+            End::Server(stream) => stream.conn.process_new_packets(),
+        };
+        if known.map_err(io::Error::other)?.plaintext_bytes_to_read() > 0 {
+            return Ok(true);
+        }
+        self.channel().wait(others, time)
     }
 
     fn finish(&mut self) -> io::Result<()> {

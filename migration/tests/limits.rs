@@ -81,6 +81,15 @@ impl Read for Counting {
     }
 }
 
+impl Link for Counting {
+    fn two_way(&self) -> bool {
+        true
+    }
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Write for Counting {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.socket.write(bytes)

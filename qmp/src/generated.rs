@@ -1331,6 +1331,9 @@ pub enum MigrationCapability {
     /// Send blocks of zeros of disks by name only.
     #[serde(rename = "zero-blocks")]
     ZeroBlocks,
+    /// Let the guest go before its memory, by migrate-start-postcopy. Of later versions.
+    #[serde(rename = "postcopy-ram")]
+    PostcopyRam,
 }
 
 impl MigrationCapability {
@@ -1340,6 +1343,7 @@ impl MigrationCapability {
         Self::XRdmaPinAll,
         Self::AutoConverge,
         Self::ZeroBlocks,
+        Self::PostcopyRam,
     ];
 
     /// The value on the wire.
@@ -1349,6 +1353,7 @@ impl MigrationCapability {
             Self::XRdmaPinAll => "x-rdma-pin-all",
             Self::AutoConverge => "auto-converge",
             Self::ZeroBlocks => "zero-blocks",
+            Self::PostcopyRam => "postcopy-ram",
         }
     }
 }
@@ -2938,7 +2943,7 @@ pub struct MigrationInfo {
     /// How sending differences fares, if that is on.
     #[serde(rename = "xbzrle-cache", skip_serializing_if = "Option::is_none")]
     pub xbzrle_cache: Option<XBZRLECacheStats>,
-    /// `setup`, `active`, `completed`, `failed` or `cancelled`; absent before the first.
+    /// `setup`, `active`, `postcopy-active`, `completed`, `failed` or `cancelled`; absent before the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     /// How much of the disks was sent, if they are.
@@ -5801,6 +5806,19 @@ impl Command for QueryMemorySizeSummary {
     type Ret = MemoryInfo;
 }
 
+/// `migrate-start-postcopy`: Lets the guest go before its memory. Of later versions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MigrateStartPostcopy {
+}
+
+impl Command for MigrateStartPostcopy {
+    const NAME: &'static str = "migrate-start-postcopy";
+    const ARGS: &'static [Arg] = &[
+    ];
+    const OPEN: bool = false;
+    type Ret = ();
+}
+
 /// `qom-list-properties`: Lists the properties that objects of a type have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QomListProperties {
@@ -6040,6 +6058,7 @@ pub trait Commands:
     Handle<QueryDumpGuestMemoryCapability> +
     Handle<QueryDump> +
     Handle<QueryMemorySizeSummary> +
+    Handle<MigrateStartPostcopy> +
     Handle<QomListProperties> +
     Handle<ObjectAdd> +
     Handle<ObjectDel> +
@@ -6152,6 +6171,7 @@ impl<T> Commands for T where
     Handle<QueryDumpGuestMemoryCapability> +
     Handle<QueryDump> +
     Handle<QueryMemorySizeSummary> +
+    Handle<MigrateStartPostcopy> +
     Handle<QomListProperties> +
     Handle<ObjectAdd> +
     Handle<ObjectDel> +
@@ -6275,6 +6295,7 @@ pub fn dispatch<V: Commands>(
         "query-dump-guest-memory-capability" => call::<QueryDumpGuestMemoryCapability, _>(vm, args),
         "query-dump" => call::<QueryDump, _>(vm, args),
         "query-memory-size-summary" => call::<QueryMemorySizeSummary, _>(vm, args),
+        "migrate-start-postcopy" => call::<MigrateStartPostcopy, _>(vm, args),
         "qom-list-properties" => call::<QomListProperties, _>(vm, args),
         "object-add" => call::<ObjectAdd, _>(vm, args),
         "object-del" => call::<ObjectDel, _>(vm, args),
@@ -6392,6 +6413,7 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "query-dump-guest-memory-capability", args: QueryDumpGuestMemoryCapability::ARGS },
     CommandSpec { name: "query-dump", args: QueryDump::ARGS },
     CommandSpec { name: "query-memory-size-summary", args: QueryMemorySizeSummary::ARGS },
+    CommandSpec { name: "migrate-start-postcopy", args: MigrateStartPostcopy::ARGS },
     CommandSpec { name: "qom-list-properties", args: QomListProperties::ARGS },
     CommandSpec { name: "object-add", args: ObjectAdd::ARGS },
     CommandSpec { name: "object-del", args: ObjectDel::ARGS },
@@ -6943,6 +6965,7 @@ pub(crate) static INTROSPECTION: &[Entity] = &[
     Entity { name: "query-dump-guest-memory-capability", kind: What::Command("0", "97") },
     Entity { name: "query-dump", kind: What::Command("0", "98") },
     Entity { name: "query-memory-size-summary", kind: What::Command("0", "99") },
+    Entity { name: "migrate-start-postcopy", kind: What::Command("0", "0") },
     Entity { name: "qom-list-properties", kind: What::Command("100", "[70]") },
     Entity { name: "object-add", kind: What::Command("101", "0") },
     Entity { name: "object-del", kind: What::Command("102", "0") },
@@ -7167,7 +7190,7 @@ pub(crate) static INTROSPECTION: &[Entity] = &[
     Entity { name: "[146]", kind: What::Array("146") },
     Entity { name: "147", kind: What::Object { members: &[("bytes", "int", false), ("cache-size", "int", false), ("pages", "int", false), ("overflow", "int", false), ("cache-miss", "int", false)], tag: None, cases: &[] } },
     Entity { name: "148", kind: What::Object { members: &[("total", "int", false), ("remaining", "int", false), ("mbps", "number", false), ("transferred", "int", false), ("duplicate", "int", false), ("dirty-pages-rate", "int", false), ("skipped", "int", false), ("normal-bytes", "int", false), ("normal", "int", false)], tag: None, cases: &[] } },
-    Entity { name: "149", kind: What::Enum(&["xbzrle", "x-rdma-pin-all", "auto-converge", "zero-blocks"]) },
+    Entity { name: "149", kind: What::Enum(&["xbzrle", "x-rdma-pin-all", "auto-converge", "zero-blocks", "postcopy-ram"]) },
     Entity { name: "150", kind: What::Object { members: &[("type", "189", false)], tag: Some("type"), cases: &[("inet", "190"), ("unix", "191"), ("fd", "192")] } },
     Entity { name: "151", kind: What::Object { members: &[("type", "193", false)], tag: Some("type"), cases: &[("passthrough", "194")] } },
     Entity { name: "152", kind: What::Object { members: &[("type", "195", false)], tag: Some("type"), cases: &[("file", "196"), ("serial", "197"), ("parallel", "198"), ("pipe", "199"), ("socket", "200"), ("udp", "201"), ("pty", "202"), ("null", "203"), ("mux", "204"), ("msmouse", "205"), ("braille", "206"), ("stdio", "207"), ("console", "208"), ("spicevmc", "209"), ("spiceport", "210"), ("vc", "211"), ("ringbuf", "212"), ("memory", "213")] } },

@@ -91,6 +91,26 @@ impl Canceller {
         self.poll(Some((fd, events)), time)
     }
 
+    /// Waits until `fd` can be read, which gives `true`, or one of the others can, or for so long.
+    pub(super) fn wait_any(
+        &self,
+        fd: BorrowedFd<'_>,
+        others: &[BorrowedFd<'_>],
+        time: Option<Duration>,
+    ) -> io::Result<bool> {
+        let time = time.and_then(|time| Timespec::try_from(time).ok());
+        let all = [self.0.event.as_fd(), fd].into_iter().chain(others.iter().copied());
+        let mut fds: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        self.check()?;
+        match poll(&mut fds, time.as_ref()) {
+            Err(Errno::INTR) => return Ok(false),
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+        }
+        self.check()?;
+        Ok(fds.get(1).is_some_and(|fd| !fd.revents().is_empty()))
+    }
+
     fn poll(
         &self,
         fd: Option<(BorrowedFd<'_>, PollFlags)>,

@@ -24,7 +24,7 @@ mod tests;
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -44,6 +44,10 @@ use crate::source::Link;
 
 /// So much is gathered before it is written, and read at once.
 const BUFFER: usize = 256 << 10;
+
+/// So much waits in the host when what is asked for is to come soon: a few hundredths of a second on
+/// a slow link, and enough for a quick one.
+const HASTY_BUFFER: usize = 256 << 10;
 
 /// A TCP peer that answers nothing for so long is gone, in milliseconds and as what that is made
 /// of: a first probe after some silence, then more of them.
@@ -159,6 +163,23 @@ impl Link for Channel {
 
     fn give_up_after(&mut self, silence: Duration) {
         self.set_patience(Some(silence));
+    }
+
+    fn hasten(&mut self) {
+        if let Some(Writer { line, .. }) = &self.writer {
+            // It only takes longer without.
+            let _ = sockopt::set_socket_send_buffer_size(&line.fd, HASTY_BUFFER);
+        }
+    }
+
+    fn wait(&mut self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
+        let none = || io::Error::new(ErrorKind::Unsupported, "the channel cannot be read");
+        let reader = self.reader.as_ref().ok_or_else(none)?;
+        if !reader.input.buffer().is_empty() {
+            return Ok(true);
+        }
+        let line = &reader.input.get_ref().line;
+        line.canceller.wait_any(line.fd.as_fd(), others, time)
     }
 
     fn finish(&mut self) -> io::Result<()> {

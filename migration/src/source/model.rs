@@ -249,7 +249,7 @@ fn expect_whole(went: &Went) {
     let ram = RamBlock::anonymous(PAGES * PAGE).unwrap();
     let mut taker = Taker::default();
     let stream = io::Cursor::new(went.stream.clone());
-    receive(stream, blocks(&ram), &inventory(), &mut taker).unwrap();
+    receive(Stored(stream), blocks(&ram), &inventory(), &mut taker).unwrap();
     let (mut here, mut there) =
         (vec![0; (PAGES * PAGE) as usize], vec![1; (PAGES * PAGE) as usize]);
     went.ram.read(0, &mut here);

@@ -18,6 +18,7 @@ mod irq;
 pub(crate) mod migrate;
 pub(crate) mod pause;
 mod ports;
+mod postcopy;
 mod smp;
 mod snapshots;
 mod states;
@@ -45,6 +46,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(chance::tests());
     tests.extend(snapshots::tests());
     tests.extend(converge::tests());
+    tests.extend(postcopy::tests());
     tests.extend(irq::tests());
     tests.extend(boot::tests());
     tests.extend(smp::tests());

@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
+use migration::dest::postcopy_possible;
 use migration::status::{Figures, Phase};
 use qmp::{
     ClientMigrateInfo, ErrorClass, Handle, Migrate, MigrateCancel, MigrateSetCacheSize,
-    MigrateSetCapabilities, MigrateSetDowntime, MigrateSetSpeed, MigrationCapability,
-    MigrationCapabilityStatus, MigrationInfo, MigrationStats, QmpError, QueryMigrate,
-    QueryMigrateCacheSize, QueryMigrateCapabilities, XBZRLECacheStats,
+    MigrateSetCapabilities, MigrateSetDowntime, MigrateSetSpeed, MigrateStartPostcopy,
+    MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationStats, QmpError,
+    QueryMigrate, QueryMigrateCacheSize, QueryMigrateCapabilities, XBZRLECacheStats,
 };
 use resources::ram::PAGE;
 
@@ -38,6 +39,22 @@ impl Handle<MigrateCancel> for Vm {
     }
 }
 
+impl Handle<MigrateStartPostcopy> for Vm {
+    fn handle(&mut self, _: MigrateStartPostcopy) -> Result<(), QmpError> {
+        if !self.migration.has(MigrationCapability::PostcopyRam) {
+            return Err(QmpError::generic(
+                "Enable postcopy with migrate_set_capability before the start of migration",
+            ));
+        }
+        let Some(progress) = self.migration.progress() else {
+            let text = "Postcopy must be started after migration has been started";
+            return Err(QmpError::generic(text));
+        };
+        progress.go_early();
+        Ok(())
+    }
+}
+
 impl Handle<QueryMigrate> for Vm {
     fn handle(&mut self, _: QueryMigrate) -> Result<MigrationInfo, QmpError> {
         let mut info = MigrationInfo {
@@ -51,18 +68,25 @@ impl Handle<QueryMigrate> for Vm {
             downtime: None,
             cpu_throttle_percentage: None,
         };
-        let Some(progress) = self.migration.progress() else { return Ok(info) };
+        let Some(progress) = self.migration.progress() else {
+            let came = |filling| if filling { "postcopy-active" } else { "completed" };
+            info.status = self.migration.filling().map(|filling| came(filling).to_owned());
+            return Ok(info);
+        };
         let figures = progress.figures();
         let status = match progress.phase() {
             Phase::Setup => "setup",
             Phase::Active | Phase::Cancelling | Phase::Committed => "active",
+            Phase::Postcopy => "postcopy-active",
             Phase::Completed => "completed",
             Phase::Failed => "failed",
             Phase::Cancelled => "cancelled",
         };
         info.status = Some(status.to_owned());
         match status {
-            "active" => info.expected_downtime = Some(int(figures.expected_downtime)),
+            "active" | "postcopy-active" => {
+                info.expected_downtime = Some(int(figures.expected_downtime))
+            }
             "completed" => info.downtime = Some(int(figures.downtime)),
             _ => return Ok(info),
         }
@@ -109,6 +133,14 @@ impl Handle<MigrateSetCapabilities> for Vm {
                 "Capability 'x-rdma-pin-all' needs RDMA, which is not built in",
             ));
         }
+        // Better to know now than when the guest is on its way.
+        if self.awaited().is_some()
+            && on(MigrationCapability::PostcopyRam)
+            && let Err(reason) = postcopy_possible()
+        {
+            let text = format!("Post-copy is not possible here: {reason}");
+            return Err(QmpError::generic(text));
+        }
         for status in command.capabilities {
             self.migration.set(status.capability, status.state);
         }
@@ -121,8 +153,7 @@ impl Handle<QueryMigrateCapabilities> for Vm {
         &mut self,
         _: QueryMigrateCapabilities,
     ) -> Result<Vec<MigrationCapabilityStatus>, QmpError> {
-        use MigrationCapability::{AutoConverge, XRdmaPinAll, Xbzrle, ZeroBlocks};
-        let all = [Xbzrle, XRdmaPinAll, AutoConverge, ZeroBlocks].into_iter();
+        let all = MigrationCapability::ALL.iter().copied();
         let all = all.map(|capability| MigrationCapabilityStatus {
             state: self.migration.has(capability),
             capability,

@@ -3,17 +3,23 @@
 //! The thread that listens and reads, and what the main thread does for it. The machine was built
 //! and reset, and has never run.
 
-use std::io::{Read, Write};
+use std::time::Duration;
 
 use migration::dest::{self, Section, Target};
+use migration::source::Link;
 use migration::stream::Error;
 use qmp::RunState;
+use rustix::process::{Signal, getpid, kill_process};
 
 use super::{Ask, GLOBAL, Global, Main};
 use crate::boot::Contents;
 use crate::cli::log::tell;
 
 use crate::vm::{Section as Saved, Vm, VmError};
+
+/// So long a process whose guest is lost has to end by itself: a thread of it may wait for memory
+/// that never comes.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A machine that waits for its guest.
 #[derive(Debug, Default)]
@@ -29,15 +35,24 @@ pub(crate) struct Incoming {
 }
 
 /// The machine, as the thread sees it.
-struct Here(Main);
+struct Here {
+    main: Main,
+    /// The guest runs, and some of its memory comes late.
+    early: bool,
+}
 
 impl Target for Here {
     fn load(&mut self, sections: Vec<Section>) -> Result<(), String> {
-        self.0.order(|reply| Ask::Load(sections, reply))
+        self.main.order(|reply| Ask::Load(sections, reply))
     }
 
     fn take(&mut self) -> Result<(), String> {
-        self.0.order(Ask::Take)
+        self.main.order(Ask::Take)
+    }
+
+    fn early(&mut self) {
+        self.early = true;
+        self.main.tell(Ask::Received(Ok(true)));
     }
 }
 
@@ -56,7 +71,7 @@ impl Vm {
     }
 
     /// Takes a guest over what `accept` gives, on a thread.
-    pub(crate) fn receive_over<L: Read + Write>(
+    pub(crate) fn receive_over<L: Link>(
         &mut self,
         accept: impl FnOnce() -> Result<L, migration::Error> + Send + 'static,
     ) {
@@ -76,8 +91,12 @@ impl Vm {
             };
             let Ok((blocks, inventory)) = main.ask(Ask::Describe) else { return };
             let mut link = link;
-            let done = dest::receive(&mut link, blocks, &inventory, &mut Here(main.clone()));
-            main.tell(Ask::Received(done));
+            let mut here = Here { main: main.clone(), early: false };
+            let done = dest::receive(&mut link, blocks, &inventory, &mut here);
+            match here.early {
+                true => fill_up(&main, done),
+                false => main.tell(Ask::Received(done.map(|()| false))),
+            }
             // As long as the source wants to hear whether the guest is here, it is told by this
             // connection: it ends with the source, or with this process.
             let mut rest = [0; 64];
@@ -100,17 +119,38 @@ impl Vm {
         Ok(())
     }
 
-    /// The guest is here, or never will be.
-    pub(super) fn received(&mut self, result: Result<(), Error>) {
+    /// The guest is here, or never will be; whether some of its memory is still to come.
+    pub(super) fn received(&mut self, result: Result<bool, Error>) {
         let incoming = self.migration.incoming.take().unwrap_or_default();
+        self.migration.filling = matches!(result, Ok(true)).then_some(true);
         match result {
-            Ok(()) if incoming.run && incoming.ran => self.start(),
-            Ok(()) => self.set_state(incoming.state.unwrap_or(RunState::Paused)),
+            Ok(_) if incoming.run && incoming.ran => self.start(),
+            Ok(_) => self.set_state(incoming.state.unwrap_or(RunState::Paused)),
             Err(error) => {
                 tell(format_args!("load of migration failed: {error}"));
                 self.end(1);
             }
         }
+    }
+
+    /// All of the memory of the guest that runs here is here, or what is missing never will be:
+    /// then the guest is lost, and nothing may go on with the memory that there is.
+    pub(super) fn filled(&mut self, result: Result<(), Error>) {
+        self.migration.filling = Some(false);
+        if let Err(error) = result {
+            tell(format_args!("the guest is lost: post-copy failed: {error}"));
+            self.end(1);
+        }
+    }
+}
+
+/// The memory of a guest that runs here is all here, or never will be.
+fn fill_up(main: &Main, done: Result<(), Error>) {
+    let lost = done.is_err();
+    main.tell(Ask::Filled(done));
+    if lost {
+        std::thread::sleep(LAST_WORDS);
+        let _ = kill_process(getpid(), Signal::KILL);
     }
 }
 

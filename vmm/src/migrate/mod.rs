@@ -49,8 +49,10 @@ enum Ask {
     Describe(Sender<(Vec<Block>, Inventory)>),
     /// Take over the state.
     Load(Vec<Section>, Sender<Result<(), String>>),
-    /// The guest is here, or is not.
-    Received(Result<(), Error>),
+    /// The guest is here, or is not; and whether some of its memory comes late.
+    Received(Result<bool, Error>),
+    /// Memory that came late is here, or will not be.
+    Filled(Result<(), Error>),
 }
 
 /// How the thread reaches the main thread.
@@ -92,6 +94,8 @@ pub struct Migration {
     /// The images of the disks then.
     images: Vec<(String, String)>,
     incoming: Option<Incoming>,
+    /// The guest came before its memory, some of which is still to come.
+    filling: Option<bool>,
 }
 
 impl Default for Migration {
@@ -105,6 +109,7 @@ impl Default for Migration {
             announced: Inventory::default(),
             images: Vec::new(),
             incoming: None,
+            filling: None,
         }
     }
 }
@@ -148,6 +153,11 @@ impl Migration {
     /// The latest outgoing migration.
     pub fn progress(&self) -> Option<&Arc<Progress>> {
         self.progress.as_ref()
+    }
+
+    /// Whether memory of a guest that came before it is still to come; `None` if none did.
+    pub fn filling(&self) -> Option<bool> {
+        self.filling
     }
 
     /// Whether a guest is moving away.
@@ -230,6 +240,7 @@ impl Vm {
                     let _ = reply.send(self.load_moved(sections).map_err(|it| it.to_string()));
                 }
                 Ask::Received(result) => self.received(result),
+                Ask::Filled(result) => self.filled(result),
             }
             if self.exit_status().is_some() {
                 return;

@@ -127,6 +127,9 @@ impl Vm {
             _ if self.migration.is_leaving() => {
                 return refuse("There's a migration process in progress");
             }
+            _ if self.migration.filling() == Some(true) => {
+                return refuse("Some of the guest's memory is still where it came from");
+            }
             RunState::Inmigrate => return refuse("Guest is waiting for an incoming migration"),
             RunState::Postmigrate => {
                 return refuse("Can't migrate the vm that was paused due to previous migration");
@@ -165,6 +168,7 @@ impl Vm {
             wants: Wants {
                 deltas: self.migration.has(MigrationCapability::Xbzrle),
                 converge: self.migration.has(MigrationCapability::AutoConverge),
+                postcopy: self.migration.has(MigrationCapability::PostcopyRam),
             },
         };
         let here = Here { memory: self.board.memory.clone(), main: self.main(), released: false };
@@ -250,6 +254,15 @@ impl Vm {
                         progress.ended(Phase::Failed, Some(error.to_string()));
                     }
                 }
+            }
+            Outcome::Lost(error) => {
+                let text = format!(
+                    "{error}; the destination ran the guest already and lacks some of its memory: \
+                     the guest is lost"
+                );
+                tell(format_args!("migration failed: {text}"));
+                self.set_state(RunState::Postmigrate);
+                progress.ended(Phase::Failed, Some(text));
             }
             Outcome::Unsure(error) => {
                 let text = format!(

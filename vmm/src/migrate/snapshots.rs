@@ -100,17 +100,6 @@ impl Read for OutOfImage {
     }
 }
 
-/// Nobody hears answers.
-impl Write for OutOfImage {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A machine that stands still, with what was saved of it.
 struct Still(Vec<Section>);
 
@@ -263,7 +252,7 @@ impl Vm {
         );
         match outcome {
             Outcome::Moved => Ok(link.0.written()),
-            Outcome::Stayed(error) | Outcome::Unsure(error) => Err(error),
+            Outcome::Stayed(error) | Outcome::Unsure(error) | Outcome::Lost(error) => Err(error),
         }
     }
 
@@ -332,7 +321,7 @@ impl Vm {
             .map_err(|error| QmpError::generic(format!("Could not open VM state file: {error}")))?;
         let inventory = self.inventory();
         let mut back = Back { vm: self, changed: false };
-        let done = dest::receive(OutOfImage(link), blocks, &inventory, &mut back);
+        let done = dest::receive(source::Stored(OutOfImage(link)), blocks, &inventory, &mut back);
         *changed = back.changed;
         done.map_err(|error| QmpError::generic(told(&error, "loading VM state")))?;
         let held: Vec<Held> = self.drives.iter().filter_map(|drive| drive.hold()).collect();

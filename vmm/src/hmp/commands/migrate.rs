@@ -2,8 +2,9 @@
 
 use qmp::{
     ClientMigrateInfo, Handle, Migrate, MigrateCancel, MigrateSetCacheSize, MigrateSetCapabilities,
-    MigrateSetDowntime, MigrateSetSpeed, MigrationCapability, MigrationCapabilityStatus, QmpError,
-    QueryMigrate, QueryMigrateCacheSize, QueryMigrateCapabilities,
+    MigrateSetDowntime, MigrateSetSpeed, MigrateStartPostcopy, MigrationCapability,
+    MigrationCapabilityStatus, QmpError, QueryMigrate, QueryMigrateCacheSize,
+    QueryMigrateCapabilities,
 };
 
 use crate::hmp::Call;
@@ -57,6 +58,9 @@ pub(super) const ROWS: &[Row] = &[
         "turn a capability of migrations on or off",
         set_capability,
     ),
+    bare(&["migrate_start_postcopy"], "let the guest go before its memory", |call, _| {
+        call.vm.handle(MigrateStartPostcopy {})
+    }),
     row(
         &["client_migrate_info"],
         &[

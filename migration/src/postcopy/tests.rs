@@ -1,0 +1,356 @@
+//! Both sides against each other, with memory that really lacks pages. On a host that does not let
+//! this process handle page faults only the refusal is seen.
+
+use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use resources::ram::{PAGE, Ram, RamBackend, RamBlock, RamConfig};
+use resources::state::Blob;
+
+use crate::channel::{Canceller, Channel, Limiter};
+use crate::dest::{Section, Target, postcopy_possible, receive};
+use crate::inventory::Inventory;
+use crate::ram::Block;
+use crate::source::{Link, Machine, Outcome, Wants, send};
+use crate::status::{Limits, Phase, Progress};
+use crate::stream::Error;
+
+const PAGES: u64 = 512;
+
+fn memory(backend: RamBackend, share: bool) -> Vec<Block> {
+    let config = RamConfig { size: PAGES * PAGE, backend, share, ..RamConfig::default() };
+    let ram = Ram::new(&config).unwrap().ranges()[0].block.clone();
+    let block = |name: &str, ram| Block { name: name.to_owned(), ram };
+    vec![block("pc.ram", ram), block("pc.rom", RamBlock::anonymous(4 * PAGE).unwrap())]
+}
+
+fn contents(blocks: &[Block]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for block in blocks {
+        let mut bytes = vec![0; block.ram.size() as usize];
+        block.ram.read(0, &mut bytes);
+        all.extend(bytes);
+    }
+    all
+}
+
+/// A guest that writes its memory faster than any link.
+struct Here {
+    blocks: Vec<Block>,
+    running: Arc<AtomicBool>,
+    guest: Option<JoinHandle<()>>,
+    /// What is in memory when the guest stops.
+    snapshot: Arc<Mutex<Vec<u8>>>,
+    released: bool,
+}
+
+impl Here {
+    fn start(blocks: Vec<Block>, snapshot: &Arc<Mutex<Vec<u8>>>) -> Here {
+        (0..PAGES / 2).for_each(|page| blocks[0].ram.write(page * 2 * PAGE, &page.to_be_bytes()));
+        blocks[1].ram.write(PAGE, b"rom");
+        let running = Arc::new(AtomicBool::new(true));
+        let (ram, on) = (blocks[0].ram.clone(), running.clone());
+        let guest = thread::spawn(move || {
+            let mut count = 1_u64;
+            while on.load(SeqCst) {
+                // A quarter is never written, another is zero.
+                ram.write((count * 7 % PAGES / 2) * PAGE + 100, &count.to_be_bytes());
+                count += 1;
+            }
+        });
+        let (guest, snapshot) = (Some(guest), snapshot.clone());
+        Here { blocks, running, guest, snapshot, released: false }
+    }
+
+    fn stop(&mut self) {
+        self.running.store(false, SeqCst);
+        if let Some(guest) = self.guest.take() {
+            guest.join().unwrap();
+        }
+    }
+}
+
+impl Machine for Here {
+    fn start_log(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+    fn harvest(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+    fn stop_log(&mut self) {}
+    fn switch_over(&mut self) -> Result<Vec<Section>, String> {
+        self.stop();
+        *self.snapshot.lock() = contents(&self.blocks);
+        Ok(vec![Section { name: "cpu".to_owned(), blob: Blob::new(1, &7u32).unwrap() }])
+    }
+    fn release(&mut self) -> Result<(), String> {
+        self.released = true;
+        Ok(())
+    }
+}
+
+/// A machine that touches memory from the moment its devices are loaded.
+struct There {
+    ram: Arc<RamBlock>,
+    snapshot: Arc<Mutex<Vec<u8>>>,
+    guests: Vec<JoinHandle<()>>,
+    touches: bool,
+    early: bool,
+}
+
+impl There {
+    fn check(ram: &RamBlock, snapshot: &[u8], page: u64) {
+        let mut bytes = vec![0; PAGE as usize];
+        ram.read(page * PAGE, &mut bytes);
+        assert!(bytes == snapshot[(page * PAGE) as usize..][..PAGE as usize], "page {page}");
+    }
+}
+
+impl Target for There {
+    fn load(&mut self, _: Vec<Section>) -> Result<(), String> {
+        if self.touches {
+            for page in [3, 100, PAGES - 1] {
+                There::check(&self.ram, &self.snapshot.lock(), page);
+            }
+        }
+        Ok(())
+    }
+    fn take(&mut self) -> Result<(), String> {
+        if self.touches {
+            There::check(&self.ram, &self.snapshot.lock(), 5);
+        }
+        Ok(())
+    }
+    fn early(&mut self) {
+        self.early = true;
+        for vcpu in 0..if self.touches { 3_u64 } else { 0 } {
+            let (ram, snapshot) = (self.ram.clone(), self.snapshot.clone());
+            self.guests.push(thread::spawn(move || {
+                let snapshot = snapshot.lock().clone();
+                for step in 0..PAGES {
+                    // Each a third, in no order.
+                    let page = (step * 211 + vcpu * 97) % PAGES;
+                    if page % 3 == vcpu {
+                        There::check(&ram, &snapshot, page);
+                        ram.write(page * PAGE + 8, &[vcpu as u8 + 1; 8]);
+                    }
+                }
+            }));
+        }
+    }
+}
+
+/// A channel that breaks when so many bytes were written to it.
+struct Cut {
+    channel: Channel,
+    left: usize,
+    dead: bool,
+}
+
+impl Read for Cut {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self.dead {
+            true => Err(io::ErrorKind::BrokenPipe.into()),
+            false => self.channel.read(bytes),
+        }
+    }
+}
+
+impl Write for Cut {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let now = bytes.len().min(self.left);
+        if now == 0 {
+            self.dead = true;
+            let _ = self.channel.flush();
+            let _ = self.channel.finish();
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.left -= now;
+        self.channel.write(&bytes[..now])
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.channel.flush()
+    }
+}
+
+impl Link for Cut {
+    fn two_way(&self) -> bool {
+        true
+    }
+    fn set_limiter(&mut self, limiter: &Limiter) {
+        self.channel.set_limiter(limiter);
+    }
+    fn hasten(&mut self) {
+        self.channel.hasten();
+    }
+    fn wait(&mut self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
+        match self.dead {
+            true => Err(io::ErrorKind::BrokenPipe.into()),
+            false => self.channel.wait(others, time),
+        }
+    }
+    fn finish(&mut self) -> io::Result<()> {
+        self.channel.finish()
+    }
+}
+
+fn inventory() -> Inventory {
+    let parts = [("cpu".to_owned(), "x".to_owned())].into();
+    Inventory { machine: "pc".to_owned(), cpu: "qemu64".to_owned(), parts, ..Inventory::default() }
+}
+
+struct Ended {
+    outcome: Outcome,
+    received: Result<(), Error>,
+    here: Here,
+    there: There,
+    blocks: Vec<Block>,
+    progress: Arc<Progress>,
+    written: (usize, usize),
+}
+
+/// Moves a guest that would never fit, each side killed when it has written so many bytes.
+fn run(blocks: Vec<Block>, touches: bool, limits: (usize, usize)) -> Ended {
+    let snapshot: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let mut here = Here::start(memory(RamBackend::Anonymous, false), &snapshot);
+    let (a, b) = UnixStream::pair().unwrap();
+    let link = |socket: UnixStream, left| {
+        let channel = Channel::new(socket.into(), &Canceller::new().unwrap()).unwrap();
+        Cut { channel, left, dead: false }
+    };
+    let (mut a, mut b) = (link(a, limits.0), link(b, limits.1));
+    let ram = blocks[0].ram.clone();
+    let mut there = There { ram, snapshot, guests: Vec::new(), touches, early: false };
+    let into = blocks.clone();
+    let receiver = thread::spawn(move || {
+        let received = receive(&mut b, into, &inventory(), &mut there);
+        let left = b.left;
+        // Who has failed closes the connection.
+        (received, there, left)
+    });
+    let (progress, allowed) = (Arc::new(Progress::default()), Arc::new(Limits::default()));
+    allowed.set_downtime(Duration::ZERO);
+    progress.go_early();
+    let wants = Wants { postcopy: true, ..Wants::default() };
+    let all = here.blocks.clone();
+    let outcome = send(&mut a, all, &inventory(), &mut here, &allowed, &progress, wants);
+    let left = a.left;
+    drop(a);
+    here.stop();
+    let (received, there, there_left) = receiver.join().unwrap();
+    let written = (limits.0 - left, limits.1 - there_left);
+    Ended { outcome, received, here, there, blocks, progress, written }
+}
+
+const ALL: (usize, usize) = (usize::MAX, usize::MAX);
+
+fn skipped() -> bool {
+    let possible = postcopy_possible();
+    if let Err(reason) = &possible {
+        eprintln!("skipped: {reason}");
+    }
+    possible.is_err()
+}
+
+#[test]
+fn a_guest_goes_before_its_memory_which_follows() {
+    if skipped() {
+        return;
+    }
+    let mut kinds = vec![
+        (RamBackend::Anonymous, false),
+        (RamBackend::Anonymous, true),
+        (RamBackend::Memfd(None), true),
+        (RamBackend::Memfd(None), false),
+    ];
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    match free.map(|free| free.trim().parse().unwrap_or(0)) {
+        Ok(3_u64..) => {
+            kinds.push((RamBackend::Memfd(Some(2 << 20)), true));
+            kinds.push((RamBackend::Memfd(Some(2 << 20)), false));
+        }
+        _ => eprintln!("skipped: the host has no huge pages"),
+    }
+    for (backend, share) in kinds {
+        let blocks = memory(backend, share);
+        // What was there before does not show through.
+        (0..PAGES).for_each(|page| blocks[0].ram.write(page * PAGE + 200, b"before"));
+        let mut ended = run(blocks, true, ALL);
+        assert!(matches!(ended.outcome, Outcome::Moved), "{:?}", ended.outcome);
+        ended.received.unwrap();
+        assert!(ended.there.early && ended.here.released);
+        ended.there.guests.drain(..).for_each(|guest| guest.join().unwrap());
+        let mut wanted = ended.there.snapshot.lock().clone();
+        for page in 0..PAGES {
+            wanted[(page * PAGE) as usize + 8..][..8].fill((page % 3) as u8 + 1);
+        }
+        assert!(contents(&ended.blocks) == wanted);
+        let figures = ended.progress.figures();
+        assert_eq!(figures.remaining, 0);
+        assert_eq!(ended.progress.phase(), Phase::Postcopy);
+    }
+}
+
+#[test]
+fn whoever_is_killed_nobody_runs_twice_and_loss_is_told() {
+    if skipped() {
+        return;
+    }
+    let run = |limits| run(memory(RamBackend::Anonymous, false), false, limits);
+    let whole = run(ALL).written;
+    let far = (1..16).map(|part| whole.0 / 16 * part).chain(whole.0 - 60..whole.0);
+    let cuts = (far.map(|cut| (cut, usize::MAX))).chain((0..=whole.1).map(|cut| (usize::MAX, cut)));
+    let (mut stayed, mut lost) = (0, 0);
+    for cut in cuts {
+        let ended = run(cut);
+        let (early, here) = (ended.there.early, ended.received.is_ok());
+        match ended.outcome {
+            Outcome::Moved => assert!(here && early, "{cut:?}"),
+            Outcome::Stayed(_) => {
+                stayed += 1;
+                assert!(!here && !early, "{cut:?}");
+            }
+            // The last answer may be lost when all is there.
+            Outcome::Lost(_) => {
+                lost += 1;
+                assert!(early, "{cut:?}");
+            }
+            Outcome::Unsure(_) => {}
+        }
+    }
+    assert!(stayed > 10 && lost > 0, "{stayed} {lost}");
+}
+
+#[test]
+fn what_cannot_come_late_is_refused_while_the_guest_runs() {
+    let mut blocks = memory(RamBackend::Anonymous, false);
+    let path = std::env::temp_dir().join(format!("vmm-postcopy-{}", std::process::id()));
+    let size = super::MOST_AT_ONCE + PAGE;
+    let backend = RamBackend::File(path.clone());
+    let config = RamConfig { size, backend, ..RamConfig::default() };
+    blocks[1].ram = Ram::new(&config).unwrap().ranges()[0].block.clone();
+    let snapshot = Arc::default();
+    let ended = run(blocks, false, ALL);
+    std::fs::remove_file(path).unwrap();
+    let Outcome::Stayed(Error::Refused(text)) = &ended.outcome else {
+        panic!("{:?}", ended.outcome)
+    };
+    assert!(text.starts_with("post-copy is not possible: "), "{text}");
+    assert!(ended.there.snapshot.lock().is_empty() && ended.received.is_err());
+    // Nor can it over what goes one way.
+    let mut here = Here::start(memory(RamBackend::Anonymous, false), &snapshot);
+    let file = rustix::fs::memfd_create("stream", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let link = Channel::new(file, &Canceller::new().unwrap()).unwrap();
+    let wants = Wants { postcopy: true, ..Wants::default() };
+    let blocks = here.blocks.clone();
+    let (limits, progress) = (Arc::default(), Arc::default());
+    let outcome = send(link, blocks, &inventory(), &mut here, &limits, &progress, wants);
+    assert!(matches!(&outcome, Outcome::Stayed(Error::Here(_))), "{outcome:?}");
+    here.stop();
+}
