@@ -5,7 +5,7 @@
 //! and asked as quickly as ever. A timer of its own brings it out of the guest when its turn is
 //! over.
 //!
-//! The throttle is an atomic that any thread sets; a [`Pace`] belongs to its vCPU's thread. The
+//! The throttle is an atomic that any thread sets; a `Pace` belongs to its vCPU's thread. The
 //! guest reaches none of this.
 #![expect(unsafe_code, reason = "timers that signal one thread are in the C library alone")]
 
