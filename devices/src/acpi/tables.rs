@@ -111,7 +111,10 @@ pub struct Tables {
 /// each processor.
 pub fn build(config: &Config, at: u32) -> Tables {
     let mut block = Block { at, bytes: vec![0; RSDP_SIZE] };
-    let facs = block.place(&bytes_of(&FACS::new()));
+    let mut facs = FACS::new();
+    // Who wakes up can do so in 64-bit mode (version 2, 64BIT_WAKE_SUPPORTED_F).
+    (facs.version, facs.flags) = (2, 2.into());
+    let facs = block.place(&bytes_of(&facs));
     let dsdt = block.place(dsdt(config).as_slice());
     let fadt = block.place(&bytes_of(&fadt(config, facs, dsdt)));
     let madt = block.place(madt(config).as_slice());

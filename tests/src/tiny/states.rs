@@ -37,6 +37,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::tiny("states::suspend_to_ram", 60, suspend_to_ram),
         Test::tiny("states::wakes_in_real_mode", 60, |ctx| wakes_at(ctx, 12, &REAL_MODE)),
         Test::tiny("states::wakes_in_protected_mode", 60, |ctx| wakes_at(ctx, 24, &PROTECTED)),
+        Test::tiny("states::wakes_in_64_bit_mode", 60, wakes_in_64_bit_mode),
         Test::tiny("states::debug_exit", 60, debug_exit),
         Test::tiny("states::sigterm", 60, sigterm),
     ]
@@ -251,6 +252,8 @@ fn power_off_no_shutdown(ctx: &Ctx) -> Result {
 /// Says `w` and a new line, in 16-bit code and in 32-bit code, then halts.
 const REAL_MODE: [u32; 3] = [0xb003_f8ba, 0x0ab0_ee77, 0xfdeb_f4ee];
 const PROTECTED: [u32; 4] = [0x0003_f8ba, 0xee77_b000, 0xf4ee_0ab0, 0x9090_fdeb];
+/// The same in 64-bit code, which says something else in other modes.
+const LONG: [u32; 4] = [0x0003_f8ba, 0x4877_b000, 0x0ab0_ee90, 0xfdeb_f4ee];
 /// Where the FACS is: behind the root pointer of the tables, which are where they always are.
 const FACS: u32 = 0xe_0040;
 /// Where the code is; not at a multiple of 16.
@@ -258,7 +261,17 @@ const WAKING: u32 = 0x7004;
 
 /// A guest that says where it wants to wake up does so, by each way to say it.
 fn wakes_at(ctx: &Ctx, offset: u32, code: &[u32]) -> Result {
+    wakes(ctx, Guest::new()?, offset, code)
+}
+
+/// The same in the mode that the guest asks for besides.
+fn wakes_in_64_bit_mode(ctx: &Ctx) -> Result {
     let mut g = Guest::new()?;
+    g.mov(dword_ptr(FACS + 36), 1)?;
+    wakes(ctx, g, 24, &LONG)
+}
+
+fn wakes(ctx: &Ctx, mut g: Guest, offset: u32, code: &[u32]) -> Result {
     for (at, word) in (WAKING..).step_by(4).zip(code) {
         g.mov(dword_ptr(at), *word)?;
     }

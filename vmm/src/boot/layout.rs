@@ -13,7 +13,8 @@
 //! 0x0_0003_0000  multiboot information and its strings               (64 KiB at most)
 //! 0x0_0009_FC00  extended BIOS data area: reserved, so that no kernel allocates it
 //! 0x0_000A_0000  VGA window and option ROMs
-//! 0x0_000E_0000  RSDP and ACPI tables                                (128 KiB)
+//! 0x0_000E_0000  RSDP and ACPI tables                                (96 KiB)
+//! 0x0_000F_8000  page tables of a guest that wakes up in 64-bit mode  (seven pages)
 //! 0x0_0010_0000  kernel, anything up to the end of low RAM; the initrd at the very end
 //!                PCI hole
 //! 0x0_FEC0_0000  IOAPIC      0x0_FEE0_0000  local APIC
@@ -55,7 +56,10 @@ pub const EBDA: u64 = 0x9_fc00;
 pub const VGA: u64 = 0xa_0000;
 /// The ACPI root pointer, where a guest without firmware or start info searches for it.
 pub const ACPI_RSDP: u64 = 0xe_0000;
-/// End of the space for ACPI tables, which may follow the RSDP.
+/// Page tables for a guest that wakes up in 64-bit mode, laid out as [`PAGE_TABLES`], with one more
+/// page directory for what is above 4 GiB.
+pub const WAKING_TABLES: u64 = 0xf_8000;
+/// End of the space for ACPI tables, which may follow the RSDP, and for [`WAKING_TABLES`].
 pub const ACPI_END: u64 = 0x10_0000;
 /// One mebibyte: the start of extended memory, where kernels live.
 pub const HIGH_MEMORY: u64 = 0x10_0000;

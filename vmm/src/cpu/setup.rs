@@ -55,6 +55,12 @@ pub enum Entry {
         /// Where execution starts.
         rip: u32,
     },
+    /// 64-bit mode with paging on and an identity map of 4 GiB and of what is around `rip`, with
+    /// flat segments of no table: as firmware wakes a guest that asks for it.
+    Waking64 {
+        /// Where execution starts; below 512 GiB.
+        rip: u64,
+    },
     /// The architectural reset vector, F000:FFF0 with base 0xFFFF0000: firmware.
     Reset,
 }
@@ -170,7 +176,8 @@ impl PowerOn {
 
 /// Puts the boot processor, fresh from [`PowerOn::reset`], where `entry` says, and writes into low
 /// RAM what that needs (at [`layout::GDT`], and for [`Entry::Long`] at [`layout::PAGE_TABLES`]; both
-/// may be reused by the guest once it has its own).
+/// may be reused by the guest once it has its own; for [`Entry::Waking64`] at
+/// [`layout::WAKING_TABLES`], which is never the guest's).
 ///
 /// # Errors
 /// An entry point or structure at or above 4 GiB, RAM that lacks the low addresses, or a processor
@@ -191,6 +198,10 @@ pub fn enter<M: GuestMemory>(vcpu: &VcpuFd, entry: &Entry, memory: &M) -> Result
         Entry::Protected { rip } => {
             regs.rip = rip.into();
             false
+        }
+        Entry::Waking64 { rip } => {
+            regs.rip = rip;
+            true
         }
         Entry::Long { rip, rsi } => {
             regs.rip = below_4g("entry point", rip)?;
@@ -220,7 +231,7 @@ pub fn enter<M: GuestMemory>(vcpu: &VcpuFd, entry: &Entry, memory: &M) -> Result
     }
     sregs.tr = segment(TASK, 4 * 8);
     // A guest that wakes up has its own things in low RAM.
-    if !matches!(entry, Entry::Protected { .. }) {
+    if !matches!(entry, Entry::Protected { .. } | Entry::Waking64 { .. }) {
         sregs.gdt = kvm_dtable {
             base: layout::GDT,
             limit: u16::try_from(size_of_val(&DESCRIPTORS) - 1).unwrap_or(u16::MAX),
@@ -231,8 +242,12 @@ pub fn enter<M: GuestMemory>(vcpu: &VcpuFd, entry: &Entry, memory: &M) -> Result
     // No interrupt is taken before the guest has a table of its own.
     sregs.idt = kvm_dtable::default();
     if long {
-        page_tables(memory)?;
-        sregs.cr3 = layout::PAGE_TABLES;
+        let tables = match entry {
+            Entry::Waking64 { .. } => layout::WAKING_TABLES,
+            _ => layout::PAGE_TABLES,
+        };
+        page_tables(memory, tables, regs.rip)?;
+        sregs.cr3 = tables;
         sregs.cr4 = CR4_PAE;
         sregs.cr0 = CR0_PE | CR0_ET | CR0_PG;
         sregs.efer = EFER_LME | EFER_LMA;
@@ -327,21 +342,25 @@ fn segment(descriptor: u64, selector: u16) -> kvm_segment {
     }
 }
 
-fn page_tables<M: GuestMemory>(memory: &M) -> Result<(), SetupError> {
-    let level4 = layout::PAGE_TABLES;
+/// Maps 4 GiB one to one, and the GiB around `rip`, which is below 512 GiB.
+fn page_tables<M: GuestMemory>(memory: &M, level4: u64, rip: u64) -> Result<(), SetupError> {
     let level3 = level4 + 0x1000;
     let level2 = level3 + 0x1000;
-    // One page each for levels 4 and 3, four of level 2 that map 2 MiB with each entry.
-    let mut tables = vec![0u64; 6 * 512];
+    let far = Some(rip >> 30).filter(|gib| *gib >= 4);
+    // One page each for levels 4 and 3, four of level 2 that map 2 MiB with each entry, and one for
+    // what is far.
+    let mut tables = vec![0u64; if far.is_some() { 7 } else { 6 } * 512];
     for (i, entry) in (0..).zip(tables.iter_mut()) {
         *entry = match i {
             0 => level3 | PAGE,
             512..516 => (level2 + (i - 512) * 0x1000) | PAGE,
-            1024.. => ((i - 1024) << 21) | PAGE | PAGE_LARGE,
+            512..1024 if far == Some(i - 512) => (level2 + 0x4000) | PAGE,
+            1024..3072 => ((i - 1024) << 21) | PAGE | PAGE_LARGE,
+            3072.. => (far.unwrap_or(0) << 30) | ((i - 3072) << 21) | PAGE | PAGE_LARGE,
             _ => 0,
         };
     }
-    write(memory, layout::PAGE_TABLES, &tables)
+    write(memory, level4, &tables)
 }
 
 fn write<M: GuestMemory>(memory: &M, at: u64, words: &[u64]) -> Result<(), SetupError> {
@@ -377,7 +396,7 @@ mod tests {
     #[test]
     fn page_tables_map_4_gib_onto_itself() {
         let memory = ram(0x10000);
-        page_tables(&memory).unwrap();
+        page_tables(&memory, 0x9000, 0x20_0000).unwrap();
         let read = |at: u64| memory.read_obj::<u64>(GuestAddress(at)).unwrap();
         for address in [0, 0x1f_ffff, 0x20_0000, 0x1234_5678, 0xffff_ffff] {
             let mask = 0x000f_ffff_ffff_f000;
@@ -390,6 +409,13 @@ mod tests {
         assert_eq!(read(0x9008), 0);
         assert_eq!(read(0xa020), 0);
         assert_eq!(read(0xf000), 0);
-        assert!(page_tables(&ram(0x8000)).unwrap_err().to_string().contains("0x9000"));
+        let error = page_tables(&ram(0x8000), 0x9000, 0).unwrap_err().to_string();
+        assert!(error.contains("0x9000"));
+        // The table of a guest that wakes up far above.
+        let far: u64 = (77 << 30) + 0x20_0000;
+        page_tables(&memory, 0x9000, far).unwrap();
+        let level2 = read(0xa000 + 77 * 8) & !0xfff;
+        assert_eq!((level2, read(level2 + 8)), (0xf000, far | 0x83));
+        assert_eq!((read(0xa020), read(0xa000 + 78 * 8)), (0, 0));
     }
 }
