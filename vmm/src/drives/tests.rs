@@ -141,7 +141,7 @@ fn nodes_stand_on_one_another() {
         ("driver=raw,node-name=x,file=y", "Cannot find device='' nor node-name='y'"),
         (
             "driver=raw,node-name=x,file.driver=file,file.filename=FILE,file.detect-zeroes=no",
-            "invalid detect-zeroes option",
+            "could not open disk image x: invalid detect-zeroes option",
         ),
         (
             "driver=raw,node-name=x,file=f,detect-zeroes=unmap",
