@@ -22,6 +22,7 @@
 //! | what is told about a graph | `describe.rs` |
 //! | snapshots of a drive | `snapshot.rs` |
 //! | a machine's saved state in an image | `vmstate.rs` |
+//! | contents that move to another process | `transfer.rs` |
 //! | counters | `stats.rs` |
 //! | the command-line tools | `tools/` |
 //! | limits of what is done | `throttle.rs` |
@@ -61,6 +62,7 @@ pub mod snapshot;
 pub mod stats;
 pub mod throttle;
 pub mod tools;
+pub mod transfer;
 pub mod vmstate;
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use std::io::Write;
 
 use resources::state::{Blob, MAX_BYTES};
 
+use crate::blocks::{self, Sink};
 use crate::inventory::{self, Inventory};
 use crate::ram::{self, Block, Receiver};
 use crate::source::Link;
@@ -54,6 +55,13 @@ pub struct Section {
 pub trait Target: Send {
     /// The source is as it should be, and memory follows.
     fn begun(&mut self) {}
+    /// The disks that can be written, whose contents come too.
+    ///
+    /// # Errors
+    /// They cannot be had.
+    fn disks(&mut self) -> Result<Vec<Box<dyn Sink>>, String> {
+        Err("disks cannot be taken here".to_owned())
+    }
     /// Takes over the state of every part.
     ///
     /// # Errors
@@ -87,6 +95,8 @@ pub fn receive(
         here,
         answers: false,
         checked: false,
+        sent: Inventory::default(),
+        disks: None,
         parts: BTreeMap::new(),
         state: Vec::new(),
         bytes: 0,
@@ -111,6 +121,9 @@ struct Incoming<'a, L> {
     answers: bool,
     /// The inventory came and fits.
     checked: bool,
+    /// What the source is.
+    sent: Inventory,
+    disks: Option<blocks::Receiver>,
     /// Sections that come in parts: their numbers.
     parts: BTreeMap<u32, String>,
     state: Vec<Section>,
@@ -136,6 +149,9 @@ impl<L: Link> Incoming<'_, L> {
         }
         let sections = std::mem::take(&mut self.state);
         self.description()?;
+        if let Some(disks) = &mut self.disks {
+            disks.flush()?;
+        }
         self.meanwhile(|| target.load(sections))?;
         if self.answers {
             self.answer(answer::LOADED, &[])?;
@@ -197,16 +213,26 @@ impl<L: Link> Incoming<'_, L> {
                             return Err(Error::bad("memory comes before the inventory"));
                         }
                         self.ram.part(&mut self.from)?;
-                        self.parts.insert(id, name.clone());
-                        if self.parts.len() > 1 {
-                            return Err(Error::bad("the section 'ram' starts twice"));
-                        }
+                        self.begin(id, &name)?;
                         target.begun();
+                    }
+                    (kind::START, blocks::NAME) => {
+                        newer(version, blocks::VERSION, blocks::NAME)?;
+                        if !self.checked {
+                            return Err(Error::bad("disks come before the inventory"));
+                        }
+                        self.begin(id, &name)?;
+                        let mut disks = target.disks().map_err(Error::Bad)?;
+                        disks.retain(|disk| self.sent.disks.contains_key(disk.name()));
+                        let mut disks = blocks::Receiver::new(disks);
+                        disks.part(&mut self.from)?;
+                        self.disks = Some(disks);
                     }
                     (kind::FULL, inventory::NAME) => {
                         newer(version, 1, inventory::NAME)?;
                         let bytes = self.from.blob("the inventory", MAX_BYTES)?;
-                        self.here.check(&Inventory::from_bytes(&bytes)?)?;
+                        self.sent = Inventory::from_bytes(&bytes)?;
+                        self.here.check(&self.sent)?;
                         self.checked = true;
                     }
                     (kind::FULL, crate::postcopy::NAME) => {
@@ -224,13 +250,25 @@ impl<L: Link> Incoming<'_, L> {
                 let Some(name) = self.parts.get(&id) else {
                     return Err(Error::bad(format!("Unknown savevm section {id}")));
                 };
-                self.ram.part(&mut self.from)?;
+                match &mut self.disks {
+                    Some(disks) if name == blocks::NAME => disks.part(&mut self.from)?,
+                    _ => self.ram.part(&mut self.from)?,
+                }
                 self.from.footer(id, name)?;
             }
             kind::COMMAND => self.command()?,
             other => return Err(Error::bad(format!("Unknown savevm section type {other}"))),
         }
         Ok(true)
+    }
+
+    /// A section that comes in parts.
+    fn begin(&mut self, id: u32, name: &str) -> Result<(), Error> {
+        if self.parts.values().any(|other| other == name) {
+            return Err(Error::bad(format!("the section '{name}' starts twice")));
+        }
+        self.parts.insert(id, name.to_owned());
+        Ok(())
     }
 
     fn state(&mut self, name: &str, version: u32) -> Result<(), Error> {

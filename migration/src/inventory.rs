@@ -29,6 +29,9 @@ pub struct Inventory {
     /// The parts that have a state, by name, with what each is.
     #[serde(default)]
     pub parts: BTreeMap<String, String>,
+    /// Bytes of the disks whose contents move too; here, of those that could be written.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub disks: BTreeMap<String, u64>,
 }
 
 impl Inventory {
@@ -82,6 +85,16 @@ impl Inventory {
                 Some(_) => {}
             }
         }
+        for (disk, there) in &source.disks {
+            let text = match self.disks.get(disk) {
+                None => format!("the source sends disk '{disk}', which this machine cannot fill"),
+                Some(here) if here != there => {
+                    format!("disk '{disk}' has {there} bytes at the source and {here} here")
+                }
+                Some(_) => continue,
+            };
+            return Err(Error::bad(text));
+        }
         match self.parts.iter().find(|(part, _)| !source.parts.contains_key(*part)) {
             Some((part, here)) => {
                 let text = format!("this machine has '{part}' ({here}), the source has not");
@@ -125,5 +138,15 @@ mod tests {
         assert_eq!(text, "'/rtc' is a x at the source and a mc146818rtc here");
         let text = refused(of(&[("/disk", "virtio-blk"), ("/rtc", "mc146818rtc")]));
         assert_eq!(text, "the source has '/disk' (virtio-blk), this machine has not");
+        let with = |name: &str, size| {
+            let disks = [(name.to_owned(), size)].into();
+            Inventory { disks, ..here.clone() }
+        };
+        let text = refused(with("d", 5));
+        assert_eq!(text, "the source sends disk 'd', which this machine cannot fill");
+        let text = with("d", 4).check(&with("d", 5)).unwrap_err().to_string();
+        assert_eq!(text, "disk 'd' has 5 bytes at the source and 4 here");
+        // Disks that are not sent need not be the same.
+        with("d", 4).check(&here).unwrap();
     }
 }

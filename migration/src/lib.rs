@@ -8,6 +8,7 @@
 //! | which vector instructions there are | `simd.rs` |
 //! | the outer form of what is sent | `stream.rs` |
 //! | memory in it | `ram.rs` |
+//! | disks in it | `blocks.rs` |
 //! | what machine it is | `inventory.rs` |
 //! | the sending thread, the receiving one | `source.rs`, `dest.rs` |
 //! | how it stands, who has the guest | `status.rs` |
@@ -22,6 +23,7 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod blocks;
 pub mod channel;
 pub mod compress;
 mod converge;

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::blocks;
 use crate::channel::{Limiter, is_cancelled};
 use crate::converge::Converge;
 use crate::dest::Section;
@@ -60,6 +61,13 @@ pub trait Machine {
     /// Has what is written to pages that were marked noted again; `None`: it always is.
     fn watch(&self) -> Option<Watch> {
         None
+    }
+    /// The disks whose contents move too, if they do. What is written to them is seen from now on.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn disks(&mut self) -> Result<Option<blocks::Sender>, String> {
+        Ok(None)
     }
     /// Ends the noting.
     fn stop_log(&mut self);
@@ -212,6 +220,7 @@ pub fn send<L: Link, M: Machine>(
         progress,
         wants,
         described: Vec::new(),
+        disks: None,
         bandwidth: Bandwidth::default(),
         converge,
         stopped: None,
@@ -248,6 +257,7 @@ struct Source<'a, L, M> {
     wants: Wants,
     /// The sections of devices: name and length.
     described: Vec<(String, usize)>,
+    disks: Option<disks::Disks>,
     bandwidth: Bandwidth,
     converge: Converge,
     /// When the guest was stopped.
@@ -315,6 +325,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         let bytes = self.inventory.to_bytes()?;
         self.full(inventory::NAME, &bytes)?;
         self.advise()?;
+        self.start_disks()?;
         self.machine.start_log().map_err(Error::Here)?;
         if let Some(watch) = self.machine.watch() {
             self.ram.watch_by(watch);
@@ -382,7 +393,8 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
 
     /// Whether the rest could be sent within the downtime that is allowed.
     fn small_enough(&self) -> bool {
-        self.rest() as f64 <= self.bandwidth.rate * self.limits.downtime().as_secs_f64()
+        (self.rest() + self.disks_left()) as f64
+            <= self.bandwidth.rate * self.limits.downtime().as_secs_f64()
     }
 
     /// Whether the destination has read everything: what it refuses it has refused then, before the
@@ -427,7 +439,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
 
     /// Sends a part of a pass: no more than the limit lets through in a window.
     fn part(&mut self, window: &mut Window) -> Result<(), Error> {
-        if self.ram.dirty() == 0 {
+        if self.disk_part(window)? || self.ram.dirty() == 0 {
             return Ok(());
         }
         let (began, from) = (self.machine.now(), self.to.written());
@@ -460,7 +472,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.ram.end_part(&mut self.to)?;
         self.to.footer(self.ram_id)?;
         self.to.flush()?;
-        let (transferred, remaining) = (self.to.written(), self.rest());
+        let (transferred, remaining) = (self.without_disks(), self.rest());
         let deltas = self.ram.deltas().map(|deltas| deltas.stats());
         self.progress.update(|figures| {
             figures.zero += zero;
@@ -494,6 +506,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         // The guest waits.
         self.to.channel().set_limiter(&Limiter::default());
         self.sync()?;
+        self.finish_disks()?;
         self.ram.last();
         self.set_aside();
         self.to.part(kind::END, self.ram_id)?;
@@ -635,6 +648,7 @@ fn described(name: &str, len: usize) -> serde_json::Value {
     })
 }
 
+mod disks;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::blocks;
 use crate::channel::Limiter;
 use crate::stream::Error;
 use crate::xbzrle::Stats;
@@ -127,6 +128,8 @@ pub struct Figures {
     pub throttle: u8,
     /// How sending differences fares, if they are sent.
     pub deltas: Option<Stats>,
+    /// How disks fare, if they move too.
+    pub disk: Option<blocks::Figures>,
 }
 
 type HangUp = Box<dyn FnOnce() + Send>;

@@ -1,7 +1,7 @@
 //! Linux guests that go back to a snapshot of themselves and their disk, and such that are put
-//! away in a file.
+//! away in a file, or take their disk along.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
@@ -17,6 +17,7 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         Test::linux("snapshots::with_memory", 400, with_memory),
         Test::linux("snapshots::in_a_file", 300, in_a_file),
+        Test::linux("migrate::with_its_disk", 400, with_its_disk),
     ]
 }
 
@@ -42,6 +43,25 @@ for file in kept rounds; do
     done
 done";
 
+/// A qcow2 image on top of an empty file system.
+fn on_blank(ctx: &Ctx, name: &str) -> Result<PathBuf> {
+    let blank = ctx.dir.join("blank");
+    if !blank.exists() {
+        Disk::ext4(&ctx.dir, "blank", 48 << 20)?;
+    }
+    let image = ctx.dir.join(name);
+    let mut create = Command::new("/usr/bin/qemu-img");
+    create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]);
+    run(create.arg(&blank).arg(&image))?;
+    Ok(image)
+}
+
+fn with_disk(ctx: &Ctx, image: &Path) -> VmBuilder {
+    let drive = format!("if=none,id=d0,format=qcow2,file={}", image.display());
+    let vm = ctx.linux(Kernel::V6_12).memory("256").cpus(2);
+    vm.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=d0"])
+}
+
 /// A guest that writes files to `/dev/vda`, and checks them and its memory.
 struct Busy {
     vm: TestVm,
@@ -51,17 +71,8 @@ struct Busy {
 
 impl Busy {
     fn start(ctx: &Ctx) -> Result<Busy> {
-        let image = ctx.dir.join("disk.qcow2");
-        let blank = Disk::ext4(&ctx.dir, "blank", 48 << 20)?;
-        let mut convert = Command::new("/usr/bin/qemu-img");
-        run(convert.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(blank.path()).arg(&image))?;
-        let drive = format!("if=none,id=d0,format=qcow2,file={}", image.display());
-        let builder = ctx.linux(Kernel::V6_12).memory("256").cpus(2).args([
-            "-drive",
-            &drive,
-            "-device",
-            "virtio-blk-pci,drive=d0",
-        ]);
+        let image = on_blank(ctx, "disk.qcow2")?;
+        let builder = with_disk(ctx, &image);
         let mut vm = builder.clone().start()?;
         vm.booted()?;
         vm.load(&["virtio_blk"])?;
@@ -160,6 +171,28 @@ fn in_a_file(ctx: &Ctx) -> Result {
         guest.vm.exit_code(SOON)?;
         guest.vm = guest.builder.clone().args(["-incoming", &uri]).start()?;
         guest.goes_on().map_err(|error| format!("time {time}: {error}"))?;
+    }
+    guest.finish().map(drop)
+}
+
+/// The guest goes to a disk of its own at the other side, twice: what it has above an image that
+/// both have, and everything.
+fn with_its_disk(ctx: &Ctx) -> Result {
+    let mut guest = Busy::start(ctx)?;
+    let whole = ctx.dir.join("whole.qcow2");
+    let mut create = Command::new("/usr/bin/qemu-img");
+    run(create.args(["create", "-q", "-f", "qcow2"]).arg(&whole).arg("48M"))?;
+    for (how, image) in [("inc", on_blank(ctx, "other.qcow2")?), ("blk", whole)] {
+        let uri = format!("unix:{}", ctx.dir.join(how).display());
+        let builder = with_disk(ctx, &image);
+        let mut there = builder.clone().args(["-incoming", &uri]).start()?;
+        guest.vm.qmp.execute("migrate_set_speed", json!({ "value": 1u64 << 30 }))?;
+        guest.vm.qmp.execute("migrate_set_downtime", json!({ "value": 2 }))?;
+        guest.vm.qmp.execute("migrate", json!({ "uri": uri, how: true }))?;
+        super::migrate::expect_ended(&mut guest.vm, "completed")?;
+        there.qmp.event("RESUME", SOON).map_err(|error| there.process.explain(error))?;
+        guest = Busy { vm: there, builder, image };
+        guest.goes_on().map_err(|error| format!("{how}: {error}"))?;
     }
     guest.finish().map(drop)
 }

@@ -16,6 +16,7 @@ mod human;
 pub mod image;
 mod irq;
 pub(crate) mod migrate;
+mod migrate_disks;
 pub(crate) mod pause;
 mod ports;
 mod postcopy;
@@ -44,6 +45,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(pause::tests());
     tests.extend(migrate::tests());
     tests.extend(chance::tests());
+    tests.extend(migrate_disks::tests());
     tests.extend(snapshots::tests());
     tests.extend(converge::tests());
     tests.extend(postcopy::tests());

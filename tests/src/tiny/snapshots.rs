@@ -26,15 +26,15 @@ pub(super) fn tests() -> Vec<Test> {
     ]
 }
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
 /// What a line at the human monitor prints.
-fn human(vm: &mut TestVm, line: &str) -> Result<String> {
+pub(super) fn human(vm: &mut TestVm, line: &str) -> Result<String> {
     let said = vm.qmp.execute("human-monitor-command", json!({ "command-line": line }))?;
     Ok(said.as_str().unwrap_or_default().replace("\r\n", "\n"))
 }
 
-fn expect_said(vm: &mut TestVm, line: &str, expected: &str) -> Result {
+pub(super) fn expect_said(vm: &mut TestVm, line: &str, expected: &str) -> Result {
     let said = human(vm, line)?;
     if said.starts_with(expected) && (!expected.is_empty() || said.is_empty()) {
         return Ok(());
@@ -43,10 +43,15 @@ fn expect_said(vm: &mut TestVm, line: &str, expected: &str) -> Result {
 }
 
 /// A qcow2 image on top of 4 MiB of nothing.
-fn image(ctx: &Ctx, name: &str) -> Result<PathBuf> {
+pub(super) fn image(ctx: &Ctx, name: &str) -> Result<PathBuf> {
     let base = Disk::blank(&ctx.dir, &format!("{name}.raw"), 4 * MIB)?;
+    image_on(ctx, name, base.path())
+}
+
+/// A qcow2 image on top of a raw one.
+pub(super) fn image_on(ctx: &Ctx, name: &str, base: &Path) -> Result<PathBuf> {
     let path = ctx.dir.join(name);
-    let mut vm = ctx.vm().without_guest().args(["-drive", &base.drive("d")]).start()?;
+    let mut vm = ctx.vm().without_guest().args(["-drive", &Disk::at(base).drive("d")]).start()?;
     let new = json!({ "device": "d", "snapshot-file": path });
     vm.qmp.execute("blockdev-snapshot-sync", new)?;
     vm.qmp.execute("quit", json!({}))?;
@@ -54,7 +59,7 @@ fn image(ctx: &Ctx, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn drive(id: &str, path: &Path) -> String {
+pub(super) fn drive(id: &str, path: &Path) -> String {
     format!("if=none,id={id},format=qcow2,file={}", path.display())
 }
 
@@ -66,21 +71,26 @@ fn guest(ctx: &Ctx) -> Result<(VmBuilder, PathBuf)> {
 }
 
 /// Fills the beginning of the disks with a byte.
-fn fill(vm: &mut TestVm, byte: u8) -> Result {
+pub(super) fn fill(vm: &mut TestVm, byte: u8) -> Result {
     for id in ["d0", "d1"] {
         expect_said(vm, &format!("qemu-io {id} \"write -P {byte} 0 1M\""), "")?;
     }
     Ok(())
 }
 
+/// What is on a disk.
+pub(super) fn content(vm: &mut TestVm, dir: &Path, id: &str) -> Result<Vec<u8>> {
+    let copy = dir.join(format!("copy-{id}"));
+    let _ = std::fs::remove_file(&copy);
+    expect_said(vm, &format!("drive_backup -f {id} {} raw", copy.display()), "")?;
+    vm.qmp.event("BLOCK_JOB_COMPLETED", SOON)?;
+    Ok(std::fs::read(&copy)?)
+}
+
 /// Fails unless the beginning of the disks is filled with that byte.
-fn expect_filled(vm: &mut TestVm, dir: &Path, byte: u8) -> Result {
+pub(super) fn expect_filled(vm: &mut TestVm, dir: &Path, byte: u8) -> Result {
     for id in ["d0", "d1"] {
-        let copy = dir.join(format!("copy-{id}"));
-        let _ = std::fs::remove_file(&copy);
-        expect_said(vm, &format!("drive_backup -f {id} {} raw", copy.display()), "")?;
-        vm.qmp.event("BLOCK_JOB_COMPLETED", SOON)?;
-        let bytes = std::fs::read(&copy)?;
+        let bytes = content(vm, dir, id)?;
         let wrong = bytes[..MIB as usize].iter().position(|found| *found != byte);
         expect_equal(&format!("where {id} is wrong"), wrong, None)?;
         expect_equal("its rest", bytes[MIB as usize..].iter().all(|found| *found == 0), true)?;

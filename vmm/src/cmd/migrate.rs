@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use migration::blocks;
 use migration::dest::postcopy_possible;
 use migration::status::{Figures, Phase};
 use qmp::{
@@ -21,12 +22,11 @@ impl Handle<Migrate> for Vm {
     fn handle(&mut self, command: Migrate) -> Result<(), QmpError> {
         let Migrate { uri, blk, inc, detach: _ } = command;
         self.check_movable()?;
-        if blk == Some(true) || inc == Some(true) {
-            return Err(QmpError::generic(
-                "Block migration is not supported: share the disks, or mirror them beforehand",
-            ));
+        let inc = inc == Some(true);
+        if inc || blk == Some(true) {
+            self.copy_disks(inc);
         }
-        self.migrate_to(&uri)
+        self.migrate_to(&uri).inspect_err(|_| self.keep_disks())
     }
 }
 
@@ -85,7 +85,8 @@ impl Handle<QueryMigrate> for Vm {
         info.status = Some(status.to_owned());
         match status {
             "active" | "postcopy-active" => {
-                info.expected_downtime = Some(int(figures.expected_downtime))
+                info.expected_downtime = Some(int(figures.expected_downtime));
+                info.disk = figures.disk.map(disk);
             }
             "completed" => info.downtime = Some(int(figures.downtime)),
             _ => return Ok(info),
@@ -104,6 +105,21 @@ impl Handle<QueryMigrate> for Vm {
             cache_miss: int(deltas.cache_miss),
         });
         Ok(info)
+    }
+}
+
+/// Of the members only those of disks say something.
+fn disk(figures: blocks::Figures) -> MigrationStats {
+    MigrationStats {
+        total: int(figures.total),
+        remaining: int(figures.remaining),
+        mbps: 0.0,
+        transferred: int(figures.transferred),
+        duplicate: 0,
+        dirty_pages_rate: 0,
+        skipped: 0,
+        normal_bytes: 0,
+        normal: 0,
     }
 }
 

@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
+use migration::blocks::Sink;
 use migration::dest::{self, Section, Target};
 use migration::source::Link;
 use migration::stream::Error;
 use qmp::RunState;
 use rustix::process::{Signal, getpid, kill_process};
 
+use super::disks::sinks;
 use super::{Ask, GLOBAL, Global, Main};
 use crate::boot::Contents;
 use crate::cli::log::tell;
@@ -42,6 +44,10 @@ struct Here {
 }
 
 impl Target for Here {
+    fn disks(&mut self) -> Result<Vec<Box<dyn Sink>>, String> {
+        self.0.order(Ask::Disks).map(|drives| sinks(&drives))
+    }
+
     fn load(&mut self, sections: Vec<Section>) -> Result<(), String> {
         self.main.order(|reply| Ask::Load(sections, reply))
     }

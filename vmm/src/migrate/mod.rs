@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use block::Drive;
 use migration::dest::Section;
 use migration::inventory::Inventory;
 use migration::ram::Block;
@@ -25,11 +26,13 @@ use crate::machine::bus::Plugged;
 use crate::mailbox::Mailbox;
 use crate::vm::{Vm, VmError, vcpu_path};
 
+mod disks;
 mod incoming;
 mod outgoing;
 pub(crate) mod snapshots;
 mod ways;
 
+use disks::Copies;
 use incoming::Incoming;
 
 /// The part of the saved state that is of the machine as a whole.
@@ -47,6 +50,8 @@ enum Ask {
     Sent(Outcome),
     /// What machine is this, with what memory?
     Describe(Sender<(Vec<Block>, Inventory)>),
+    /// Which disks are to be filled? They are taken.
+    Disks(Sender<Result<Vec<Arc<Drive>>, String>>),
     /// Take over the state.
     Load(Vec<Section>, Sender<Result<(), String>>),
     /// The guest is here, or is not; and whether some of its memory comes late.
@@ -89,6 +94,8 @@ pub struct Migration {
     asks: (Sender<Ask>, Receiver<Ask>),
     /// The run state before the guest was stopped to be moved.
     before: Option<RunState>,
+    /// The contents of disks that move too.
+    copies: Option<Copies>,
     /// What was sent first: nothing else can be.
     announced: Inventory,
     /// The images of the disks then.
@@ -106,6 +113,7 @@ impl Default for Migration {
             progress: None,
             asks: channel(),
             before: None,
+            copies: None,
             announced: Inventory::default(),
             images: Vec::new(),
             incoming: None,
@@ -215,6 +223,7 @@ impl Vm {
             cpu: self.board.cpu_model.clone(),
             cpuid: self.processors.as_ref().map(Processors::leaves).unwrap_or_default(),
             parts: global.chain(vcpus).chain(devices).collect(),
+            ..Inventory::default()
         }
     }
 
@@ -234,7 +243,11 @@ impl Vm {
                 }
                 Ask::Sent(outcome) => self.sent(outcome),
                 Ask::Describe(reply) => {
-                    let _ = reply.send((self.blocks(), self.inventory()));
+                    let here = Inventory { disks: self.disk_sizes(), ..self.inventory() };
+                    let _ = reply.send((self.blocks(), here));
+                }
+                Ask::Disks(reply) => {
+                    let _ = reply.send(self.disks_to_fill());
                 }
                 Ask::Load(sections, reply) => {
                     let _ = reply.send(self.load_moved(sections).map_err(|it| it.to_string()));

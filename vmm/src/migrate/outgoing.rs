@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use migration::blocks;
 use migration::dest::Section;
 use migration::inventory::Inventory;
 use migration::ram::{Block, Watch};
@@ -16,6 +17,7 @@ use resources::request::WakeReason;
 use resources::space::Space;
 use resources::state::Blob;
 
+use super::disks::Copies;
 use super::{Ask, GLOBAL, Global, Main, refused};
 use crate::cli::log::tell;
 use crate::drives::DriveError;
@@ -29,6 +31,7 @@ struct Here {
     memory: Arc<Space>,
     main: Main,
     released: bool,
+    copies: Option<Copies>,
 }
 
 impl Machine for Here {
@@ -45,6 +48,10 @@ impl Machine for Here {
         Some(Box::new(move |ram, offset, size| {
             memory.watch(ram, offset, size).map_err(|error| error.to_string())
         }))
+    }
+
+    fn disks(&mut self) -> Result<Option<blocks::Sender>, String> {
+        self.copies.as_ref().map(Copies::sender).transpose()
     }
 
     fn stop_log(&mut self) {
@@ -151,6 +158,9 @@ impl Vm {
         self.migration.progress = Some(progress.clone());
         self.migration.announced = self.inventory();
         self.migration.images = self.drives.images();
+        if self.migration.copies.is_some() {
+            self.migration.announced.disks = self.disk_sizes();
+        }
         progress
     }
 
@@ -171,7 +181,12 @@ impl Vm {
                 postcopy: self.migration.has(MigrationCapability::PostcopyRam),
             },
         };
-        let here = Here { memory: self.board.memory.clone(), main: self.main(), released: false };
+        let here = Here {
+            memory: self.board.memory.clone(),
+            main: self.main(),
+            released: false,
+            copies: self.migration.copies.clone(),
+        };
         let main = self.main();
         let thread = std::thread::Builder::new().name("migrate".to_owned());
         let spawned = thread.spawn(move || match connect() {
@@ -204,8 +219,11 @@ impl Vm {
         self.stop_in(RunState::FinishMigrate);
         self.migration.before = Some(before);
         self.drives.flush_all().map_err(|error| error.to_string())?;
-        self.drives.check_movable().map_err(|error| error.to_string())?;
-        if self.inventory() != self.migration.announced {
+        if self.migration.copies.is_none() {
+            self.drives.check_movable().map_err(|error| error.to_string())?;
+        }
+        let disks = self.migration.announced.disks.clone();
+        if (Inventory { disks, ..self.inventory() }) != self.migration.announced {
             return Err("devices have come or gone while the guest was moved".to_owned());
         }
         if self.drives.images() != self.migration.images {
@@ -234,6 +252,7 @@ impl Vm {
     pub(super) fn sent(&mut self, outcome: Outcome) {
         let Some(progress) = self.migration.progress.clone() else { return };
         let before = self.migration.before.take();
+        self.keep_disks();
         match outcome {
             Outcome::Moved => {
                 self.set_state(RunState::Postmigrate);

@@ -152,7 +152,7 @@ struct Plan {
 }
 
 impl Vm {
-    fn writable_drives(&self) -> impl Iterator<Item = &Arc<Drive>> {
+    pub(super) fn writable_drives(&self) -> impl Iterator<Item = &Arc<Drive>> {
         self.drives.iter().filter(|drive| drive.has_medium() && !drive.read_only())
     }
 

@@ -192,6 +192,11 @@ fn info(call: &mut Call<'_>, _: &Args) -> Result<(), QmpError> {
     if let Some(percent) = info.cpu_throttle_percentage {
         call.line(format_args!("cpu throttle percentage: {percent}"));
     }
+    if let Some(disk) = info.disk {
+        call.line(format_args!("transferred disk: {} kbytes", disk.transferred >> 10));
+        call.line(format_args!("remaining disk: {} kbytes", disk.remaining >> 10));
+        call.line(format_args!("total disk: {} kbytes", disk.total >> 10));
+    }
     if let Some(cache) = info.xbzrle_cache {
         call.line(format_args!("cache size: {} bytes", cache.cache_size));
         call.line(format_args!("xbzrle transferred: {} kbytes", cache.bytes >> 10));
