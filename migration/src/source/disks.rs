@@ -53,7 +53,8 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.to.part(kind::PART, disks.id)?;
         while disks.sender.send(&mut self.to)? {
             let limit = self.limits.bandwidth() / 10;
-            if limit != 0 && self.to.written() - from >= limit || self.machine.now() - began > PART {
+            if limit != 0 && self.to.written() - from >= limit || self.machine.now() - began > PART
+            {
                 break;
             }
         }
