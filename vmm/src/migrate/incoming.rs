@@ -45,7 +45,7 @@ struct Here {
 
 impl Target for Here {
     fn disks(&mut self) -> Result<Vec<Box<dyn Sink>>, String> {
-        self.0.order(Ask::Disks).map(|drives| sinks(&drives))
+        self.main.order(Ask::Disks).map(|drives| sinks(&drives))
     }
 
     fn load(&mut self, sections: Vec<Section>) -> Result<(), String> {
