@@ -6,6 +6,7 @@
 mod acpi;
 mod chardev;
 mod debug_ports;
+mod golden;
 mod i8042;
 mod life;
 mod memory;
@@ -37,6 +38,14 @@ struct Machine {
     dir: Scratch,
 }
 
+/// A machine without processors and without connections.
+fn builder(dir: &Path, memory: &str) -> VmBuilder {
+    static PEER: OnceLock<Peer> = OnceLock::new();
+    let peer = PEER.get_or_init(|| debug_peer().unwrap());
+    let vm = VmBuilder::new(peer, Path::new("/nonexistent"), dir);
+    vm.memory(memory).args(["-machine", "pc,accel=qtest"])
+}
+
 impl Machine {
     /// A `pc` of 64 MiB and what `args` add.
     fn new<const N: usize>(args: [&str; N]) -> Machine {
@@ -44,17 +53,15 @@ impl Machine {
     }
 
     fn of_size<const N: usize>(memory: &str, args: [&str; N]) -> Machine {
-        static PEER: OnceLock<Peer> = OnceLock::new();
-        let peer = PEER.get_or_init(|| debug_peer().unwrap());
+        Machine::with(memory, &args)
+    }
+
+    fn with(memory: &str, args: &[&str]) -> Machine {
         let dir = Scratch::new().unwrap();
         let socket = dir.join("qtest");
         let device = format!("unix:{}", socket.display());
-        let vm = VmBuilder::new(peer, Path::new("/nonexistent"), &dir)
-            .memory(memory)
-            .args(["-machine", "pc,accel=qtest", "-qtest", &device])
-            .args(args)
-            .start()
-            .unwrap();
+        let vm = builder(&dir, memory).args(["-qtest", &device]);
+        let vm = args.iter().fold(vm, |vm, arg| vm.args([*arg])).start().unwrap();
         let q = Qtest::connect(&socket, SOON).unwrap();
         Machine { q, vm, dir }
     }
