@@ -1,53 +1,51 @@
-//! Pages packed with zstd, each a frame of its own, so that any that is lost or late harms no
-//! other.
+//! Pages packed with zstd: those of a chunk in one frame, each frame for itself, so that any that
+//! is late harms no other.
 //!
 //! On the thread that sends or that receives, without locks. A peer chooses the frames: they are
-//! unpacked into the page and nowhere else, whatever size they claim.
+//! unpacked into the room for the pages and nowhere else, whatever size they claim.
 
 use std::io;
-
-use crate::xbzrle::{PAGE_SIZE, Page};
 
 /// The quickest of the usual levels: a link is to be outrun, not a disk saved.
 pub const LEVEL: i32 = 1;
 
+/// The levels that can be asked for.
+pub const LEVELS: std::ops::RangeInclusive<i32> = 1..=19;
+
 /// Packs pages.
-pub struct Compressor {
-    zstd: zstd::bulk::Compressor<'static>,
-    frame: Box<Page>,
-}
+pub struct Compressor(zstd::bulk::Compressor<'static>);
 
 impl Compressor {
-    /// A higher level packs better and takes longer; those outside of zstd's range, which is up to
-    /// 22, become the nearest in it.
+    /// A higher level packs better and takes longer; those outside of zstd's range become the
+    /// nearest in it.
     ///
     /// # Errors
     /// There is no memory.
     pub fn new(level: i32) -> io::Result<Self> {
         let mut zstd = zstd::bulk::Compressor::new(level)?;
-        // The length of a page is known, and channels have checksums of their own.
+        // The length is known, and channels have checksums of their own.
         zstd.include_contentsize(false)?;
         zstd.include_checksum(false)?;
-        Ok(Self { zstd, frame: Box::new([0; PAGE_SIZE]) })
+        Ok(Self(zstd))
     }
 
-    /// The page packed; None if that is not shorter.
-    pub fn pack(&mut self, page: &Page) -> Option<&[u8]> {
-        let room = self.frame.get_mut(..PAGE_SIZE - 1)?;
-        let len = self.zstd.compress_to_buffer(page, room).ok()?;
-        self.frame.get(..len)
+    /// Packs `pages` into the beginning of `frame`; the bytes of that, or None if it is not
+    /// shorter or there is no room.
+    pub fn pack(&mut self, pages: &[u8], frame: &mut [u8]) -> Option<usize> {
+        let room = frame.len().min(pages.len().saturating_sub(1));
+        self.0.compress_to_buffer(pages, frame.get_mut(..room)?).ok()
     }
 }
 
-/// Why a frame is no page.
+/// Why a frame is none of these pages.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnpackError {
-    /// It is not of zstd, or more than a page.
-    #[error("a packed page cannot be unpacked: {0}")]
+    /// It is not of zstd, or more than the pages.
+    #[error("packed pages cannot be unpacked: {0}")]
     Frame(String),
-    /// It is less than a page.
-    #[error("a packed page has {0} bytes")]
-    Short(usize),
+    /// It is less than the pages.
+    #[error("packed pages have {0} bytes instead of {1}")]
+    Short(usize, usize),
 }
 
 /// Unpacks pages.
@@ -60,65 +58,71 @@ impl Decompressor {
         Ok(Self(zstd::bulk::Decompressor::new()?))
     }
 
-    /// Unpacks a frame into `page`. Any bytes are safe to give.
+    /// Unpacks a frame into `pages`, which it fills. Any bytes are safe to give.
     ///
     /// # Errors
-    /// They are not a page; `page` may have been changed.
-    pub fn unpack(&mut self, frame: &[u8], page: &mut Page) -> Result<(), UnpackError> {
-        let unpacked = self.0.decompress_to_buffer(frame, page.as_mut_slice());
+    /// They are not such pages; `pages` may have been changed.
+    pub fn unpack(&mut self, frame: &[u8], pages: &mut [u8]) -> Result<(), UnpackError> {
+        let unpacked = self.0.decompress_to_buffer(frame, pages);
         match unpacked.map_err(|error| UnpackError::Frame(error.to_string()))? {
-            PAGE_SIZE => Ok(()),
-            len => Err(UnpackError::Short(len)),
+            len if len == pages.len() => Ok(()),
+            len => Err(UnpackError::Short(len, pages.len())),
         }
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const LEN: usize = 3 * 4096;
 
     #[test]
     fn pages_come_back() {
         let mut compressor = Compressor::new(LEVEL).unwrap();
         let mut decompressor = Decompressor::new().unwrap();
         for divisor in 1..50 {
-            let page: Page = std::array::from_fn(|at| (at / (divisor + 2)) as u8);
-            let frame = compressor.pack(&page).unwrap();
-            let mut back = [0xEE; PAGE_SIZE];
-            decompressor.unpack(frame, &mut back).unwrap();
-            assert!(back == page, "{divisor}");
+            let pages: [u8; LEN] = std::array::from_fn(|at| (at / (divisor + 2)) as u8);
+            let mut frame = [0; LEN];
+            let len = compressor.pack(&pages, &mut frame).unwrap();
+            let mut back = [0xEE; LEN];
+            decompressor.unpack(&frame[..len], &mut back).unwrap();
+            assert!(back == pages, "{divisor}");
         }
     }
 
     #[test]
     fn noise_is_not_packed() {
         let mut state = 1_u64;
-        let noise = std::array::from_fn(|_| {
+        let noise: [u8; LEN] = std::array::from_fn(|_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 56) as u8
         });
         let mut compressor = Compressor::new(LEVEL).unwrap();
-        assert_eq!(compressor.pack(&noise), None);
+        let mut frame = [0; LEN];
+        assert_eq!(compressor.pack(&noise, &mut frame), None);
+        assert_eq!(compressor.pack(&[], &mut frame), None);
         // It works on.
-        assert!(compressor.pack(&[1; PAGE_SIZE]).unwrap().len() < 64);
+        assert!(compressor.pack(&[1; LEN], &mut frame).unwrap() < 64);
     }
 
     #[test]
     fn frames_of_other_lengths_are_refused() {
         let mut decompressor = Decompressor::new().unwrap();
-        let mut page = [0; PAGE_SIZE];
+        let mut pages = [0; LEN];
         let mut unpack = |content: &[u8]| {
             let frame = zstd::bulk::compress(content, 1).unwrap();
-            decompressor.unpack(&frame, &mut page)
+            decompressor.unpack(&frame, &mut pages)
         };
-        assert_eq!(unpack(&[1; PAGE_SIZE]), Ok(()));
-        assert_eq!(unpack(&[1; 4095]), Err(UnpackError::Short(4095)));
-        assert!(matches!(unpack(&[1; 4097]), Err(UnpackError::Frame(_))));
+        assert_eq!(unpack(&[1; LEN]), Ok(()));
+        assert_eq!(unpack(&[1; LEN - 1]), Err(UnpackError::Short(LEN - 1, LEN)));
+        assert!(matches!(unpack(&[1; LEN + 1]), Err(UnpackError::Frame(_))));
         assert!(matches!(unpack(&vec![1; 1 << 30 >> 4]), Err(UnpackError::Frame(_))));
-        assert!(matches!(decompressor.unpack(b"x", &mut page), Err(UnpackError::Frame(_))));
-        assert_eq!(decompressor.unpack(b"", &mut page), Err(UnpackError::Short(0)));
+        assert!(matches!(decompressor.unpack(b"x", &mut pages), Err(UnpackError::Frame(_))));
+        assert_eq!(decompressor.unpack(b"", &mut pages), Err(UnpackError::Short(0, LEN)));
     }
 
     proptest! {
@@ -129,14 +133,15 @@ mod tests {
             byte in any::<u8>(),
         ) {
             let mut decompressor = Decompressor::new().unwrap();
-            let mut page = [0; PAGE_SIZE];
-            let _ = decompressor.unpack(&frame, &mut page);
+            let mut pages = [0; LEN];
+            let _ = decompressor.unpack(&frame, &mut pages);
             // One that is nearly right.
             let mut compressor = Compressor::new(LEVEL).unwrap();
-            let mut frame = compressor.pack(&std::array::from_fn(|at| (at / 50) as u8)).unwrap().to_vec();
-            let at = at % frame.len();
-            frame[at] = byte;
-            let _ = decompressor.unpack(&frame, &mut page);
+            let mut frame = [0; LEN];
+            let content: [u8; LEN] = std::array::from_fn(|at| (at / 50) as u8);
+            let len = compressor.pack(&content, &mut frame).unwrap();
+            frame[at % len] = byte;
+            let _ = decompressor.unpack(&frame[..len], &mut pages);
         }
     }
 }

@@ -27,6 +27,8 @@ use resources::state::{Blob, MAX_BYTES};
 
 use crate::blocks::{self, Sink};
 use crate::inventory::{self, Inventory};
+use crate::multifd::{Arrivals, Door};
+use crate::needs::Needs;
 use crate::ram::{self, Block, Receiver};
 use crate::source::Link;
 use crate::stream::{Error, Reader, answer, command, kind};
@@ -75,6 +77,10 @@ pub trait Target: Send {
     /// The guest is here and may run, and some of its memory comes late. If that fails from now on
     /// the guest is lost: nobody who waits for memory ever goes on.
     fn early(&mut self) {}
+    /// Where further connections come in, once; without a call nobody is let in.
+    fn door(&mut self) -> Option<Box<dyn Door>> {
+        None
+    }
 }
 
 /// Takes a guest over. Once this returns it may run here, and nowhere else.
@@ -94,16 +100,24 @@ pub fn receive(
         ram,
         here,
         answers: false,
-        checked: false,
         sent: Inventory::default(),
         disks: None,
+        needs: None,
+        door: None,
+        links: Vec::new(),
+        channels: None,
         parts: BTreeMap::new(),
         state: Vec::new(),
         bytes: 0,
         late: None,
         blocks,
     };
-    let done = incoming.all(target);
+    let mut done = incoming.all(target);
+    // A source closes the connection when a channel fails.
+    let failed = incoming.channels.as_mut().and_then(Arrivals::failure);
+    if let (Err(Error::Io(_)), Some(error)) = (&done, failed) {
+        done = Err(error);
+    }
     if let Err(error) = &done
         && !matches!(error, Error::Io(_))
     {
@@ -119,11 +133,17 @@ struct Incoming<'a, L> {
     here: &'a Inventory,
     /// The source wants answers.
     answers: bool,
-    /// The inventory came and fits.
-    checked: bool,
     /// What the source is.
     sent: Inventory,
     disks: Option<blocks::Receiver>,
+    /// The inventory came and fits; what the stream needs.
+    needs: Option<Needs>,
+    /// Where channels come in, until they have.
+    door: Option<Box<dyn Door>>,
+    /// Those that have come.
+    links: Vec<Box<dyn Link + Send>>,
+    /// The ways of memory, if it has ways of its own.
+    channels: Option<Arrivals>,
     /// Sections that come in parts: their numbers.
     parts: BTreeMap<u32, String>,
     state: Vec<Section>,
@@ -144,7 +164,7 @@ impl<L: Link> Incoming<'_, L> {
             )));
         }
         while self.section(target)? {}
-        if !self.checked {
+        if self.needs.is_none() {
             return Err(Error::bad("the stream does not say what machine it is of"));
         }
         let sections = std::mem::take(&mut self.state);
@@ -152,6 +172,7 @@ impl<L: Link> Incoming<'_, L> {
         if let Some(disks) = &mut self.disks {
             disks.flush()?;
         }
+        self.channels.as_mut().map_or(Ok(()), Arrivals::wait)?;
         self.meanwhile(|| target.load(sections))?;
         if self.answers {
             self.answer(answer::LOADED, &[])?;
@@ -209,16 +230,19 @@ impl<L: Link> Incoming<'_, L> {
                 match (section, &*name) {
                     (kind::START, ram::NAME) => {
                         newer(version, ram::VERSION, ram::NAME)?;
-                        if !self.checked {
+                        if self.needs.is_none() {
                             return Err(Error::bad("memory comes before the inventory"));
                         }
-                        self.ram.part(&mut self.from)?;
                         self.begin(id, &name)?;
+                        self.meet()?;
+                        self.ram.part(&mut self.from)?;
+                        let links = std::mem::take(&mut self.links);
+                        self.channels = Some(Arrivals::start(links, self.ram.order())?);
                         target.begun();
                     }
                     (kind::START, blocks::NAME) => {
                         newer(version, blocks::VERSION, blocks::NAME)?;
-                        if !self.checked {
+                        if self.needs.is_none() {
                             return Err(Error::bad("disks come before the inventory"));
                         }
                         self.begin(id, &name)?;
@@ -231,9 +255,16 @@ impl<L: Link> Incoming<'_, L> {
                     (kind::FULL, inventory::NAME) => {
                         newer(version, 1, inventory::NAME)?;
                         let bytes = self.from.blob("the inventory", MAX_BYTES)?;
-                        self.sent = Inventory::from_bytes(&bytes)?;
-                        self.here.check(&self.sent)?;
-                        self.checked = true;
+                        let (source, needs) = Inventory::from_bytes(&bytes)?;
+                        self.here.check(&source)?;
+                        self.sent = source;
+                        // Without channels nobody else is let in from now on.
+                        self.door = target.door().filter(|_| needs.channels.is_some());
+                        if needs.channels.is_some() && self.door.is_none() {
+                            let text = "parallel channels come in by tcp and unix only";
+                            return Err(Error::bad(text));
+                        }
+                        self.needs = Some(needs);
                     }
                     (kind::FULL, crate::postcopy::NAME) => {
                         newer(version, crate::postcopy::VERSION, &name)?;
@@ -271,8 +302,17 @@ impl<L: Link> Incoming<'_, L> {
         Ok(())
     }
 
+    /// Lets the channels of memory in that were announced, if some were and have not come yet.
+    fn meet(&mut self) -> Result<(), Error> {
+        let announced = self.needs.as_ref().and_then(|needs| needs.channels.as_ref());
+        if let (Some(announced), Some(mut door)) = (announced, self.door.take()) {
+            self.links = Arrivals::meet(&mut *door, announced)?;
+        }
+        Ok(())
+    }
+
     fn state(&mut self, name: &str, version: u32) -> Result<(), Error> {
-        if !self.checked || !self.here.parts.contains_key(name) {
+        if self.needs.is_none() || !self.here.parts.contains_key(name) {
             return Err(unknown(name, 0));
         }
         newer(version, 1, name)?;
@@ -296,12 +336,16 @@ impl<L: Link> Incoming<'_, L> {
         self.from.bytes(&mut data)?;
         match number {
             command::OPEN_RETURN_PATH => self.answers = true,
-            command::POSTCOPY_ADVISE if self.answers && self.checked => {
+            command::POSTCOPY_ADVISE if self.answers && self.needs.is_some() => {
                 let late = self.late.insert(Late::new(&self.blocks)?);
                 let list = late.list();
                 self.answer(answer::LATE, &list)?;
             }
-            command::PING if self.answers => self.answer(answer::PONG, &data)?,
+            command::PING if self.answers => {
+                self.answer(answer::PONG, &data)?;
+                // The source knows now that they may come.
+                self.meet()?;
+            }
             _ => return Err(Error::bad(format!("command {number:#x} is not known here"))),
         }
         Ok(())

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use resources::ram::{PAGE, RamBlock};
 use resources::state::Blob;
 
+use crate::chunk::{Chunk, Packer, Unpacker};
 use crate::dest::{Section, Target, receive};
 use crate::inventory::Inventory;
+use crate::needs::Announcement;
 use crate::ram::Block;
 use crate::source::{Link, Machine, Wants, send};
 use crate::status::{Limits, Progress};
+use crate::stream::Reader;
 
 /// A machine that takes and gives whatever it is told to.
 struct Anything;
@@ -92,18 +95,58 @@ pub fn stream(data: &[u8]) {
     }
 }
 
-/// What a source sends to that machine.
-#[must_use]
-pub fn seeds() -> Vec<(String, Vec<u8>)> {
+/// A channel of that machine's memory.
+pub fn channel(mut data: &[u8]) {
+    if announced().meet(&mut data).is_err() {
+        return;
+    }
+    let (mut from, blocks) = (Reader::new(data), memory());
+    let mut unpacker = Unpacker::default();
+    while unpacker.take(&mut from, &blocks).is_ok_and(|more| more) {}
+}
+
+fn announced() -> Announcement {
+    Announcement { count: 2, session: vec![7; 16] }
+}
+
+fn written() -> Vec<Block> {
     let blocks = memory();
     for block in &blocks {
         block.ram.write(PAGE / 2, b"in the first page");
     }
-    let mut link = Bytes { said: &[], heard: Vec::new() };
-    let limits = Arc::new(Limits::default());
-    let progress: Arc<Progress> = Arc::default();
-    send(&mut link, blocks, &inventory(), &mut Anything, &limits, &progress, Wants::default());
-    vec![("whole".into(), link.heard)]
+    blocks
+}
+
+/// What a source sends to that machine.
+#[must_use]
+pub fn seeds() -> Vec<(String, Vec<u8>)> {
+    let send = |(name, level): (&str, Option<i32>)| {
+        let mut link = Bytes { said: &[], heard: Vec::new() };
+        let limits = Arc::new(Limits::default());
+        let progress: Arc<Progress> = Arc::default();
+        let wants = Wants { level, ..Wants::default() };
+        send(&mut link, written(), &inventory(), &mut Anything, &limits, &progress, wants);
+        (name.to_owned(), link.heard)
+    };
+    [("whole", None), ("packed", Some(1))].into_iter().map(send).collect()
+}
+
+/// What it sends by a channel.
+#[must_use]
+pub fn channel_seeds() -> Vec<(String, Vec<u8>)> {
+    let channel = |(name, level)| {
+        let mut bytes = Vec::new();
+        announced().greet(&mut bytes, 1).ok()?;
+        let mut packer = Packer::new(level).ok()?;
+        for (block, it) in (0..).zip(written()) {
+            let pages = (1 << (it.ram.size() / PAGE)) - 1;
+            let chunk = Chunk { block, ram: it.ram, word: 0, pages };
+            bytes.extend_from_slice(packer.pack(&chunk).1);
+        }
+        bytes.extend_from_slice(&Packer::end());
+        Some((String::from(name), bytes))
+    };
+    [("plain", None), ("packed", Some(1))].into_iter().filter_map(channel).collect()
 }
 
 #[cfg(test)]
@@ -112,7 +155,14 @@ mod tests {
 
     #[test]
     fn the_seed_is_taken() {
-        let [(_, stream)] = seeds().try_into().unwrap();
+        seeds().into_iter().for_each(|(_, stream)| taken(stream));
+        for (name, channel) in channel_seeds() {
+            super::channel(&channel);
+            assert!(channel.len() > 4096 * 2 || name == "packed", "{}", channel.len());
+        }
+    }
+
+    fn taken(stream: Vec<u8>) {
         let mut link = Bytes { said: &stream, heard: Vec::new() };
         let blocks = memory();
         receive(&mut link, blocks.clone(), &inventory(), &mut Anything).unwrap();
@@ -137,10 +187,13 @@ mod tests {
     #[test]
     #[ignore = "writes into the source tree"]
     fn write_seeds() {
-        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/migration_stream");
-        std::fs::create_dir_all(directory).unwrap();
-        for (name, seed) in seeds() {
-            std::fs::write(format!("{directory}/{name}"), seed).unwrap();
+        for (target, seeds) in [("stream", seeds()), ("channel", channel_seeds())] {
+            let seeds_of = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds");
+            let directory = format!("{seeds_of}/migration_{target}");
+            std::fs::create_dir_all(&directory).unwrap();
+            for (name, seed) in seeds {
+                std::fs::write(format!("{directory}/{name}"), seed).unwrap();
+            }
         }
     }
 }

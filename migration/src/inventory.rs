@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use resources::state::Blob;
 use serde::{Deserialize, Serialize};
 
+use crate::needs::{self, Needs};
 use crate::stream::Error;
 
 /// The name of its section.
@@ -35,14 +36,17 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        let bytes = Blob::new(1, self).and_then(|blob| blob.to_bytes());
+    pub(crate) fn to_bytes(&self, needs: &Needs) -> Result<Vec<u8>, Error> {
+        let bytes = Blob::new(1, self).and_then(|blob| needs.put(blob)?.to_bytes());
         bytes.map_err(|error| Error::Here(error.to_string()))
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Inventory, Error> {
-        let parsed = Blob::from_bytes(bytes).and_then(|blob| blob.parse(1, &[]));
-        parsed.map_err(|error| Error::bad(format!("the inventory: {error}")))
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<(Inventory, Needs), Error> {
+        let blob = Blob::from_bytes(bytes);
+        let parsed = blob.and_then(|blob| Ok((blob.parse(1, needs::KNOWN)?, blob)));
+        let (inventory, blob) =
+            parsed.map_err(|error| Error::bad(format!("the inventory: {error}")))?;
+        Ok((inventory, Needs::of(&blob)?))
     }
 
     /// Whether this machine, the destination, can take the guest of the other.
@@ -120,7 +124,8 @@ mod tests {
     fn differences_are_named() {
         let here = of(&[("/rtc", "mc146818rtc"), ("/net0", "e1000")]);
         let refused = |source: Inventory| here.check(&source).unwrap_err().to_string();
-        here.check(&Inventory::from_bytes(&here.to_bytes().unwrap()).unwrap()).unwrap();
+        let bytes = here.to_bytes(&Needs::default()).unwrap();
+        here.check(&Inventory::from_bytes(&bytes).unwrap().0).unwrap();
         let text = refused(Inventory { machine: "q35".to_owned(), ..here.clone() });
         assert_eq!(text, "the machine is 'q35' at the source and 'pc' here");
         let leaf = |words: &str| BTreeMap::from([("0x7.0".to_owned(), words.to_owned())]);

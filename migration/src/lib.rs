@@ -9,13 +9,15 @@
 //! | the outer form of what is sent | `stream.rs` |
 //! | memory in it | `ram.rs` |
 //! | disks in it | `blocks.rs` |
-//! | what machine it is | `inventory.rs` |
+//! | what machine it is, what the stream needs | `inventory.rs`, `needs.rs` |
 //! | the sending thread, the receiving one | `source.rs`, `dest.rs` |
 //! | how it stands, who has the guest | `status.rs` |
 //! | how fast the guest writes, and slowing it down | `converge.rs` |
 //! | pages of zeros | `zero.rs` |
 //! | pages as differences to what the other side has | `xbzrle/` |
-//! | pages packed with zstd | `compress.rs` |
+//! | many pages at once, packed with zstd | `chunk.rs`, `compress.rs` |
+//! | memory by channels of its own | `multifd/` |
+//! | the ways to the other side, as often as they are gone | `road.rs` |
 //! | running it before its memory is there | `postcopy/` |
 //!
 //! What the other side sends comes from anybody, so nothing here may panic: the lints below say
@@ -25,14 +27,18 @@
 
 pub mod blocks;
 pub mod channel;
+mod chunk;
 pub mod compress;
 mod converge;
 pub mod dest;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod inventory;
+pub mod multifd;
+mod needs;
 pub mod postcopy;
 pub mod ram;
+pub mod road;
 pub mod simd;
 pub mod source;
 pub mod status;

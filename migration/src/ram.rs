@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use resources::ram::{PAGE, RamBlock};
 
+use crate::chunk::{Chunk, Packer, Tally, Unpacker};
 use crate::stream::{Error, Reader, Writer};
 use crate::xbzrle::{self, Form};
 use crate::zero::is_zero;
@@ -30,6 +31,8 @@ mod flag {
     pub(super) const EOS: u64 = 0x10;
     pub(super) const CONTINUE: u64 = 0x20;
     pub(super) const XBZRLE: u64 = 0x40;
+    /// Many pages at once. Ours.
+    pub(super) const CHUNK: u64 = 0x800;
     pub(super) const ALL: u64 = 0xfff;
 }
 
@@ -53,6 +56,8 @@ pub enum Sent {
     Normal,
     /// As the difference to what was sent before, which may be none.
     Delta,
+    /// Several at once.
+    Chunk(Tally),
 }
 
 /// What announces a delta.
@@ -86,6 +91,8 @@ pub struct Sender {
     watch: Option<Watch>,
     /// The block and the chunk of it that was watched last since writes were collected.
     watched: Option<(usize, u64)>,
+    /// Packs pages, if they are to be.
+    packer: Option<Packer>,
     /// How often it was collected what was written.
     pass: u32,
     /// The guest stands still: nothing is sent twice any more.
@@ -115,9 +122,9 @@ impl Sender {
             })
             .collect();
         let dirty = blocks.iter().map(|out| pages(&out.block)).sum();
-        let (deltas, pass, last) = (None, 0, false);
-        let (watch, watched) = (None, None);
-        Sender { blocks, dirty, at: (0, 0), named: None, deltas, watch, watched, pass, last }
+        let (deltas, packer, pass, last) = (None, None, 0, false);
+        let (at, named, watch, watched) = ((0, 0), None, None, None);
+        Sender { blocks, dirty, at, named, deltas, watch, watched, packer, pass, last }
     }
 
     /// Sends differences from now on, where that is shorter.
@@ -134,6 +141,15 @@ impl Sender {
     /// What knows the differences, if they are sent.
     pub fn deltas(&mut self) -> Option<&mut xbzrle::Sender> {
         self.deltas.as_mut()
+    }
+
+    /// Packs pages from now on, by this level of zstd; but those that are sent as differences.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn compress(&mut self, level: i32) -> Result<(), Error> {
+        self.packer = Some(Packer::new(Some(level))?);
+        Ok(())
     }
 
     /// The guest stands still from now on: it needs not be watched any more.
@@ -206,10 +222,11 @@ impl Sender {
         to.u64(flag::EOS)
     }
 
-    /// The next page to send; its bit is cleared, and what is written to it from now on is noted.
-    fn next(&mut self) -> Result<Option<(usize, u64)>, Error> {
-        let Some((index, page)) = self.find() else { return Ok(None) };
-        let chunk = page / CHUNK;
+    /// The next pages to send, up to the end of their word, or only the first if it is to be `one`.
+    /// Their bits are cleared, and what is written to them from now on is noted.
+    fn next(&mut self, one: bool) -> Result<Option<(usize, u64, u64)>, Error> {
+        let Some((index, word, bits)) = self.find(one) else { return Ok(None) };
+        let chunk = word * 64 / CHUNK;
         if let Some(watch) = &mut self.watch
             && self.watched != Some((index, chunk))
             && let Some(out) = self.blocks.get(index)
@@ -218,10 +235,10 @@ impl Sender {
             watch(&out.block.ram, offset, size).map_err(Error::Here)?;
             self.watched = Some((index, chunk));
         }
-        Ok(Some((index, page)))
+        Ok(Some((index, word, bits)))
     }
 
-    fn find(&mut self) -> Option<(usize, u64)> {
+    fn find(&mut self, one: bool) -> Option<(usize, u64, u64)> {
         if self.dirty == 0 {
             return None;
         }
@@ -232,14 +249,17 @@ impl Sender {
             let mut first = (from / 64) as usize;
             let mut mask = u64::MAX << (from % 64);
             while let Some(word) = out.dirty.get_mut(first) {
-                let bits = *word & mask;
+                let mut bits = *word & mask;
                 if bits != 0 {
-                    let bit = bits.trailing_zeros();
-                    *word &= !(1 << bit);
-                    self.dirty -= 1;
-                    let page = first as u64 * 64 + u64::from(bit);
-                    self.at.1 = page + 1;
-                    return Some((index, page));
+                    self.at.1 = (first as u64 + 1) * 64;
+                    if one {
+                        let bit = bits.trailing_zeros();
+                        bits = 1 << bit;
+                        self.at.1 = first as u64 * 64 + u64::from(bit) + 1;
+                    }
+                    *word &= !bits;
+                    self.dirty -= u64::from(bits.count_ones());
+                    return Some((index, first as u64, bits));
                 }
                 mask = u64::MAX;
                 first += 1;
@@ -249,13 +269,39 @@ impl Sender {
         None
     }
 
+    /// The next pages to send, as a chunk; `None` if there are none. Their bits are cleared, so
+    /// they must be read after this.
+    ///
+    /// # Errors
+    /// The hypervisor does not note what is written.
+    pub(crate) fn chunk(&mut self) -> Result<Option<Chunk>, Error> {
+        let Some((index, word, pages)) = self.next(false)? else { return Ok(None) };
+        let block = u32::try_from(index).ok().zip(self.blocks.get(index));
+        let ram = |out: &Outgoing| out.block.ram.clone();
+        Ok(block.map(|(block, out)| Chunk { block, ram: ram(out), word, pages }))
+    }
+
+    /// Sends the next chunk within the section.
+    fn send_chunk(&mut self, to: &mut Writer<impl Write>) -> Result<Option<Sent>, Error> {
+        let Some(chunk) = self.chunk()? else { return Ok(None) };
+        let Some(packer) = &mut self.packer else { return Ok(None) };
+        let (tally, bytes) = packer.pack(&chunk);
+        to.u64(flag::CHUNK)?;
+        to.bytes(bytes)?;
+        Ok(Some(Sent::Chunk(tally)))
+    }
+
     /// Sends the next page; `None` if there is none.
     ///
     /// # Errors
     /// The connection has broken.
     pub fn send(&mut self, to: &mut Writer<impl Write>) -> Result<Option<Sent>, Error> {
-        let Some((index, page)) = self.next()? else { return Ok(None) };
-        let offset = page * PAGE;
+        // In the first pass there are no differences, nor is it noted what was sent.
+        if self.packer.is_some() && (self.deltas.is_none() || self.pass <= 1) {
+            return self.send_chunk(to);
+        }
+        let Some((index, word, bit)) = self.next(true)? else { return Ok(None) };
+        let offset = (word * 64 + u64::from(bit.trailing_zeros())) * PAGE;
         let mut bytes = [0; PAGE_LEN];
         let Some(out) = self.blocks.get(index) else { return Ok(None) };
         out.block.ram.read(offset, &mut bytes);
@@ -328,12 +374,21 @@ pub struct Receiver {
     /// The list of blocks was read.
     listed: bool,
     named: Option<usize>,
+    /// The blocks in the order of the list.
+    order: Vec<Block>,
+    unpacker: Unpacker,
 }
 
 impl Receiver {
     /// These blocks are to be filled.
     pub fn new(blocks: Vec<Block>) -> Receiver {
-        Receiver { blocks, listed: false, named: None }
+        let (order, unpacker) = (Vec::new(), Unpacker::default());
+        Receiver { blocks, listed: false, named: None, order, unpacker }
+    }
+
+    /// The blocks in the order in which they were listed.
+    pub fn order(&self) -> &[Block] {
+        &self.order
     }
 
     /// Reads a part of the section.
@@ -349,6 +404,11 @@ impl Receiver {
             match flags & !flag::CONTINUE {
                 flag::EOS => return Ok(()),
                 flag::MEM_SIZE => self.list(from, offset)?,
+                flag::CHUNK if flags == flag::CHUNK && offset == 0 => {
+                    if !self.unpacker.take(from, &self.order)? {
+                        return Err(Error::bad("Ack, bad migration stream!"));
+                    }
+                }
                 flag::COMPRESS => {
                     let index = self.place(from, offset, flags)?;
                     let fill = from.u8()?;
@@ -434,6 +494,7 @@ impl Receiver {
     fn list(&mut self, from: &mut Reader<impl Read>, total: u64) -> Result<(), Error> {
         let mut left = total;
         let mut found = vec![false; self.blocks.len()];
+        let mut order = Vec::new();
         while left > 0 {
             let name = from.name()?;
             let size = from.u64()?;
@@ -454,6 +515,7 @@ impl Receiver {
             if std::mem::replace(seen, true) {
                 return Err(Error::bad(format!("memory '{name}' is listed twice")));
             }
+            order.push(block.clone());
             left = left
                 .checked_sub(size)
                 .ok_or_else(|| Error::bad("the list of memory is longer than its total"))?;
@@ -462,7 +524,7 @@ impl Receiver {
             let text = format!("memory '{}' of this machine is not in the stream", block.name);
             return Err(Error::bad(text));
         }
-        self.listed = true;
+        (self.listed, self.order) = (true, order);
         Ok(())
     }
 }

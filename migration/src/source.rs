@@ -21,9 +21,12 @@ use serde_json::json;
 
 use crate::blocks;
 use crate::channel::{Limiter, is_cancelled};
+use crate::chunk::Tally;
 use crate::converge::Converge;
 use crate::dest::Section;
 use crate::inventory::{self, Inventory};
+use crate::multifd::Channels;
+use crate::needs::{Announcement, Needs};
 use crate::ram::{self, Block, Sender, Sent, Watch};
 use crate::status::{Limits, Phase, Progress};
 use crate::stream::{Error, Writer, answer, command, kind};
@@ -43,6 +46,8 @@ const TELLING: (u64, Duration) = (1 << 20, Duration::from_secs(1));
 const PATIENCE: Duration = Duration::from_secs(30);
 /// So long at least a client cannot end the waiting for it.
 const GRACE: Duration = Duration::from_secs(1);
+/// So long a destination may take to say why it has closed a channel.
+const REASON: Duration = Duration::from_secs(5);
 /// The reason why a connection was closed is among so many answers, or is not told.
 const LAST_ANSWERS: usize = 4;
 
@@ -88,6 +93,13 @@ pub trait Machine {
     /// # Errors
     /// They are not durable.
     fn release(&mut self) -> Result<(), String>;
+    /// Opens another connection to the destination.
+    ///
+    /// # Errors
+    /// There is no way, or nobody is there.
+    fn connect(&mut self) -> Result<Box<dyn Link + Send>, String> {
+        Err("the way to the destination can be gone only once".to_owned())
+    }
 }
 
 /// The connection to the destination.
@@ -102,6 +114,10 @@ pub trait Link: Read + Write {
     fn set_limiter(&mut self, _limiter: &Limiter) {}
     /// Fails when for so long nothing moves.
     fn give_up_after(&mut self, _silence: Duration) {}
+    /// What breaks it, from any thread, so that whoever waits in it does not.
+    fn breaker(&self) -> Breaker {
+        Box::new(|| {})
+    }
     /// From now on little waits in the buffers of the host, so that what is asked for comes soon.
     fn hasten(&mut self) {}
     /// Waits until there is something to read, which gives `true`, or one of the others can be
@@ -119,6 +135,36 @@ pub trait Link: Read + Write {
     fn finish(&mut self) -> io::Result<()>;
 }
 
+/// Breaks a connection.
+pub type Breaker = Box<dyn Fn() + Send + Sync>;
+
+impl<L: Link + ?Sized> Link for Box<L> {
+    fn two_way(&self) -> bool {
+        (**self).two_way()
+    }
+    fn is_file(&self) -> bool {
+        (**self).is_file()
+    }
+    fn set_limiter(&mut self, limiter: &Limiter) {
+        (**self).set_limiter(limiter);
+    }
+    fn give_up_after(&mut self, silence: Duration) {
+        (**self).give_up_after(silence);
+    }
+    fn breaker(&self) -> Breaker {
+        (**self).breaker()
+    }
+    fn hasten(&mut self) {
+        (**self).hasten();
+    }
+    fn wait(&mut self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
+        (**self).wait(others, time)
+    }
+    fn finish(&mut self) -> io::Result<()> {
+        (**self).finish()
+    }
+}
+
 impl<T: Link> Link for &mut T {
     fn two_way(&self) -> bool {
         (**self).two_way()
@@ -131,6 +177,9 @@ impl<T: Link> Link for &mut T {
     }
     fn give_up_after(&mut self, silence: Duration) {
         (**self).give_up_after(silence);
+    }
+    fn breaker(&self) -> Breaker {
+        (**self).breaker()
     }
     fn hasten(&mut self) {
         (**self).hasten();
@@ -181,6 +230,10 @@ pub struct Wants {
     pub converge: bool,
     /// The guest may go before its memory (post-copy).
     pub postcopy: bool,
+    /// Memory goes by so many channels of its own, if any; without differences.
+    pub channels: u8,
+    /// Pages are packed with zstd, by this level.
+    pub level: Option<i32>,
 }
 
 /// How it has ended.
@@ -214,6 +267,7 @@ pub fn send<L: Link, M: Machine>(
     let mut source = Source {
         to: Writer::new(link),
         ram: sender,
+        channels: None,
         inventory,
         machine,
         limits,
@@ -250,6 +304,8 @@ pub fn send<L: Link, M: Machine>(
 struct Source<'a, L, M> {
     to: Writer<L>,
     ram: Sender,
+    /// The ways of memory, if it has ways of its own.
+    channels: Option<Channels>,
     inventory: &'a Inventory,
     machine: &'a mut M,
     limits: &'a Limits,
@@ -322,8 +378,14 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         if self.to.channel().two_way() {
             self.to.command(command::OPEN_RETURN_PATH, &[])?;
         }
-        let bytes = self.inventory.to_bytes()?;
+        let needs = self.needs()?;
+        let bytes = self.inventory.to_bytes(&needs)?;
         self.full(inventory::NAME, &bytes)?;
+        if let Some(announced) = &needs.channels {
+            self.open_channels(announced)?;
+        } else if let Some(level) = self.wants.level {
+            self.ram.compress(level)?;
+        }
         self.advise()?;
         self.start_disks()?;
         self.machine.start_log().map_err(Error::Here)?;
@@ -348,6 +410,51 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         Ok(())
     }
 
+    /// What the stream needs of the destination.
+    fn needs(&self) -> Result<Needs, Error> {
+        let channels = match self.wants.channels {
+            0 => None,
+            count => Some(Announcement::new(count)?),
+        };
+        Ok(Needs { channels, compress: self.wants.level.is_some() })
+    }
+
+    /// Opens the channels of memory, when the destination has agreed to everything.
+    fn open_channels(&mut self, announced: &Announcement) -> Result<(), Error> {
+        if !self.to.channel().two_way() {
+            let text = "parallel channels need a destination that answers";
+            return Err(Error::Here(text.to_owned()));
+        }
+        self.read_all()?;
+        let limiter = Limiter::new(self.limits.bandwidth());
+        let connect = || self.machine.connect().map_err(Error::Here);
+        let channels = Channels::open(announced, self.wants.level, limiter, connect)?;
+        self.to.channel().set_limiter(channels.limiter());
+        self.channels = Some(channels);
+        Ok(())
+    }
+
+    /// Waits until the destination has read everything that went by the main connection.
+    fn read_all(&mut self) -> Result<(), Error> {
+        self.to.command(command::PING, &1u32.to_be_bytes())?;
+        self.answered(answer::PONG).map(drop)
+    }
+
+    /// Bytes of the stream so far.
+    fn written(&self) -> u64 {
+        self.to.written() + self.channels.as_ref().map_or(0, Channels::written)
+    }
+
+    /// Sends the next pages, or leaves them to their channel; `None` if there are none.
+    fn next(&mut self, tally: &mut Tally) -> Result<Option<()>, Error> {
+        let Some(channels) = &self.channels else {
+            let sent = self.ram.send(&mut self.to)?;
+            return Ok(sent.map(|sent| tally.add(sent)));
+        };
+        let Some(chunk) = self.ram.chunk()? else { return Ok(None) };
+        channels.send(chunk).map(Some)
+    }
+
     /// Sends a section of our own.
     fn full(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let id = self.id();
@@ -367,6 +474,8 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
                 return Ok(());
             }
             if self.small_enough() {
+                // What waits in the channels would keep the guest waiting too.
+                self.channels.as_ref().map_or(Ok(()), Channels::drain)?;
                 self.sync()?;
                 if self.small_enough() && self.read_there()? {
                     return Ok(());
@@ -378,7 +487,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
     }
 
     fn window(&self) -> Window {
-        let from = self.to.written();
+        let from = self.written();
         Window { began: self.machine.now(), from, busy: Duration::ZERO }
     }
 
@@ -403,8 +512,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         if self.pinged || !self.to.channel().two_way() {
             return Ok(true);
         }
-        self.to.command(command::PING, &1u32.to_be_bytes())?;
-        self.answered(answer::PONG)?;
+        self.read_all()?;
         self.pinged = true;
         Ok(false)
     }
@@ -442,41 +550,42 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         if self.disk_part(window)? || self.ram.dirty() == 0 {
             return Ok(());
         }
-        let (began, from) = (self.machine.now(), self.to.written());
+        let (began, from) = (self.machine.now(), self.written());
         let before = self.ram.dirty();
-        let (mut zero, mut normal) = (0, 0);
+        let mut tally = Tally::default();
+        self.channels.iter().for_each(|channels| channels.limit(self.limits.bandwidth()));
         self.to.part(kind::PART, self.ram_id)?;
+        // Pages go one by one, or many at once.
+        let every = if self.wants.channels > 0 || self.wants.level.is_some() { 1 } else { 16 };
         for count in 1_u64.. {
-            match self.ram.send(&mut self.to)? {
-                Some(Sent::Zero) => zero += 1,
-                Some(Sent::Normal) => normal += 1,
-                Some(Sent::Delta) => {}
-                None => break,
+            if self.next(&mut tally)?.is_none() {
+                break;
             }
             let limit = self.limits.bandwidth() / 10;
-            if limit != 0 && self.to.written() - from >= limit {
+            if limit != 0 && self.written() - from >= limit {
                 break;
             }
             // The clock is asked now and then.
-            if count % 16 == 0 && self.machine.now() - began > PART {
+            if count.is_multiple_of(every) && self.machine.now() - began > PART {
                 break;
             }
         }
-        self.end_part(zero, normal)?;
+        self.end_part(tally)?;
         window.busy += self.machine.now() - began;
         self.converge.sent(before - self.ram.dirty());
         Ok(())
     }
 
-    fn end_part(&mut self, zero: u64, normal: u64) -> Result<(), Error> {
+    fn end_part(&mut self, mut tally: Tally) -> Result<(), Error> {
         self.ram.end_part(&mut self.to)?;
         self.to.footer(self.ram_id)?;
         self.to.flush()?;
+        self.channels.iter().for_each(|channels| tally.add(Sent::Chunk(channels.tally())));
         let (transferred, remaining) = (self.without_disks(), self.rest());
         let deltas = self.ram.deltas().map(|deltas| deltas.stats());
         self.progress.update(|figures| {
-            figures.zero += zero;
-            figures.normal += normal;
+            figures.zero += tally.zero;
+            figures.normal += tally.normal;
             (figures.transferred, figures.remaining) = (transferred, remaining);
             figures.deltas = deltas;
         });
@@ -489,7 +598,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         if elapsed < WINDOW {
             return;
         }
-        let bytes = self.to.written() - window.from;
+        let bytes = self.written() - window.from;
         self.bandwidth.add(bytes, window.busy);
         let mbps = bytes as f64 * 8.0 / elapsed.as_secs_f64() / 1e6;
         self.progress.update(|figures| figures.mbps = mbps);
@@ -505,20 +614,19 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.to.channel().give_up_after(PATIENCE);
         // The guest waits.
         self.to.channel().set_limiter(&Limiter::default());
+        if let Some(channels) = &self.channels {
+            channels.limit(0);
+            channels.give_up_after(PATIENCE)?;
+        }
         self.sync()?;
         self.finish_disks()?;
         self.ram.last();
         self.set_aside();
         self.to.part(kind::END, self.ram_id)?;
-        let (mut zero, mut normal) = (0, 0);
-        while let Some(sent) = self.ram.send(&mut self.to)? {
-            match sent {
-                Sent::Zero => zero += 1,
-                Sent::Normal => normal += 1,
-                Sent::Delta => {}
-            }
-        }
-        self.end_part(zero, normal)?;
+        let mut tally = Tally::default();
+        while self.next(&mut tally)?.is_some() {}
+        self.channels.as_mut().map_or(Ok(()), Channels::finish)?;
+        self.end_part(tally)?;
         self.tell_missing()?;
         for Section { name, blob } in sections {
             let bytes = blob.to_bytes().map_err(|error| Error::Here(format!("{name}: {error}")))?;
@@ -605,6 +713,12 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
             return Error::Cancelled;
         }
         let closed = matches!(broken.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+        if self.wants.channels > 0 {
+            self.channels = None;
+            // The main connection may be whole: the destination shall see that this was all.
+            let _ = self.to.channel().finish();
+            self.to.channel().give_up_after(REASON);
+        }
         if closed && self.progress.phase() != Phase::Committed && self.to.channel().two_way() {
             for _ in 0..LAST_ANSWERS {
                 let Ok((number, data)) = read_answer(self.to.channel()) else { break };

@@ -4,8 +4,9 @@
 //! `ca-cert.pem`, perhaps `ca-crl.pem`, and `server-cert.pem` with `server-key.pem` or
 //! `client-cert.pem` with `client-key.pem`.
 //!
-//! On the migration thread, which waits in the channel; a cancel ends a handshake as it ends
-//! everything else there. Before the handshake is done nothing of a peer is believed; what it can
+//! On migration threads, which wait in the channel; a cancel ends a handshake as it ends
+//! everything else there. After it either direction can go to a thread of its own; a lock around
+//! rustls is held for its calculations only. Before the handshake is done nothing of a peer is believed; what it can
 //! make us hold is bounded by rustls.
 
 use std::fmt::Display;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
@@ -22,13 +24,12 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
 use rustls::{
-    ClientConfig, ClientConnection, ConnectionCommon, RootCertStore, ServerConfig,
-    ServerConnection, SideData, StreamOwned,
+    ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
 };
 
 use crate::Error;
-use crate::channel::{Channel, Limiter};
-use crate::source::Link;
+use crate::channel::{self, Channel, Limiter};
+use crate::source::{Breaker, Link};
 
 /// What the sending side shows and believes.
 #[derive(Clone, Debug)]
@@ -72,9 +73,10 @@ impl Client {
         let name = ServerName::try_from(name.to_owned()).map_err(|error| {
             io::Error::new(ErrorKind::InvalidInput, format!("TLS host name '{name}': {error}"))
         })?;
-        let mut client = ClientConnection::new(self.0.clone(), name).map_err(io::Error::other)?;
-        handshake(&mut client, &mut channel)?;
-        Ok(Tls(End::Client(StreamOwned::new(client, channel))))
+        let client = ClientConnection::new(self.0.clone(), name).map_err(io::Error::other)?;
+        let mut connection = Connection::Client(client);
+        handshake(&mut connection, &mut channel)?;
+        Tls::new(connection, channel)
     }
 }
 
@@ -112,9 +114,10 @@ impl Server {
     /// # Errors
     /// It is not, or it goes away.
     pub fn accept(&self, mut channel: Channel) -> io::Result<Tls> {
-        let mut server = ServerConnection::new(self.0.clone()).map_err(io::Error::other)?;
-        handshake(&mut server, &mut channel)?;
-        Ok(Tls(End::Server(StreamOwned::new(server, channel))))
+        let server = ServerConnection::new(self.0.clone()).map_err(io::Error::other)?;
+        let mut connection = Connection::Server(server);
+        handshake(&mut connection, &mut channel)?;
+        Tls::new(connection, channel)
     }
 }
 
@@ -171,40 +174,45 @@ impl Files<'_> {
 
 /// A channel within TLS.
 #[derive(Debug)]
-pub struct Tls(End);
-
-#[derive(Debug)]
-enum End {
-    Client(StreamOwned<ClientConnection, Channel>),
-    Server(StreamOwned<ServerConnection, Channel>),
+pub struct Tls {
+    reader: Reader,
+    writer: Writer,
 }
 
-/// Both ends read and write.
-trait Duplex: Read + Write {}
-
-impl<T: Read + Write> Duplex for T {}
+/// What both directions share: rustls. The lock is a leaf, held while bytes are encrypted or
+/// decrypted and never while anybody waits.
+type Shared = Arc<Mutex<Connection>>;
 
 impl Tls {
-    /// The channel, to be limited and asked how much it has sent.
-    pub fn channel(&mut self) -> &mut Channel {
-        match &mut self.0 {
-            End::Client(stream) => &mut stream.sock,
-            End::Server(stream) => &mut stream.sock,
-        }
+    /// After the handshake.
+    fn new(connection: Connection, channel: Channel) -> io::Result<Tls> {
+        let (Some(input), Some(output)) = channel.split() else {
+            return Err(io::Error::new(ErrorKind::Unsupported, "TLS goes both ways"));
+        };
+        let connection: Shared = Arc::new(Mutex::new(connection));
+        let raw = vec![0; RAW].into_boxed_slice();
+        let reader = Reader { input, raw, start: 0, end: 0, connection: connection.clone() };
+        let writer = Writer { output: Some(output), sealed: Vec::new(), connection };
+        Ok(Tls { reader, writer })
     }
 
-    fn stream(&mut self) -> &mut dyn Duplex {
-        match &mut self.0 {
-            End::Client(stream) => stream,
-            End::Server(stream) => stream,
-        }
+    /// Lets the directions go to a thread each.
+    #[must_use]
+    pub fn split(self) -> (Reader, Writer) {
+        (self.reader, self.writer)
+    }
+
+    /// Bytes that went to the host so far, those in the buffer not among them.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.writer.output.as_ref().map_or(0, channel::Writer::sent)
     }
 }
 
-fn handshake<S: SideData>(
-    connection: &mut ConnectionCommon<S>,
-    channel: &mut Channel,
-) -> io::Result<()> {
+/// Encrypted bytes that are read at once.
+const RAW: usize = 64 << 10;
+
+fn handshake(connection: &mut Connection, channel: &mut Channel) -> io::Result<()> {
     while connection.is_handshaking() {
         let done = connection.complete_io(channel);
         // What is wrong with the peer is said to it too.
@@ -215,22 +223,113 @@ fn handshake<S: SideData>(
     Ok(())
 }
 
-impl Read for Tls {
+/// What comes from the other side.
+#[derive(Debug)]
+pub struct Reader {
+    input: channel::Reader,
+    /// Encrypted bytes that rustls has not taken yet.
+    raw: Box<[u8]>,
+    start: usize,
+    end: usize,
+    connection: Shared,
+}
+
+impl Reader {
+    /// As [`Channel::set_patience`]; for both halves.
+    pub fn set_patience(&self, patience: Option<Duration>) {
+        self.input.set_patience(patience);
+    }
+}
+
+impl Read for Reader {
     /// A stream that is cut off, which anybody on the way can do, is an error and not an end.
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        self.stream().read(to)
+        loop {
+            match self.connection.lock().reader().read(to) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+            if self.start == self.end {
+                (self.start, self.end) = (0, self.input.read(&mut self.raw)?);
+            }
+            let mut connection = self.connection.lock();
+            // No bytes tell it that there are no more.
+            let mut bytes = self.raw.get(self.start..self.end).unwrap_or_default();
+            self.start += connection.read_tls(&mut bytes)?;
+            let taken = connection.process_new_packets();
+            taken.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+        }
+    }
+}
+
+/// What goes to the other side. What rustls itself has to say goes with it.
+#[derive(Debug)]
+pub struct Writer {
+    /// None once it has ended.
+    output: Option<channel::Writer>,
+    /// Encrypted bytes on their way.
+    sealed: Vec<u8>,
+    connection: Shared,
+}
+
+impl Writer {
+    /// Hands on what was encrypted.
+    fn pass_on(&mut self) -> io::Result<()> {
+        let output = self.output.as_mut().ok_or(ErrorKind::BrokenPipe)?;
+        let mut connection = self.connection.lock();
+        while connection.wants_write() {
+            connection.write_tls(&mut self.sealed)?;
+        }
+        drop(connection);
+        let done = output.write_all(&self.sealed);
+        self.sealed.clear();
+        done
+    }
+
+    /// As [`channel::Writer::finish`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish(&mut self) -> io::Result<()> {
+        if self.output.is_none() {
+            return Ok(());
+        }
+        self.connection.lock().send_close_notify();
+        self.pass_on()?;
+        self.output.take().map_or(Ok(()), channel::Writer::finish)
+    }
+}
+
+impl Write for Writer {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        let count = self.connection.lock().writer().write(from)?;
+        self.pass_on()?;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // Nothing is left of one that has ended.
+        if self.output.is_none() {
+            return Ok(());
+        }
+        self.pass_on()?;
+        self.output.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+impl Read for Tls {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(to)
     }
 }
 
 impl Write for Tls {
     fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        self.stream().write(from)
+        self.writer.write(from)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.stream().flush()?;
-        // A write hides the errors of the channel; it remembers them.
-        self.channel().flush()
+        self.writer.flush()
     }
 }
 
@@ -240,35 +339,34 @@ impl Link for Tls {
     }
 
     fn set_limiter(&mut self, limiter: &Limiter) {
-        self.channel().set_limiter(limiter);
+        if let Some(output) = &mut self.writer.output {
+            output.set_limiter(limiter);
+        }
     }
 
     fn give_up_after(&mut self, silence: Duration) {
-        self.channel().set_patience(Some(silence));
+        self.reader.set_patience(Some(silence));
+    }
+
+    fn breaker(&self) -> Breaker {
+        self.reader.input.breaker()
     }
 
     fn hasten(&mut self) {
-        self.channel().hasten();
+        self.writer.output.iter().for_each(channel::Writer::hasten);
     }
 
     fn wait(&mut self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
-        let known = match &mut self.0 {
-            End::Client(stream) => stream.conn.process_new_packets(),
-            End::Server(stream) => stream.conn.process_new_packets(),
-        };
-        if known.map_err(io::Error::other)?.plaintext_bytes_to_read() > 0 {
+        let known = self.reader.connection.lock().process_new_packets();
+        let known = known.map_err(io::Error::other)?.plaintext_bytes_to_read();
+        if known > 0 || self.reader.start < self.reader.end {
             return Ok(true);
         }
-        self.channel().wait(others, time)
+        self.reader.input.wait(others, time)
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        match &mut self.0 {
-            End::Client(stream) => stream.conn.send_close_notify(),
-            End::Server(stream) => stream.conn.send_close_notify(),
-        }
-        self.flush()?;
-        self.channel().finish()
+        self.writer.finish()
     }
 }
 

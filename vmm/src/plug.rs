@@ -182,7 +182,7 @@ pub fn host(
                 let (handle, hold) = (thread.handle.clone(), thread.clone());
                 host.iothreads.insert(id, IoThread { handle, hold });
             }
-            Object::Memory(_) | Object::Secret(_) => {}
+            Object::Memory(_) | Object::Secret(_) | Object::TlsCreds(_) => {}
         }
     }
     Ok(host)

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::event::PollFlags;
 
@@ -103,18 +104,35 @@ impl Listener {
     /// It was cancelled, the host has no file descriptors left, or a second one of what there is
     /// only one.
     pub fn accept(&mut self, canceller: &Canceller) -> Result<Channel, Error> {
+        let nobody = || Error::new("could not accept migration connection: nobody came");
+        self.accept_within(canceller, None)?.ok_or_else(nobody)
+    }
+
+    /// As [`accept`](Self::accept), for so long; None if nobody has come.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn accept_within(
+        &mut self,
+        canceller: &Canceller,
+        time: Option<Duration>,
+    ) -> Result<Option<Channel>, Error> {
         let failed = |error: io::Error| {
             Error(format!("could not accept migration connection: {}", reason(&error)))
         };
         match &mut self.0 {
-            Place::Tcp(listener) => accept(listener, canceller, |l| Ok(l.accept()?.0.into())),
-            Place::Unix(listener, _) => accept(listener, canceller, |l| Ok(l.accept()?.0.into())),
+            Place::Tcp(listener) => {
+                accept(listener, canceller, time, |it| Ok(it.accept()?.0.into()))
+            }
+            Place::Unix(listener, _) => {
+                accept(listener, canceller, time, |it| Ok(it.accept()?.0.into()))
+            }
             Place::There(fd, exec) => {
                 let fd = fd.take().ok_or_else(|| ErrorKind::NotConnected.into());
-                return open(fd, exec.take(), canceller, "the incoming stream");
+                return open(fd, exec.take(), canceller, "the incoming stream").map(Some);
             }
         }
-        .and_then(|socket| Channel::new(socket, canceller))
+        .and_then(|socket| socket.map(|socket| Channel::new(socket, canceller)).transpose())
         .map_err(failed)
     }
 }
@@ -136,16 +154,19 @@ fn remove(path: &Path) {
 fn accept<L: AsFd>(
     listener: &L,
     canceller: &Canceller,
+    time: Option<Duration>,
     mut one: impl FnMut(&L) -> io::Result<OwnedFd>,
-) -> io::Result<OwnedFd> {
+) -> io::Result<Option<OwnedFd>> {
     loop {
         match one(listener) {
             // Nobody is there, or somebody was.
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
-            result => return result,
+            result => return result.map(Some),
         }
-        canceller.wait(listener.as_fd(), PollFlags::IN, None)?;
+        if !canceller.wait(listener.as_fd(), PollFlags::IN, time)? {
+            return Ok(None);
+        }
     }
 }

@@ -25,8 +25,8 @@ mod tests;
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
@@ -40,7 +40,7 @@ use exec::Exec;
 pub use limit::{Limiter, WINDOW};
 pub use listen::Listener;
 
-use crate::source::Link;
+use crate::source::{Breaker, Link};
 
 /// So much is gathered before it is written, and read at once.
 const BUFFER: usize = 256 << 10;
@@ -152,6 +152,11 @@ impl Link for Channel {
         self.two_way()
     }
 
+    fn breaker(&self) -> Breaker {
+        let line = self.reader.as_ref().map(|reader| &reader.input.get_ref().line);
+        line.or(self.writer.as_ref().map(|writer| &writer.line)).map_or(Box::new(|| {}), breaker)
+    }
+
     fn is_file(&self) -> bool {
         let kind = self.writer.as_ref().map(|writer| writer.line.kind);
         matches!(kind, Some(FileType::RegularFile | FileType::BlockDevice))
@@ -166,25 +171,28 @@ impl Link for Channel {
     }
 
     fn hasten(&mut self) {
-        if let Some(Writer { line, .. }) = &self.writer {
-            // It only takes longer without.
-            let _ = sockopt::set_socket_send_buffer_size(&line.fd, HASTY_BUFFER);
-        }
+        self.writer.iter().for_each(Writer::hasten);
     }
 
     fn wait(&mut self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
         let none = || io::Error::new(ErrorKind::Unsupported, "the channel cannot be read");
-        let reader = self.reader.as_ref().ok_or_else(none)?;
-        if !reader.input.buffer().is_empty() {
-            return Ok(true);
-        }
-        let line = &reader.input.get_ref().line;
-        line.canceller.wait_any(line.fd.as_fd(), others, time)
+        self.reader.as_ref().ok_or_else(none)?.wait(others, time)
     }
 
     fn finish(&mut self) -> io::Result<()> {
         self.finish()
     }
+}
+
+/// Breaks a connection, if it is still there.
+fn breaker(line: &Arc<Line>) -> Breaker {
+    let line: Weak<Line> = Arc::downgrade(line);
+    Box::new(move || {
+        if let Some(line) = line.upgrade() {
+            // Others than sockets refuse it.
+            let _ = shutdown(&line.fd, Shutdown::Both);
+        }
+    })
 }
 
 impl Read for Channel {
@@ -223,6 +231,24 @@ impl Reader {
     /// As [`Channel::set_patience`]; for both halves.
     pub fn set_patience(&self, patience: Option<Duration>) {
         self.input.get_ref().line.set_patience(patience);
+    }
+
+    /// As [`Link::wait`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wait(&self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
+        if !self.input.buffer().is_empty() {
+            return Ok(true);
+        }
+        let line = &self.input.get_ref().line;
+        line.canceller.wait_any(line.fd.as_fd(), others, time)
+    }
+
+    /// As [`Link::breaker`].
+    #[must_use]
+    pub fn breaker(&self) -> Breaker {
+        breaker(&self.input.get_ref().line)
     }
 }
 
@@ -274,6 +300,17 @@ impl Writer {
     /// As [`Channel::set_patience`]; for both halves.
     pub fn set_patience(&self, patience: Option<Duration>) {
         self.line.set_patience(patience);
+    }
+
+    /// As [`Link::hasten`].
+    pub fn hasten(&self) {
+        // It only takes longer without.
+        let _ = sockopt::set_socket_send_buffer_size(&self.line.fd, HASTY_BUFFER);
+    }
+
+    /// As [`Channel::set_limiter`].
+    pub fn set_limiter(&mut self, limiter: &Limiter) {
+        self.limiter = limiter.clone();
     }
 
     /// Writes what is left and tells the other side that it was all: a socket is shut down in

@@ -39,7 +39,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
 
     /// Bytes of the stream that were not theirs.
     pub(super) fn without_disks(&self) -> u64 {
-        self.to.written() - self.disks.as_ref().map_or(0, |disks| disks.bytes)
+        self.written() - self.disks.as_ref().map_or(0, |disks| disks.bytes)
     }
 
     /// Sends a part of them, if something is to be sent. Whether memory is to wait: until

@@ -82,7 +82,7 @@ fn a_stream_goes_both_ways_and_ends() {
                 let mut answer = String::new();
                 a.read_to_string(&mut answer).unwrap();
                 assert_eq!(answer, "loaded");
-                assert!(a.channel().sent() == 0);
+                assert!(a.sent() == 0);
             });
             let mut received = Vec::new();
             b.read_to_end(&mut received).unwrap();

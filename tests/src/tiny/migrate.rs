@@ -31,6 +31,16 @@ pub(super) fn tests() -> Vec<Test> {
         Test::tiny("migrate::xbzrle", 120, |ctx| {
             moves(ctx, 3, "xbzrle", |dir, time| Ok(format!("unix:{dir}/m{time}")))
         }),
+        Test::tiny("migrate::multifd", 120, |ctx| {
+            moves(ctx, 4, "multifd", |dir, time| Ok(format!("unix:{dir}/m{time}")))
+        }),
+        Test::tiny("migrate::multifd_tcp", 120, |ctx| moves(ctx, 2, "multifd,compress", tcp)),
+        Test::tiny("migrate::compress", 120, |ctx| {
+            moves(ctx, 2, "compress", |dir, time| Ok(format!("unix:{dir}/m{time}")))
+        }),
+        Test::tiny("migrate::compress_xbzrle", 120, |ctx| {
+            moves(ctx, 2, "compress,xbzrle", |dir, time| Ok(format!("unix:{dir}/m{time}")))
+        }),
         Test::tiny("migrate::fd", 60, fd),
         Test::tiny("migrate::file", 60, |ctx| {
             stored(ctx, |dir| (format!("file:{dir}/state"), format!("file:{dir}/state")))
@@ -48,7 +58,7 @@ pub(super) fn tests() -> Vec<Test> {
     ]
 }
 
-fn tcp(_: &str, _: usize) -> Result<String> {
+pub(super) fn tcp(_: &str, _: usize) -> Result<String> {
     let free = TcpListener::bind("127.0.0.1:0")?;
     Ok(format!("tcp:127.0.0.1:{}", free.local_addr()?.port()))
 }
@@ -96,11 +106,19 @@ pub(crate) fn expect_sound(mut vm: TestVm, path: &Path) -> Result {
     expect_shown(&mut vm, "bad", 0)
 }
 
-fn migrate(vm: &mut TestVm, uri: &str) -> Result {
+pub(super) fn migrate(vm: &mut TestVm, uri: &str) -> Result {
     // It writes faster than 32 MiB a second.
     vm.qmp.execute("migrate_set_speed", json!({ "value": 1u64 << 30 }))?;
     vm.qmp.execute("migrate_set_downtime", json!({ "value": 0.5 }))?;
     vm.qmp.execute("migrate", json!({ "uri": uri }))?;
+    Ok(())
+}
+
+/// Turns capabilities on, their names with commas between.
+pub(super) fn turn_on(vm: &mut TestVm, capabilities: &str) -> Result {
+    let names = capabilities.split(',').filter(|name| !name.is_empty());
+    let on: Vec<_> = names.map(|name| json!({ "capability": name, "state": true })).collect();
+    vm.qmp.execute("migrate-set-capabilities", json!({ "capabilities": on }))?;
     Ok(())
 }
 
@@ -119,10 +137,7 @@ fn moves(
         let uri = uri(&dir, time)?;
         let mut there = builder.clone().args(["-incoming", &uri]).start()?;
         expect_status(&mut there, "inmigrate")?;
-        if !capability.is_empty() {
-            let on = json!([{ "capability": capability, "state": true }]);
-            here.qmp.execute("migrate-set-capabilities", json!({ "capabilities": on }))?;
-        }
+        turn_on(&mut here, capability)?;
         migrate(&mut here, &uri)?;
         let info = expect_ended(&mut here, "completed")?;
         expect_status(&mut here, "postmigrate")?;
@@ -134,7 +149,7 @@ fn moves(
         if sent < 512 || info["ram"]["total"].as_u64() < Some(16 << 20) {
             return Err(format!("not all memory was sent: {info}").into());
         }
-        expect_equal("deltas", info["xbzrle-cache"].is_object(), capability == "xbzrle")?;
+        expect_equal("deltas", info["xbzrle-cache"].is_object(), capability.contains("xbzrle"))?;
         rounds = wait_for_more(rounds, || size(&path))?;
         here = there;
     }

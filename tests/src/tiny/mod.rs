@@ -17,6 +17,7 @@ pub mod image;
 mod irq;
 pub(crate) mod migrate;
 mod migrate_disks;
+mod migrate_tls;
 pub(crate) mod pause;
 mod ports;
 mod postcopy;
@@ -44,6 +45,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(states::tests());
     tests.extend(pause::tests());
     tests.extend(migrate::tests());
+    tests.extend(migrate_tls::tests());
     tests.extend(chance::tests());
     tests.extend(migrate_disks::tests());
     tests.extend(snapshots::tests());

@@ -157,6 +157,18 @@ impl Handle<MigrateSetCapabilities> for Vm {
             let text = format!("Post-copy is not possible here: {reason}");
             return Err(QmpError::generic(text));
         }
+        let is_on = |wanted| {
+            let said = command.capabilities.iter().rev().find(|it| it.capability == wanted);
+            said.map_or(self.migration.has(wanted), |it| it.state)
+        };
+        use MigrationCapability::{Compress, Multifd, PostcopyRam, Xbzrle};
+        for (one, other) in [(Multifd, Xbzrle), (Multifd, PostcopyRam), (Compress, PostcopyRam)] {
+            if is_on(one) && is_on(other) {
+                let (one, other) = (one.as_str(), other.as_str());
+                let text = format!("Capabilities '{one}' and '{other}' exclude each other");
+                return Err(QmpError::generic(text));
+            }
+        }
         for status in command.capabilities {
             self.migration.set(status.capability, status.state);
         }

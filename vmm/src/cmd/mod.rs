@@ -21,6 +21,7 @@ mod job;
 mod media;
 mod memory;
 mod migrate;
+mod migrate_parameters;
 pub mod nbd;
 mod net;
 mod nic;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use migration::blocks::Sink;
 use migration::dest::{self, Section, Target};
-use migration::source::Link;
+use migration::multifd::Door;
+use migration::road::Gate;
 use migration::stream::Error;
 use qmp::RunState;
 use rustix::process::{Signal, getpid, kill_process};
@@ -39,6 +40,8 @@ pub(crate) struct Incoming {
 /// The machine, as the thread sees it.
 struct Here {
     main: Main,
+    /// Where more can come in.
+    gate: Option<Gate>,
     /// The guest runs, and some of its memory comes late.
     early: bool,
 }
@@ -60,6 +63,10 @@ impl Target for Here {
         self.early = true;
         self.main.tell(Ask::Received(Ok(true)));
     }
+
+    fn door(&mut self) -> Option<Box<dyn Door>> {
+        Some(Box::new(self.gate.take()?))
+    }
 }
 
 impl Vm {
@@ -76,11 +83,8 @@ impl Vm {
         self.migration.incoming.as_mut()
     }
 
-    /// Takes a guest over what `accept` gives, on a thread.
-    pub(crate) fn receive_over<L: Link>(
-        &mut self,
-        accept: impl FnOnce() -> Result<L, migration::Error> + Send + 'static,
-    ) {
+    /// Takes a guest that comes in by `gate`, on a thread.
+    pub(crate) fn receive_over(&mut self, mut gate: Gate) {
         if let Some(incoming) = &mut self.migration.incoming {
             incoming.started = true;
         }
@@ -88,7 +92,7 @@ impl Vm {
         let thread = std::thread::Builder::new().name("migrate".to_owned());
         let on_failure = main.clone();
         let spawned = thread.spawn(move || {
-            let link = match accept() {
+            let link = match gate.first() {
                 Ok(link) => link,
                 Err(error) => {
                     tell(format_args!("{error}"));
@@ -97,7 +101,7 @@ impl Vm {
             };
             let Ok((blocks, inventory)) = main.ask(Ask::Describe) else { return };
             let mut link = link;
-            let mut here = Here { main: main.clone(), early: false };
+            let mut here = Here { main: main.clone(), gate: Some(gate), early: false };
             let done = dest::receive(&mut link, blocks, &inventory, &mut here);
             match here.early {
                 true => fill_up(&main, done),

@@ -29,11 +29,13 @@ use crate::vm::{Vm, VmError, vcpu_path};
 mod disks;
 mod incoming;
 mod outgoing;
+mod parameters;
 pub(crate) mod snapshots;
 mod ways;
 
 use disks::Copies;
 use incoming::Incoming;
+use parameters::Parameters;
 
 /// The part of the saved state that is of the machine as a whole.
 const GLOBAL: &str = "/machine/global";
@@ -89,6 +91,8 @@ impl Main {
 pub struct Migration {
     /// What migrations may use.
     pub limits: Arc<Limits>,
+    /// What else clients have set.
+    pub parameters: Parameters,
     capabilities: Vec<MigrationCapability>,
     progress: Option<Arc<Progress>>,
     asks: (Sender<Ask>, Receiver<Ask>),
@@ -109,6 +113,7 @@ impl Default for Migration {
     fn default() -> Migration {
         Migration {
             limits: Arc::default(),
+            parameters: Parameters::default(),
             capabilities: Vec::new(),
             progress: None,
             asks: channel(),

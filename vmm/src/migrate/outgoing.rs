@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use migration::blocks;
+use migration::channel::Connecting;
 use migration::dest::Section;
 use migration::inventory::Inventory;
 use migration::ram::{Block, Watch};
+use migration::road::Road;
 use migration::source::{self, Link, Machine, Outcome, Wants};
 use migration::status::{Limits, Phase, Progress};
 use migration::stream::Error;
-use qmp::{MigrationCapability, QmpError, RunState};
+use qmp::{QmpError, RunState};
 use resources::request::WakeReason;
 use resources::space::Space;
 use resources::state::Blob;
@@ -32,6 +34,7 @@ struct Here {
     main: Main,
     released: bool,
     copies: Option<Copies>,
+    road: Road,
 }
 
 impl Machine for Here {
@@ -71,6 +74,10 @@ impl Machine for Here {
     fn release(&mut self) -> Result<(), String> {
         self.released = true;
         self.main.order(Ask::Release)
+    }
+
+    fn connect(&mut self) -> Result<Box<dyn Link + Send>, String> {
+        self.road.again().map_err(|error| error.0)
     }
 }
 
@@ -164,32 +171,25 @@ impl Vm {
         progress
     }
 
-    /// Moves the guest over what `connect` gives, on a thread.
-    pub(crate) fn send_over<L: Link>(
-        &self,
-        progress: &Arc<Progress>,
-        connect: impl FnOnce() -> Result<L, migration::Error> + Send + 'static,
-    ) {
+    /// Moves the guest by `road`, on which it is `connecting` already, on a thread.
+    pub(crate) fn send_over(&self, progress: &Arc<Progress>, road: Road, connecting: Connecting) {
         let parcel = Parcel {
             blocks: self.blocks(),
             inventory: self.migration.announced.clone(),
             limits: self.migration.limits.clone(),
             progress: progress.clone(),
-            wants: Wants {
-                deltas: self.migration.has(MigrationCapability::Xbzrle),
-                converge: self.migration.has(MigrationCapability::AutoConverge),
-                postcopy: self.migration.has(MigrationCapability::PostcopyRam),
-            },
+            wants: self.wants(),
         };
         let here = Here {
             memory: self.board.memory.clone(),
             main: self.main(),
             released: false,
             copies: self.migration.copies.clone(),
+            road,
         };
         let main = self.main();
         let thread = std::thread::Builder::new().name("migrate".to_owned());
-        let spawned = thread.spawn(move || match connect() {
+        let spawned = thread.spawn(move || match here.road.arrive(connecting) {
             Ok(link) => parcel.send(link, here),
             Err(error) => here.main.tell(Ask::Sent(Outcome::Stayed(Error::Here(error.0)))),
         });

@@ -7,10 +7,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use migration::Error;
-use migration::channel::{Canceller, Connecting, Listener};
+use migration::channel::{Canceller, Listener};
+use migration::road::{Gate, Road};
 use migration::status::{Phase, Progress};
 use migration::uri::Uri;
-use qmp::QmpError;
+use qmp::{MigrationCapability, QmpError};
 
 use crate::nets::numbered_fd;
 use crate::vm::Vm;
@@ -36,11 +37,17 @@ impl Vm {
             _ => None,
         };
         let canceller = Canceller::new().map_err(|error| QmpError::generic(error.to_string()))?;
+        let tls = self.tls_client().map_err(refused)?;
+        let road = Road::new(uri, &canceller, tls).map_err(refused)?;
+        if self.migration.has(MigrationCapability::Multifd) && !road.repeats() {
+            let text = "Capability 'multifd' needs a destination by tcp or unix";
+            return Err(QmpError::generic(text));
+        }
         let gone = || Error("the descriptor is gone".to_owned());
-        match Connecting::start(&uri, &canceller, |_| fd.ok_or_else(gone)) {
+        match road.set_out(|_| fd.ok_or_else(gone)) {
             Ok(connecting) => {
                 progress.hang_up_by(move || canceller.cancel());
-                self.send_over(progress, move || connecting.finish());
+                self.send_over(progress, road, connecting);
                 Ok(())
             }
             Err(error) => Err(refused(error)),
@@ -53,9 +60,9 @@ impl Vm {
     /// That is nowhere.
     pub(crate) fn receive_from(&mut self, uri: &str) -> Result<(), Error> {
         let uri = Uri::incoming(uri)?;
-        let mut listener = Listener::start(&uri, inherited)?;
         let canceller = Canceller::new().map_err(|error| Error(error.to_string()))?;
-        self.receive_over(move || listener.accept(&canceller));
+        let tls = self.tls_server()?;
+        self.receive_over(Gate::new(Listener::start(&uri, inherited)?, &canceller, tls));
         Ok(())
     }
 }

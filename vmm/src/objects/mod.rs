@@ -1,5 +1,5 @@
 //! Objects that users make for the machine to use: host memory, sources of random bytes, I/O
-//! threads, secrets. `-object` and object-add make them on one road; each type is one row of
+//! threads, secrets, credentials. `-object` and object-add make them on one road; each type is one row of
 //! [`TYPES`] and lives in a file of its own.
 //!
 //! Main thread, no lock. Names and values are a user's or a client's; an object's file says what
@@ -22,10 +22,12 @@ pub mod rng;
 pub mod secret;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 use iothread::IoThread;
 use memory::MemoryBackend;
 use secret::Secret;
+use tls::TlsCreds;
 
 /// A type of objects.
 pub struct ObjectType {
@@ -51,6 +53,7 @@ pub static TYPES: &[ObjectType] = &[
     rng::BUILTIN,
     iothread::IOTHREAD,
     secret::SECRET,
+    tls::TLS_CREDS,
 ];
 
 /// What a maker is given.
@@ -72,6 +75,8 @@ pub enum Object {
     IoThread(Arc<IoThread>),
     /// A secret.
     Secret(Arc<Secret>),
+    /// Credentials for TLS.
+    TlsCreds(Arc<TlsCreds>),
 }
 
 impl Object {
@@ -81,6 +86,7 @@ impl Object {
             Object::Rng(object) => Arc::strong_count(object) > 1,
             Object::IoThread(object) => Arc::strong_count(object) > 1,
             Object::Secret(object) => Arc::strong_count(object) > 1,
+            Object::TlsCreds(object) => Arc::strong_count(object) > 1,
         }
     }
 
@@ -92,7 +98,9 @@ impl Object {
             Object::IoThread(object) => {
                 vec![("thread-id", "int", Value::Int(object.thread_id.into()))]
             }
-            Object::Secret(_) => vec![("loaded", "bool", Value::Bool(true))],
+            Object::Secret(_) | Object::TlsCreds(_) => {
+                vec![("loaded", "bool", Value::Bool(true))]
+            }
         }
     }
 }
@@ -328,6 +336,14 @@ impl Objects {
     pub fn iothread(&self, id: &str) -> Option<Arc<IoThread>> {
         match &self.get(id)?.object {
             Object::IoThread(object) => Some(object.clone()),
+            _ => None,
+        }
+    }
+
+    /// Credentials for TLS.
+    pub fn tls_creds(&self, id: &str) -> Option<&TlsCreds> {
+        match &self.get(id)?.object {
+            Object::TlsCreds(object) => Some(object),
             _ => None,
         }
     }

@@ -1,11 +1,12 @@
 //! Moving the guest to another process.
 
 use qmp::{
-    ClientMigrateInfo, Handle, Migrate, MigrateCancel, MigrateSetCacheSize, MigrateSetCapabilities,
-    MigrateSetDowntime, MigrateSetSpeed, MigrateStartPostcopy, MigrationCapability,
-    MigrationCapabilityStatus, QmpError, QueryMigrate, QueryMigrateCacheSize,
-    QueryMigrateCapabilities,
+    ClientMigrateInfo, Handle, Migrate, MigrateCancel, MigrateIncoming, MigrateSetCacheSize,
+    MigrateSetCapabilities, MigrateSetDowntime, MigrateSetParameters, MigrateSetSpeed,
+    MigrateStartPostcopy, MigrationCapability, MigrationCapabilityStatus, QmpError, QueryMigrate,
+    QueryMigrateCacheSize, QueryMigrateCapabilities, QueryMigrateParameters,
 };
+use serde_json::{Value, json};
 
 use crate::hmp::Call;
 use crate::hmp::parse::{Args, Kind, arg, flag, opt};
@@ -28,7 +29,7 @@ pub(super) const ROWS: &[Row] = &[
         &[arg("uri", Kind::File)],
         "uri",
         "take over a guest (-incoming defer)",
-        migrate_incoming,
+        |call, args| call.vm.handle(MigrateIncoming { uri: args.text("uri").to_owned() }),
     ),
     row(
         &["migrate_set_cache_size"],
@@ -62,6 +63,16 @@ pub(super) const ROWS: &[Row] = &[
         call.vm.handle(MigrateStartPostcopy {})
     }),
     row(
+        &["migrate_set_parameter"],
+        &[
+            arg("parameter", Kind::Word).words(|_| PARAMETERS.map(str::to_owned).to_vec()),
+            arg("value", Kind::Word),
+        ],
+        "parameter value",
+        "set what migrations may use",
+        set_parameter,
+    ),
+    row(
         &["client_migrate_info"],
         &[
             arg("protocol", Kind::Word),
@@ -81,6 +92,7 @@ pub(super) const INFO: &[Row] = &[
     bare(&["migrate_capabilities"], "show the capabilities of migrations", |call, _| {
         show_capabilities(call)
     }),
+    bare(&["migrate_parameters"], "show what migrations may use", |call, _| show_parameters(call)),
     bare(&["migrate_cache_size"], "show the size of the cache for differences", |call, _| {
         let size = call.vm.handle(QueryMigrateCacheSize {})?;
         call.line(format_args!("xbzrel cache size: {} kbytes", size >> 10));
@@ -94,6 +106,7 @@ fn named(command: &str, error: &QmpError) -> QmpError {
 }
 
 const SET: &str = "migrate_set_capability";
+const SET_PARAMETER: &str = "migrate_set_parameter";
 
 fn migrate(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
     let (blk, inc) = (Some(args.is_on("blk")), Some(args.is_on("inc")));
@@ -105,18 +118,50 @@ fn migrate(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
     done.map_err(|error| named("migrate", &error))
 }
 
-fn migrate_incoming(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
-    match call.vm.awaited() {
-        None => {
-            return Err(QmpError::generic("'-incoming' was not specified on the command line"));
-        }
-        Some(incoming) if !incoming.is_deferred() => {
-            return Err(QmpError::generic("The incoming migration has already been started"));
-        }
-        Some(_) => {}
+/// Those that can be set, in the order in which they are shown.
+const PARAMETERS: [&str; 7] = [
+    "compress-level",
+    "tls-creds",
+    "tls-hostname",
+    "max-bandwidth",
+    "downtime-limit",
+    "multifd-channels",
+    "xbzrle-cache-size",
+];
+
+fn set_parameter(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
+    let (name, value) = (args.text("parameter"), args.text("value"));
+    let failed = |error: QmpError| named(SET_PARAMETER, &error);
+    if !PARAMETERS.contains(&name) {
+        return Err(failed(QmpError::invalid(name)));
     }
-    let done = call.vm.receive_from(args.text("uri"));
-    done.map_err(|error| QmpError::generic(error.to_string()))
+    let value = match name.starts_with("tls-") {
+        true => json!(value),
+        false => match value.parse::<i64>() {
+            Ok(number) => json!(number),
+            Err(_) => return Err(failed(QmpError::invalid_type(name, "int"))),
+        },
+    };
+    let given = serde_json::Map::from_iter([(name.to_owned(), value)]);
+    qmp::call::<MigrateSetParameters, _>(call.vm, given).map(drop).map_err(failed)
+}
+
+fn show_parameters(call: &mut Call<'_>) -> Result<(), QmpError> {
+    let all = qmp::call::<QueryMigrateParameters, _>(call.vm, serde_json::Map::new())?;
+    for name in PARAMETERS {
+        let unit = match name {
+            "max-bandwidth" => " bytes/second",
+            "downtime-limit" => " ms",
+            "xbzrle-cache-size" => " bytes",
+            _ => "",
+        };
+        match all.get(name) {
+            Some(Value::String(text)) => call.line(format_args!("{name}: '{text}'")),
+            Some(value) => call.line(format_args!("{name}: {value}{unit}")),
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 fn set_downtime(call: &mut Call<'_>, args: &Args) -> Result<(), QmpError> {
