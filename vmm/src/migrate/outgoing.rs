@@ -244,7 +244,10 @@ impl Vm {
 
     /// Lets go of the disks: nothing may have begun to use one since the guest was stopped.
     pub(super) fn let_go(&self) -> Result<(), DriveError> {
-        self.drives.check_movable()?;
+        // Disks that are taken along are in use by that.
+        if self.migration.copies.is_none() {
+            self.drives.check_movable()?;
+        }
         self.drives.deactivate()
     }
 
