@@ -23,7 +23,7 @@ use crate::workspace::THIS_PROGRAM;
 pub const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
 const INIT: &str = include_str!("nested-init.sh");
-const RUN_IMAGE_SIZE: u64 = 128 << 20;
+const RUN_IMAGE_SIZE: u64 = 256 << 20;
 
 /// Programs that tests call beside QEMU; all have their places on the machine that runs the tests.
 const PROGRAMS: [&str; 8] = [
