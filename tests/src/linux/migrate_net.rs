@@ -254,18 +254,23 @@ fn linked<T: Send + 'static>(there: impl FnOnce() -> Result<T> + Send + 'static)
     net::ip("link add near type veth")?;
     let (started, thread) = channel();
     let (linked, link) = channel::<()>();
-    let other = thread::spawn(move || -> std::result::Result<T, String> {
-        let isolated = net::isolate().map_err(|error| error.to_string());
+    let (done, result) = channel::<std::result::Result<T, String>>();
+    thread::spawn(move || {
+        let isolated = net::isolate();
         let _ = started.send(rustix::thread::gettid());
-        isolated?;
-        link.recv().map_err(|error| error.to_string())?;
         let run = || -> Result<T> {
+            isolated?;
+            link.recv()?;
             net::ip("address add 10.9.0.2/24 dev veth0")?;
             net::ip("link set veth0 up")?;
             net::tc(&format!("qdisc add dev veth0 root {BAD}"))?;
             there()
         };
-        run().map_err(|error| error.to_string())
+        let _ = done.send(run().map_err(|error| error.to_string()));
+        // A process ends with the thread that has started it.
+        loop {
+            thread::park();
+        }
     });
     let id = thread.recv()?;
     net::ip(&format!("link set veth0 netns {}", id.as_raw_nonzero()))?;
@@ -273,8 +278,7 @@ fn linked<T: Send + 'static>(there: impl FnOnce() -> Result<T> + Send + 'static)
     net::ip("link set near up")?;
     net::tc(&format!("qdisc add dev near root {BAD}"))?;
     linked.send(())?;
-    let done = other.join().map_err(|_| "the other side has panicked")?;
-    Ok(done?)
+    Ok(result.recv()??)
 }
 
 /// A guest comes whole over a slow link that loses packets, whatever is switched on.
