@@ -150,6 +150,11 @@ fn with_memory(ctx: &Ctx) -> Result {
         }
     }
     for tag in ["begin", "again"] {
+        // The disk belongs to one at a time.
+        if guest.vm.process.running()? {
+            guest.vm.qmp.execute("quit", json!({}))?;
+            guest.vm.exit_code(SOON)?;
+        }
         guest.vm = guest.builder.clone().args(["-loadvm", tag]).start()?;
         guest.goes_on().map_err(|error| format!("-loadvm {tag}: {error}"))?;
     }
