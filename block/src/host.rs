@@ -133,6 +133,16 @@ pub struct HostFile {
     sectors: Option<(u32, u32)>,
 }
 
+impl Drop for HostFile {
+    /// Locks live as long as anybody has the open file, and a child process that is just being made
+    /// has it until it runs its program. A descriptor of an fdset is shared with others.
+    fn drop(&mut self) {
+        if self.options.locking && !self.name.starts_with("/dev/fdset/") {
+            lock::unlock(self.fd.as_fd());
+        }
+    }
+}
+
 impl HostFile {
     /// Opens an image and locks it.
     ///
