@@ -48,6 +48,7 @@ const ABSTRACT: &[(&str, &str)] = &[
     ("chardev", "object"),
     ("memory-backend", "object"),
     ("rng-backend", "object"),
+    ("tls-creds", "object"),
 ];
 
 /// ... and the others.
