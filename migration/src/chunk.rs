@@ -10,8 +10,10 @@
 //! against the blocks, and no chunk takes more memory than its 64 pages twice.
 
 use std::io::Read;
+use std::iter;
 use std::sync::Arc;
 
+use resources::iol::IoBuf;
 use resources::ram::{PAGE, RamBlock};
 
 use crate::compress::{Compressor, Decompressor};
@@ -40,6 +42,19 @@ pub(crate) struct Chunk {
     pub(crate) word: u64,
     /// Which of the 64 pages.
     pub(crate) pages: u64,
+}
+
+impl Chunk {
+    /// Where one of the pages is in its block.
+    pub(crate) fn offset(&self, bit: u64) -> u64 {
+        (self.word * PAGES + bit) * PAGE
+    }
+
+    /// Neighbours among the pages, where they are.
+    pub(crate) fn buf(&self, first: u64, count: usize) -> IoBuf {
+        let start = usize::try_from(self.offset(first)).unwrap_or(usize::MAX);
+        IoBuf::block(&self.ram, start..start.saturating_add(count * PAGE_LEN))
+    }
 }
 
 /// How many pages of which kind.
@@ -79,60 +94,99 @@ fn runs(mut mask: u64) -> impl Iterator<Item = (u64, usize)> {
 
 /// Makes chunks.
 pub(crate) struct Packer {
-    zstd: Option<(Compressor, Vec<u8>)>,
-    /// A header, and pages as they are.
-    plain: Vec<u8>,
+    scanner: Scanner,
+    zstd: Option<Zstd>,
+}
+
+/// Packs pages.
+struct Zstd {
+    by: Compressor,
+    pages: Vec<u8>,
+    /// A header, and room for what the pages become.
+    frame: Vec<u8>,
 }
 
 impl Packer {
     /// One that packs, if there is a level for that.
     pub(crate) fn new(level: Option<i32>) -> Result<Packer, Error> {
         let zstd = match level {
-            Some(level) => Some((Compressor::new(level)?, vec![0; HEADER + ROOM])),
+            Some(level) => {
+                let (by, room) = (Compressor::new(level)?, || vec![0; HEADER + ROOM]);
+                Some(Zstd { by, pages: room(), frame: room() })
+            }
             None => None,
         };
-        Ok(Packer { zstd, plain: vec![0; HEADER + ROOM] })
+        Ok(Packer { scanner: Scanner::default(), zstd })
     }
 
-    /// The pages as they are now, ready to be sent, and what was among them.
-    pub(crate) fn pack(&mut self, chunk: &Chunk) -> (Tally, &[u8]) {
-        let mut zeros = 0_u64;
-        let mut end = HEADER;
-        for bit in 0..PAGES {
-            if chunk.pages >> bit & 1 == 0 {
-                continue;
-            }
-            let Some(page) = self.plain.get_mut(end..end + PAGE_LEN) else { break };
-            chunk.ram.read((chunk.word * PAGES + bit) * PAGE, page);
-            if is_zero(page) {
-                zeros |= 1 << bit;
-            } else {
-                end += PAGE_LEN;
-            }
-        }
-        let tally = Tally {
-            zero: u64::from(zeros.count_ones()),
-            normal: ((end - HEADER) / PAGE_LEN) as u64,
-        };
-        let pages = self.plain.get(HEADER..end).unwrap_or_default();
-        let packed = self.zstd.as_mut().and_then(|(zstd, frame)| {
-            let len = zstd.pack(pages, frame.get_mut(HEADER..)?)?;
-            Some((len, frame))
+    /// The chunk, ready to be sent, and what was among its pages. Those that are not packed are sent
+    /// from where they are.
+    pub(crate) fn pack(&mut self, chunk: &Chunk) -> (Tally, IoBuf) {
+        let zeros = self.scanner.zeros(chunk);
+        let others = chunk.pages & !zeros;
+        let tally = Tally { zero: zeros.count_ones().into(), normal: others.count_ones().into() };
+        let header = |len: usize| header(chunk.block, len as u32, chunk.word, (zeros, others));
+        let packed = self.zstd.as_mut().and_then(|zstd| {
+            let len = zstd.pack(chunk, others)?;
+            let frame = zstd.frame.get_mut(..HEADER + len)?;
+            *frame.first_chunk_mut()? = header(len);
+            Some(IoBuf::copy_of(frame))
         });
-        let (len, to, end) = match packed {
-            Some((len, frame)) => (len, frame, HEADER + len),
-            None => (0, &mut self.plain, end),
+        let plain = || {
+            let pages = runs(others).map(|(first, count)| chunk.buf(first, count));
+            let all: Vec<_> = iter::once(IoBuf::copy_of(&header(0))).chain(pages).collect();
+            IoBuf::concat(&all)
         };
-        let header = header(chunk.block, len as u32, chunk.word, (zeros, chunk.pages & !zeros));
-        if let Some(to) = to.first_chunk_mut::<HEADER>() {
-            *to = header;
-        }
-        (tally, to.get(..end).unwrap_or_default())
+        (tally, packed.unwrap_or_else(plain))
     }
 
     /// What ends a channel.
     pub(crate) fn end() -> [u8; HEADER] {
         header(END, 0, 0, (0, 0))
+    }
+}
+
+impl Zstd {
+    /// Packs these pages behind the header; `None` if they do not become fewer bytes.
+    fn pack(&mut self, chunk: &Chunk, pages: u64) -> Option<usize> {
+        let mut end = 0;
+        for (first, count) in runs(pages) {
+            let room = self.pages.get_mut(end..end + count * PAGE_LEN)?;
+            chunk.ram.read(chunk.offset(first), room);
+            end += count * PAGE_LEN;
+        }
+        self.by.pack(self.pages.get(..end)?, self.frame.get_mut(HEADER..)?)
+    }
+}
+
+/// Looks for pages of zeros.
+pub(crate) struct Scanner(Box<[u8; PAGE_LEN]>);
+
+/// Most pages that are not zeros show it in so many bytes.
+const GLANCE: usize = 64;
+
+impl Default for Scanner {
+    fn default() -> Scanner {
+        Scanner(Box::new([0; PAGE_LEN]))
+    }
+}
+
+impl Scanner {
+    /// Which of the pages are zeros.
+    pub(crate) fn zeros(&mut self, chunk: &Chunk) -> u64 {
+        let bits = (0..PAGES).filter(|bit| chunk.pages >> bit & 1 != 0);
+        let zeros = bits.filter(|bit| self.is_zero(&chunk.ram, chunk.offset(*bit)));
+        zeros.fold(0, |all, bit| all | 1 << bit)
+    }
+
+    /// Whether the page at this offset is zeros.
+    pub(crate) fn is_zero(&mut self, ram: &RamBlock, offset: u64) -> bool {
+        let (glance, page) = (&mut [0; GLANCE], &mut self.0[..]);
+        ram.read(offset, glance);
+        is_zero(glance) && {
+            ram.read(offset, page);
+            is_zero(page)
+        }
     }
 }
 
@@ -151,6 +205,7 @@ pub(crate) struct Unpacker {
     zstd: Option<Decompressor>,
     frame: Vec<u8>,
     pages: Vec<u8>,
+    scanner: Scanner,
 }
 
 impl Unpacker {
@@ -186,30 +241,31 @@ impl Unpacker {
         }
         let at = |bit: u64| (word * PAGES + bit) * PAGE;
         for (first, count) in runs(zeros) {
-            (first..first + count as u64).for_each(|bit| clear(ram, at(bit)));
+            (first..first + count as u64).for_each(|bit| clear(ram, at(bit), &mut self.scanner));
         }
         let wanted = pages.count_ones() as usize * PAGE_LEN;
-        if self.pages.is_empty() {
-            self.pages.resize(ROOM, 0);
-        }
-        let mut bytes = self.pages.get_mut(..wanted).unwrap_or_default();
         match len {
-            0 => from.bytes(bytes)?,
+            0 => {
+                for (first, count) in runs(pages) {
+                    from.memory(ram, at(first)..at(first) + count as u64 * PAGE)?;
+                }
+                return Ok(true);
+            }
             len if len >= wanted => {
                 let text = format!("{wanted} bytes of pages are packed into {len}");
                 return Err(Error::bad(text));
             }
-            len => {
-                self.frame.resize(len, 0);
-                from.bytes(&mut self.frame)?;
-                let zstd = match &mut self.zstd {
-                    Some(zstd) => zstd,
-                    none => none.insert(Decompressor::new()?),
-                };
-                let unpacked = zstd.unpack(&self.frame, bytes);
-                unpacked.map_err(|error| Error::Bad(error.to_string()))?;
-            }
+            len => self.frame.resize(len, 0),
         }
+        from.bytes(&mut self.frame)?;
+        self.pages.resize(ROOM, 0);
+        let mut bytes = self.pages.get_mut(..wanted).unwrap_or_default();
+        let zstd = match &mut self.zstd {
+            Some(zstd) => zstd,
+            none => none.insert(Decompressor::new()?),
+        };
+        let unpacked = zstd.unpack(&self.frame, bytes);
+        unpacked.map_err(|error| Error::Bad(error.to_string()))?;
         for (first, count) in runs(pages) {
             let Some((run, rest)) = bytes.split_at_mut_checked(count * PAGE_LEN) else { break };
             ram.write(at(first), run);
@@ -220,10 +276,8 @@ impl Unpacker {
 }
 
 /// Makes a page zeros. One that is so already is left alone, so that it takes no memory.
-fn clear(ram: &RamBlock, offset: u64) {
-    let mut page = [0; PAGE_LEN];
-    ram.read(offset, &mut page);
-    if !is_zero(&page) {
+pub(crate) fn clear(ram: &RamBlock, offset: u64, scanner: &mut Scanner) {
+    if !scanner.is_zero(ram, offset) {
         ram.write(offset, &[0; PAGE_LEN]);
     }
 }
@@ -270,12 +324,13 @@ mod tests {
             let mut packer = Packer::new(level).unwrap();
             let mut bytes = Vec::new();
             let (tally, sent) = packer.pack(&chunk(&here, 0, !4));
+            let sent = sent.to_vec();
             assert_eq!(tally, Tally { zero: 59, normal: 4 });
             assert_eq!(sent.len() < 1000, level.is_some(), "{}", sent.len());
-            bytes.extend_from_slice(sent);
+            bytes.extend_from_slice(&sent);
             let (tally, sent) = packer.pack(&chunk(&here, 1, 0x3f));
             assert_eq!(tally, Tally { zero: 4, normal: 2 });
-            bytes.extend_from_slice(sent);
+            bytes.extend_from_slice(&sent.to_vec());
             bytes.extend_from_slice(&Packer::end());
             let mut from = Reader::new(&bytes[..]);
             let mut unpacker = Unpacker::default();

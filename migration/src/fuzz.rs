@@ -141,7 +141,7 @@ pub fn channel_seeds() -> Vec<(String, Vec<u8>)> {
         for (block, it) in (0..).zip(written()) {
             let pages = (1 << (it.ram.size() / PAGE)) - 1;
             let chunk = Chunk { block, ram: it.ram, word: 0, pages };
-            bytes.extend_from_slice(packer.pack(&chunk).1);
+            bytes.extend_from_slice(&packer.pack(&chunk).1.to_vec());
         }
         bytes.extend_from_slice(&Packer::end());
         Some((String::from(name), bytes))

@@ -11,10 +11,11 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
+use resources::iol::IoBuf;
 use resources::ram::{PAGE, RamBlock};
 
-use crate::chunk::{Chunk, Packer, Tally, Unpacker};
-use crate::stream::{Error, Reader, Writer};
+use crate::chunk::{Chunk, Packer, Scanner, Tally, Unpacker, clear};
+use crate::stream::{self, Error, MemoryWrite, Reader, Writer};
 use crate::xbzrle::{self, Form};
 use crate::zero::is_zero;
 
@@ -93,6 +94,9 @@ pub struct Sender {
     watched: Option<(usize, u64)>,
     /// Packs pages, if they are to be.
     packer: Option<Packer>,
+    scanner: Scanner,
+    /// The page that is being sent.
+    page: Box<xbzrle::Page>,
     /// How often it was collected what was written.
     pass: u32,
     /// The guest stands still: nothing is sent twice any more.
@@ -124,7 +128,21 @@ impl Sender {
         let dirty = blocks.iter().map(|out| pages(&out.block)).sum();
         let (deltas, packer, pass, last) = (None, None, 0, false);
         let (at, named, watch, watched) = ((0, 0), None, None, None);
-        Sender { blocks, dirty, at, named, deltas, watch, watched, packer, pass, last }
+        let (scanner, page) = (Scanner::default(), Box::new([0; PAGE_LEN]));
+        Sender {
+            blocks,
+            dirty,
+            at,
+            named,
+            deltas,
+            watch,
+            watched,
+            packer,
+            scanner,
+            page,
+            pass,
+            last,
+        }
     }
 
     /// Sends differences from now on, where that is shorter.
@@ -281,32 +299,74 @@ impl Sender {
         Ok(block.map(|(block, out)| Chunk { block, ram: ram(out), word, pages }))
     }
 
-    /// Sends the next chunk within the section.
-    fn send_chunk(&mut self, to: &mut Writer<impl Write>) -> Result<Option<Sent>, Error> {
-        let Some(chunk) = self.chunk()? else { return Ok(None) };
-        let Some(packer) = &mut self.packer else { return Ok(None) };
-        let (tally, bytes) = packer.pack(&chunk);
-        to.u64(flag::CHUNK)?;
-        to.bytes(bytes)?;
-        Ok(Some(Sent::Chunk(tally)))
-    }
-
-    /// Sends the next page; `None` if there is none.
+    /// Sends the next pages, up to a word of them; `None` if there is none.
     ///
     /// # Errors
     /// The connection has broken.
-    pub fn send(&mut self, to: &mut Writer<impl Write>) -> Result<Option<Sent>, Error> {
+    pub fn send(&mut self, to: &mut Writer<impl MemoryWrite>) -> Result<Option<Sent>, Error> {
         // In the first pass there are no differences, nor is it noted what was sent.
-        if self.packer.is_some() && (self.deltas.is_none() || self.pass <= 1) {
-            return self.send_chunk(to);
+        if self.deltas.is_some() && self.pass > 1 {
+            return self.send_page(to);
         }
+        let Some(chunk) = self.chunk()? else { return Ok(None) };
+        let tally = match &mut self.packer {
+            Some(packer) => {
+                let (tally, memory) = packer.pack(&chunk);
+                to.u64(flag::CHUNK)?;
+                to.memory(&memory)?;
+                tally
+            }
+            None => self.send_records(to, &chunk)?,
+        };
+        Ok(Some(Sent::Chunk(tally)))
+    }
+
+    /// Sends the pages of a chunk as records of their own; those that are not zeros from where they
+    /// are.
+    fn send_records(
+        &mut self,
+        to: &mut Writer<impl MemoryWrite>,
+        chunk: &Chunk,
+    ) -> Result<Tally, Error> {
+        let zeros = self.scanner.zeros(chunk);
+        let others = chunk.pages & !zeros;
+        let mut heads = Vec::with_capacity(1024);
+        // Where pages stand between the heads.
+        let mut pages = Vec::with_capacity(others.count_ones() as usize);
+        for bit in (0..u64::from(u64::BITS)).filter(|bit| chunk.pages >> bit & 1 != 0) {
+            let (index, offset) = (chunk.block as usize, chunk.offset(bit));
+            if zeros >> bit & 1 != 0 {
+                self.head(&mut heads, index, offset | flag::COMPRESS)?;
+                heads.push(0);
+            } else {
+                self.head(&mut heads, index, offset | flag::PAGE)?;
+                pages.push((heads.len(), bit));
+            }
+        }
+        if pages.is_empty() {
+            to.bytes(&heads)?;
+        } else {
+            let heads = IoBuf::copy_of(&heads);
+            let mut parts = Vec::with_capacity(2 * pages.len() + 1);
+            let mut from = 0;
+            for (end, bit) in pages {
+                parts.extend([heads.slice(from..end), chunk.buf(bit, 1)]);
+                from = end;
+            }
+            parts.push(heads.skip(from));
+            to.memory(&IoBuf::concat(&parts))?;
+        }
+        Ok(Tally { zero: zeros.count_ones().into(), normal: others.count_ones().into() })
+    }
+
+    /// Sends the next page as a difference, if that is shorter.
+    fn send_page(&mut self, to: &mut Writer<impl Write>) -> Result<Option<Sent>, Error> {
         let Some((index, word, bit)) = self.next(true)? else { return Ok(None) };
         let offset = (word * 64 + u64::from(bit.trailing_zeros())) * PAGE;
-        let mut bytes = [0; PAGE_LEN];
         let Some(out) = self.blocks.get(index) else { return Ok(None) };
-        out.block.ram.read(offset, &mut bytes);
+        out.block.ram.read(offset, &mut self.page[..]);
         let address = out.base + offset;
-        if is_zero(&bytes) {
+        if is_zero(&self.page[..]) {
             if let Some(deltas) = &mut self.deltas {
                 deltas.zero(address, self.pass);
             }
@@ -314,26 +374,22 @@ impl Sender {
             to.u8(0)?;
             return Ok(Some(Sent::Zero));
         }
-        if self.delta(to, (index, offset, address), &bytes)? {
+        if self.delta(to, (index, offset, address))? {
             return Ok(Some(Sent::Delta));
         }
         self.record(to, index, offset | flag::PAGE)?;
-        to.bytes(&bytes)?;
+        to.bytes(&self.page[..])?;
         Ok(Some(Sent::Normal))
     }
 
     /// Sends a page as the difference to what was sent of it before, if that is to be and shorter.
-    /// In the first pass it is not: hardly a page is sent twice in it.
     fn delta(
         &mut self,
         to: &mut Writer<impl Write>,
         (index, offset, address): (usize, u64, u64),
-        bytes: &xbzrle::Page,
     ) -> Result<bool, Error> {
-        let Some(deltas) = self.deltas.as_mut().filter(|_| self.pass > 1) else {
-            return Ok(false);
-        };
-        let delta = match deltas.page(address, bytes, self.pass, self.last) {
+        let Some(deltas) = &mut self.deltas else { return Ok(false) };
+        let delta = match deltas.page(address, &self.page, self.pass, self.last) {
             Form::Unchanged => return Ok(true),
             Form::Raw => return Ok(false),
             Form::Delta(delta) => delta.to_vec(),
@@ -356,15 +412,22 @@ impl Sender {
         index: usize,
         head: u64,
     ) -> Result<(), Error> {
+        let mut bytes = Vec::with_capacity(8);
+        self.head(&mut bytes, index, head)?;
+        to.bytes(&bytes)
+    }
+
+    /// What a record begins with.
+    fn head(&mut self, into: &mut Vec<u8>, index: usize, head: u64) -> Result<(), Error> {
         if self.named == Some(index) {
-            return to.u64(head | flag::CONTINUE);
+            into.extend((head | flag::CONTINUE).to_be_bytes());
+            return Ok(());
         }
         self.named = Some(index);
-        to.u64(head)?;
-        match self.blocks.get(index) {
-            Some(out) => to.name(&out.block.name),
-            None => Ok(()),
-        }
+        into.extend(head.to_be_bytes());
+        let name = self.blocks.get(index).map_or("", |out| &out.block.name);
+        into.extend(stream::name(name)?);
+        Ok(())
     }
 }
 
@@ -377,13 +440,17 @@ pub struct Receiver {
     /// The blocks in the order of the list.
     order: Vec<Block>,
     unpacker: Unpacker,
+    scanner: Scanner,
+    /// A page that changes.
+    page: Box<xbzrle::Page>,
 }
 
 impl Receiver {
     /// These blocks are to be filled.
     pub fn new(blocks: Vec<Block>) -> Receiver {
         let (order, unpacker) = (Vec::new(), Unpacker::default());
-        Receiver { blocks, listed: false, named: None, order, unpacker }
+        let (scanner, page) = (Scanner::default(), Box::new([0; PAGE_LEN]));
+        Receiver { blocks, listed: false, named: None, order, unpacker, scanner, page }
     }
 
     /// The blocks in the order in which they were listed.
@@ -397,7 +464,6 @@ impl Receiver {
     /// It is not one that this machine can take, or the stream ends.
     pub fn part(&mut self, from: &mut Reader<impl Read>) -> Result<(), Error> {
         self.named = None;
-        let mut page = [0; PAGE_LEN];
         loop {
             let head = from.u64()?;
             let (offset, flags) = (head & !flag::ALL, head & flag::ALL);
@@ -416,9 +482,8 @@ impl Receiver {
                 }
                 flag::PAGE => {
                     let index = self.place(from, offset, flags)?;
-                    from.bytes(&mut page)?;
                     if let Some(block) = self.blocks.get(index) {
-                        block.ram.write(offset, &page);
+                        from.memory(&block.ram, offset..offset + PAGE)?;
                     }
                 }
                 flag::XBZRLE => {
@@ -462,7 +527,12 @@ impl Receiver {
     }
 
     /// A page as the difference to what it is.
-    fn change(&self, from: &mut Reader<impl Read>, index: usize, offset: u64) -> Result<(), Error> {
+    fn change(
+        &mut self,
+        from: &mut Reader<impl Read>,
+        index: usize,
+        offset: u64,
+    ) -> Result<(), Error> {
         let failed = |what: &str| Error::bad(format!("Failed to load XBZRLE page - {what}!"));
         if from.u8()? != DELTA {
             return Err(failed("wrong compression"));
@@ -471,21 +541,22 @@ impl Receiver {
         let mut delta = [0; PAGE_LEN];
         let delta = delta.get_mut(..len).ok_or_else(|| failed("len overflow"))?;
         from.bytes(delta)?;
-        let mut page = [0; PAGE_LEN];
         if let Some(block) = self.blocks.get(index) {
-            block.ram.read(offset, &mut page);
-            xbzrle::decode(delta, &mut page).map_err(|_| failed("decode error"))?;
-            block.ram.write(offset, &page);
+            block.ram.read(offset, &mut self.page[..]);
+            xbzrle::decode(delta, &mut self.page).map_err(|_| failed("decode error"))?;
+            block.ram.write(offset, &self.page[..]);
         }
         Ok(())
     }
 
     /// A page of one byte. One that is so already is left alone, so that it takes no memory.
-    fn fill(&self, index: usize, offset: u64, fill: u8) {
+    fn fill(&mut self, index: usize, offset: u64, fill: u8) {
         let Some(block) = self.blocks.get(index) else { return };
-        let mut page = [0; PAGE_LEN];
-        block.ram.read(offset, &mut page);
-        if page.iter().any(|byte| *byte != fill) {
+        if fill == 0 {
+            return clear(&block.ram, offset, &mut self.scanner);
+        }
+        block.ram.read(offset, &mut self.page[..]);
+        if *self.page != [fill; PAGE_LEN] {
             block.ram.write(offset, &[fill; PAGE_LEN]);
         }
     }
@@ -530,191 +601,4 @@ impl Receiver {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn block(name: &str, pages: u64) -> Block {
-        Block { name: name.to_owned(), ram: RamBlock::anonymous(pages * PAGE).unwrap() }
-    }
-
-    fn two() -> Vec<Block> {
-        vec![block("pc.ram", 70), block("pc.ram.high", 3)]
-    }
-
-    fn send_all(sender: &mut Sender, to: &mut Writer<Vec<u8>>) -> Vec<Sent> {
-        let mut all = Vec::new();
-        while let Some(sent) = sender.send(to).unwrap() {
-            all.push(sent);
-        }
-        sender.end_part(to).unwrap();
-        all
-    }
-
-    fn take(to: &mut Writer<Vec<u8>>) -> Vec<u8> {
-        to.flush().unwrap();
-        std::mem::take(to.channel())
-    }
-
-    #[test]
-    fn memory_arrives_and_what_is_written_later_too() {
-        let (here, there) = (two(), two());
-        here[0].ram.write(69 * PAGE, b"last");
-        here[1].ram.write(0, b"high");
-        there[0].ram.write(5 * PAGE, b"old");
-        let mut to = Writer::new(Vec::new());
-        let mut sender = Sender::new(here.clone());
-        assert_eq!((sender.dirty(), sender.total()), (73, 73 * PAGE));
-        sender.collect();
-        sender.start(&mut to).unwrap();
-        let sent = send_all(&mut sender, &mut to);
-        assert_eq!(sent.iter().filter(|sent| **sent == Sent::Normal).count(), 2);
-        assert_eq!((sent.len(), sender.dirty()), (73, 0));
-        here[0].ram.write(64 * PAGE - 1, b"xy");
-        assert_eq!((sender.collect(), sender.dirty()), (2, 2));
-        assert_eq!(send_all(&mut sender, &mut to).len(), 2);
-        let bytes = take(&mut to);
-        let mut receiver = Receiver::new(there.clone());
-        let mut from = Reader::new(&bytes[..]);
-        (0..3).for_each(|_| receiver.part(&mut from).unwrap());
-        for (here, there) in here.iter().zip(&there) {
-            let (mut a, mut b) =
-                (vec![0; here.ram.size() as usize], vec![1; there.ram.size() as usize]);
-            here.ram.read(0, &mut a);
-            there.ram.read(0, &mut b);
-            assert!(a == b, "{}", here.name);
-        }
-    }
-
-    #[test]
-    fn memory_is_watched_before_it_is_read_and_again_after_each_collection() {
-        let here = vec![block("a", 2 * CHUNK + 1), block("b", 1)];
-        let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
-        let mut sender = Sender::new(here.clone());
-        let (log, blocks) = (seen.clone(), here.clone());
-        sender.watch_by(Box::new(move |ram, offset, _| {
-            let index = blocks.iter().position(|block| std::ptr::eq(&*block.ram, ram)).unwrap();
-            log.lock().push((index, offset / PAGE));
-            // It is read afterwards.
-            ram.write(offset, b"watched");
-            Ok(())
-        }));
-        let mut to = Writer::new(Vec::new());
-        sender.start(&mut to).unwrap();
-        send_all(&mut sender, &mut to);
-        let chunks = [(0, 0), (0, CHUNK), (0, 2 * CHUNK), (1, 0)];
-        assert_eq!(std::mem::take(&mut *seen.lock()), chunks);
-        let text = take(&mut to);
-        assert_eq!(text.windows(7).filter(|text| text == b"watched").count(), 4);
-        assert_eq!(sender.collect(), 4);
-        here[0].ram.write(5 * PAGE, b"x");
-        sender.collect();
-        send_all(&mut sender, &mut to);
-        assert_eq!(std::mem::take(&mut *seen.lock()), chunks);
-        sender.watch_by(Box::new(|_, _, _| Err("gone".to_owned())));
-        here[1].ram.write(0, b"x");
-        sender.collect();
-        assert!(matches!(sender.send(&mut to), Err(Error::Here(text)) if text == "gone"));
-    }
-
-    #[test]
-    fn differences_arrive_and_are_short() {
-        let (here, there) = (block("ram", 4), block("ram", 4));
-        let mut to = Writer::new(Vec::new());
-        let mut sender = Sender::new(vec![here.clone()]);
-        sender.send_deltas(xbzrle::Sender::new(1 << 16).unwrap());
-        sender.collect();
-        sender.start(&mut to).unwrap();
-        let mut parts = 2;
-        send_all(&mut sender, &mut to);
-        let mut long = 0;
-        for round in 1..6u8 {
-            here.ram.write(PAGE + 100 * u64::from(round), &[round; 10]);
-            here.ram.write(2 * PAGE, &[round % 2; 4]);
-            sender.collect();
-            let before = to.written();
-            send_all(&mut sender, &mut to);
-            parts += 1;
-            long += usize::from(to.written() - before > PAGE);
-        }
-        // Once each page is sent whole, so that it is known; then what has changed.
-        assert_eq!(long, 1);
-        assert!(sender.deltas().unwrap().stats().pages > 4);
-        let bytes = take(&mut to);
-        let mut receiver = Receiver::new(vec![there.clone()]);
-        let mut from = Reader::new(&bytes[..]);
-        (0..parts).for_each(|_| receiver.part(&mut from).unwrap());
-        let (mut a, mut b) = (vec![0; 4 << 12], vec![1; 4 << 12]);
-        here.ram.read(0, &mut a);
-        there.ram.read(0, &mut b);
-        assert!(a == b);
-    }
-
-    #[test]
-    fn other_memory_is_refused_with_its_name() {
-        let refuse = |here: Vec<Block>, there: Vec<Block>| {
-            let mut to = Writer::new(Vec::new());
-            let mut sender = Sender::new(here);
-            sender.start(&mut to).unwrap();
-            let bytes = take(&mut to);
-            Receiver::new(there).part(&mut Reader::new(&bytes[..])).unwrap_err().to_string()
-        };
-        let error = refuse(vec![block("a", 2)], vec![block("a", 1)]);
-        assert_eq!(error, "Length mismatch: a: 2000 in != 1000");
-        let error = refuse(vec![block("a", 1)], vec![block("b", 1)]);
-        assert_eq!(error, "Unknown ramblock \"a\", cannot accept migration");
-        let error = refuse(vec![block("a", 1)], vec![block("a", 1), block("b", 1)]);
-        assert_eq!(error, "memory 'b' of this machine is not in the stream");
-        let error = refuse(vec![block("a", 1), block("a", 1)], vec![block("a", 1)]);
-        assert_eq!(error, "memory 'a' is listed twice");
-    }
-
-    #[test]
-    fn records_that_fit_nowhere_are_refused() {
-        let list = || {
-            let mut to = Writer::new(Vec::new());
-            Sender::new(vec![block("a", 1)]).start(&mut to).unwrap();
-            to
-        };
-        let refuse = |mut to: Writer<Vec<u8>>| {
-            to.flush().unwrap();
-            let bytes = take(&mut to);
-            let mut receiver = Receiver::new(vec![block("a", 1)]);
-            let mut from = Reader::new(&bytes[..]);
-            let first = receiver.part(&mut from);
-            first.and_then(|()| receiver.part(&mut from)).unwrap_err().to_string()
-        };
-        let mut to = list();
-        to.u64(PAGE | 0x08).unwrap();
-        to.name("a").unwrap();
-        assert_eq!(refuse(to), "a page at 0x1000 is past the end of 'a'");
-        let mut to = list();
-        to.u64(0x08 | 0x20).unwrap();
-        assert_eq!(refuse(to), "Ack, bad migration stream!");
-        let mut to = list();
-        to.u64(0x08).unwrap();
-        to.name("b").unwrap();
-        assert_eq!(refuse(to), "Can't find block b!");
-        let mut to = list();
-        to.u64(0x80).unwrap();
-        assert_eq!(refuse(to), "Unknown combination of migration flags: 0x80");
-        let mut to = Writer::new(Vec::new());
-        to.u64(0x08).unwrap();
-        assert_eq!(refuse(to), "pages come before the list of memory");
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
-            let mut to = Writer::new(Vec::new());
-            Sender::new(vec![block("a", 1)]).start(&mut to).unwrap();
-            to.bytes(&bytes).unwrap();
-            let bytes = take(&mut to);
-            let mut receiver = Receiver::new(vec![block("a", 1)]);
-            let mut from = Reader::new(&bytes[..]);
-            receiver.part(&mut from).unwrap();
-            while receiver.part(&mut from).is_ok() {}
-        }
-    }
-}
+mod tests;

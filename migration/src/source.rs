@@ -29,9 +29,10 @@ use crate::multifd::Channels;
 use crate::needs::{Announcement, Needs};
 use crate::ram::{self, Block, Sender, Sent, Watch};
 use crate::status::{Limits, Phase, Progress};
-use crate::stream::{Error, Writer, answer, command, kind};
+use crate::stream::{self, Error, Writer, answer, command, kind};
 use crate::xbzrle;
 
+use resources::iol::IoBuf;
 use resources::ram::PAGE;
 
 mod postcopy;
@@ -118,6 +119,14 @@ pub trait Link: Read + Write {
     fn breaker(&self) -> Breaker {
         Box::new(|| {})
     }
+    /// Writes all of `memory`, as it is at some time before this returns; from where it is, if that
+    /// can be.
+    ///
+    /// # Errors
+    /// Not all of it was written.
+    fn send_memory(&mut self, memory: &IoBuf) -> io::Result<()> {
+        stream::copy(memory, self)
+    }
     /// From now on little waits in the buffers of the host, so that what is asked for comes soon.
     fn hasten(&mut self) {}
     /// Waits until there is something to read, which gives `true`, or one of the others can be
@@ -154,6 +163,9 @@ impl<L: Link + ?Sized> Link for Box<L> {
     fn breaker(&self) -> Breaker {
         (**self).breaker()
     }
+    fn send_memory(&mut self, memory: &IoBuf) -> io::Result<()> {
+        (**self).send_memory(memory)
+    }
     fn hasten(&mut self) {
         (**self).hasten();
     }
@@ -180,6 +192,9 @@ impl<T: Link> Link for &mut T {
     }
     fn breaker(&self) -> Breaker {
         (**self).breaker()
+    }
+    fn send_memory(&mut self, memory: &IoBuf) -> io::Result<()> {
+        (**self).send_memory(memory)
     }
     fn hasten(&mut self) {
         (**self).hasten();
@@ -555,8 +570,8 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         let mut tally = Tally::default();
         self.channels.iter().for_each(|channels| channels.limit(self.limits.bandwidth()));
         self.to.part(kind::PART, self.ram_id)?;
-        // Pages go one by one, or many at once.
-        let every = if self.wants.channels > 0 || self.wants.level.is_some() { 1 } else { 16 };
+        // Many pages go at once, or one by one.
+        let every = if self.wants.deltas { 16 } else { 1 };
         for count in 1_u64.. {
             if self.next(&mut tally)?.is_none() {
                 break;

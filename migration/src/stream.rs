@@ -9,6 +9,12 @@
 //! anybody: lengths are bounded before memory is taken for them, and nothing panics.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::ops::Range;
+
+use resources::iol::IoBuf;
+use resources::ram::RamBlock;
+
+use crate::source::Link;
 
 /// "QEVM".
 pub const MAGIC: u32 = 0x5145_564d;
@@ -104,6 +110,52 @@ impl Error {
 
 /// Bytes that are collected before they are written.
 const CHUNK: usize = 256 << 10;
+/// Memory is copied in pieces of so many bytes, where it must be.
+const COPY: usize = 64 << 10;
+/// Memory of fewer bytes is collected too.
+const FEW: usize = 32 << 10;
+
+/// What memory can be written to, too.
+pub trait MemoryWrite: Write {
+    /// Writes all of `memory`, as it is at some time before this returns. It may change meanwhile.
+    ///
+    /// # Errors
+    /// Not all of it was written.
+    fn write_memory(&mut self, memory: &IoBuf) -> io::Result<()>;
+}
+
+impl MemoryWrite for Vec<u8> {
+    fn write_memory(&mut self, memory: &IoBuf) -> io::Result<()> {
+        copy(memory, self)
+    }
+}
+
+impl<L: Link> MemoryWrite for L {
+    fn write_memory(&mut self, memory: &IoBuf) -> io::Result<()> {
+        self.send_memory(memory)
+    }
+}
+
+/// A name of at most 255 bytes, as it stands in the stream.
+pub(crate) fn name(name: &str) -> Result<Vec<u8>, Error> {
+    let len = u8::try_from(name.len())
+        .map_err(|_| Error::Here(format!("the name '{name}' is too long for the stream")))?;
+    Ok([&[len], name.as_bytes()].concat())
+}
+
+/// Writes a copy of `memory`.
+pub(crate) fn copy(memory: &IoBuf, to: &mut (impl Write + ?Sized)) -> io::Result<()> {
+    let mut at = 0;
+    let mut bytes = vec![0; memory.len().min(COPY)];
+    loop {
+        let count = memory.copy_to(at, &mut bytes);
+        if count == 0 {
+            return Ok(());
+        }
+        to.write_all(bytes.get(..count).unwrap_or_default())?;
+        at += count;
+    }
+}
 
 /// Writes a stream.
 pub struct Writer<W> {
@@ -162,6 +214,29 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// Adds memory as it is when it is sent, which much of it is at once.
+    ///
+    /// # Errors
+    /// The connection has broken.
+    pub fn memory(&mut self, memory: &IoBuf) -> Result<(), Error>
+    where
+        W: MemoryWrite,
+    {
+        if memory.len() <= FEW {
+            if self.buffer.len() >= CHUNK {
+                self.send()?;
+            }
+            let start = self.buffer.len();
+            self.buffer.resize(start + memory.len(), 0);
+            memory.copy_to(0, self.buffer.get_mut(start..).unwrap_or_default());
+            return Ok(());
+        }
+        self.send()?;
+        self.to.write_memory(memory)?;
+        self.written += memory.len() as u64;
+        Ok(())
+    }
+
     /// Adds a byte.
     ///
     /// # Errors
@@ -199,10 +274,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// It is longer, or the connection has broken.
     pub fn name(&mut self, name: &str) -> Result<(), Error> {
-        let len = u8::try_from(name.len())
-            .map_err(|_| Error::Here(format!("the name '{name}' is too long for the stream")))?;
-        self.u8(len)?;
-        self.bytes(name.as_bytes())
+        self.bytes(&self::name(name)?)
     }
 
     /// Begins the stream of a machine of this name.
@@ -309,6 +381,26 @@ impl<R: Read> Reader<R> {
             now.copy_from_slice(have.get(..take).unwrap_or_default());
             self.start += take;
             bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Fills a range of `block`, up to its end.
+    ///
+    /// # Errors
+    /// As [`bytes`](Self::bytes); a part of it may be filled then.
+    pub fn memory(&mut self, block: &RamBlock, range: Range<u64>) -> Result<(), Error> {
+        let mut at = range.start;
+        while at < range.end {
+            if self.start == self.end {
+                self.fill()?;
+            }
+            let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+            let end = self.end.min(self.start.saturating_add(left));
+            let have = self.buffer.get(self.start..end).unwrap_or_default();
+            block.write(at, have);
+            at += have.len() as u64;
+            self.start = end;
         }
         Ok(())
     }

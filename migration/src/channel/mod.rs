@@ -31,7 +31,6 @@ use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
-use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 
 pub use cancel::{Canceller, is_cancelled};
@@ -39,6 +38,8 @@ pub use connect::Connecting;
 use exec::Exec;
 pub use limit::{Limiter, WINDOW};
 pub use listen::Listener;
+
+use resources::iol::IoBuf;
 
 use crate::source::{Breaker, Link};
 
@@ -168,6 +169,11 @@ impl Link for Channel {
 
     fn give_up_after(&mut self, silence: Duration) {
         self.set_patience(Some(silence));
+    }
+
+    fn send_memory(&mut self, memory: &IoBuf) -> io::Result<()> {
+        let none = || io::Error::new(ErrorKind::Unsupported, "the channel cannot be written");
+        self.writer.as_mut().ok_or_else(none)?.send_memory(memory)
     }
 
     fn hasten(&mut self) {
@@ -333,10 +339,19 @@ impl Writer {
 
     fn drain(&mut self) -> io::Result<()> {
         let buffer = std::mem::take(&mut self.buffer);
-        let result = self.put(&buffer);
+        let result = self.put(&buffer[..]);
         self.buffer = buffer;
         self.buffer.clear();
         result
+    }
+
+    /// Writes memory, from where it is.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn send_memory(&mut self, memory: &IoBuf) -> io::Result<()> {
+        self.drain()?;
+        self.put(memory.clone())
     }
 
     /// Whoever writes may not have looked at the first error, as TLS does not.
@@ -345,25 +360,69 @@ impl Writer {
         self.failed.map_or(Ok(()), |kind| Err(kind.into()))
     }
 
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn put(&mut self, bytes: impl Outgoing) -> io::Result<()> {
         self.check()?;
         let result = self.pass_on(bytes);
         self.failed = result.as_ref().err().map(io::Error::kind);
         result
     }
 
-    fn pass_on(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
+    fn pass_on(&self, mut bytes: impl Outgoing) -> io::Result<()> {
+        while bytes.len() > 0 {
             let granted = self.limiter.reserve(bytes.len().min(BUFFER), &self.line.canceller)?;
-            let (mut now, later) = bytes.split_at_checked(granted).unwrap_or((bytes, &[]));
-            bytes = later;
-            while !now.is_empty() {
-                let count = self.line.write(now)?;
+            let mut now = bytes.take(granted);
+            while now.len() > 0 {
+                let count = self.line.write(&now)?;
                 self.sent.fetch_add(count as u64, Ordering::Relaxed);
-                now = now.get(count..).unwrap_or_default();
+                now.take(count);
             }
         }
         Ok(())
+    }
+}
+
+/// What is written: bytes of this process, or of the guest where they are.
+trait Outgoing: Sized {
+    fn len(&self) -> usize;
+    /// Cuts off what comes first.
+    fn take(&mut self, count: usize) -> Self;
+    fn write(&self, line: &Line) -> io::Result<usize>;
+}
+
+impl Outgoing for &[u8] {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn take(&mut self, count: usize) -> Self {
+        let (now, later) = self.split_at_checked(count).unwrap_or((self, &[]));
+        *self = later;
+        now
+    }
+
+    fn write(&self, line: &Line) -> io::Result<usize> {
+        Ok(match line.kind {
+            FileType::Socket => send(&line.fd, self, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?,
+            _ => rustix::io::write(&line.fd, self)?,
+        })
+    }
+}
+
+/// Without the flags of a socket: the descriptor is non-blocking, and SIGPIPE is ignored in any
+/// process of Rust.
+impl Outgoing for IoBuf {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn take(&mut self, count: usize) -> Self {
+        let now = self.slice(0..count);
+        *self = self.skip(count);
+        now
+    }
+
+    fn write(&self, line: &Line) -> io::Result<usize> {
+        self.writev(&line.fd, None, false)
     }
 }
 
@@ -404,21 +463,17 @@ impl Line {
 
     /// 0: the end.
     fn read(&self, to: &mut [u8]) -> io::Result<usize> {
-        self.transfer(PollFlags::IN, || match self.kind {
-            FileType::Socket => {
-                recv(&self.fd, &mut *to, RecvFlags::DONTWAIT).map(|(count, _)| count)
-            }
-            _ => rustix::io::read(&self.fd, &mut *to),
+        self.transfer(PollFlags::IN, || {
+            Ok(match self.kind {
+                FileType::Socket => recv(&self.fd, &mut *to, RecvFlags::DONTWAIT)?.0,
+                _ => rustix::io::read(&self.fd, &mut *to)?,
+            })
         })
     }
 
     /// Never 0.
-    fn write(&self, from: &[u8]) -> io::Result<usize> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let count = self.transfer(PollFlags::OUT, || match self.kind {
-            FileType::Socket => send(&self.fd, from, flags),
-            _ => rustix::io::write(&self.fd, from),
-        })?;
+    fn write(&self, from: &impl Outgoing) -> io::Result<usize> {
+        let count = self.transfer(PollFlags::OUT, || from.write(self))?;
         if count == 0 { Err(ErrorKind::WriteZero.into()) } else { Ok(count) }
     }
 
@@ -426,14 +481,14 @@ impl Line {
     fn transfer(
         &self,
         events: PollFlags,
-        mut act: impl FnMut() -> Result<usize, Errno>,
+        mut act: impl FnMut() -> io::Result<usize>,
     ) -> io::Result<usize> {
         loop {
             self.canceller.check()?;
             match act() {
-                Err(Errno::AGAIN) => {}
-                Err(Errno::INTR) => continue,
-                result => return Ok(result?),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => return result,
             }
             let ms = self.patience_ms.load(Ordering::Relaxed);
             let patience = (ms > 0).then(|| Duration::from_millis(ms));

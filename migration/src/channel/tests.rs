@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Instant;
 
+use resources::ram::RamBlock;
+
 use super::*;
 use crate::Error;
 use crate::uri::Uri;
@@ -49,6 +51,13 @@ fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect()
 }
 
+/// Guest memory of these contents.
+fn ram(contents: &[u8]) -> IoBuf {
+    let block = RamBlock::anonymous(contents.len().next_multiple_of(4096) as u64).unwrap();
+    block.write(0, contents);
+    IoBuf::block(&block, 0..contents.len())
+}
+
 /// A stream and an answer go through.
 fn converse(listen: &str, connect: impl FnOnce(&Listener) -> String) {
     let canceller = Canceller::new().unwrap();
@@ -64,6 +73,10 @@ fn converse(listen: &str, connect: impl FnOnce(&Listener) -> String) {
             for piece in head.chunks(5000) {
                 channel.write_all(piece).unwrap();
             }
+            // A part of it from where memory is, in pieces.
+            let (memory, tail) = tail.split_at(1 << 20);
+            let (one, other) = (IoBuf::copy_of(&memory[..3000]), ram(&memory[3000..]));
+            channel.send_memory(&IoBuf::concat(&[one, other])).unwrap();
             channel.write_all(tail).unwrap();
             assert!(channel.sent() > 2 << 20);
             channel.finish().unwrap();

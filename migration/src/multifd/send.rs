@@ -199,7 +199,7 @@ fn work(
         match order {
             Order::Send(chunk) => {
                 let (tally, bytes) = packer.pack(&chunk);
-                link.write_all(bytes)?;
+                link.send_memory(&bytes)?;
                 shared.zero.fetch_add(tally.zero, Relaxed);
                 shared.normal.fetch_add(tally.normal, Relaxed);
                 shared.written.fetch_add(bytes.len() as u64, Relaxed);

@@ -23,7 +23,7 @@ use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MmapRegion, VolatileMemory, VolatileSlice,
 };
 
-use crate::ram::{GuestMemory, PAGE};
+use crate::ram::{GuestMemory, PAGE, RamBlock};
 
 /// Pieces of memory that one call of the kernel takes (`IOV_MAX`); what lies behind them is left
 /// to the next call, as after any short read or write.
@@ -259,6 +259,15 @@ impl IoBuf {
             Pieces::Many(pieces.into())
         };
         Ok(IoBuf { pieces, start: 0, len: total })
+    }
+
+    /// A part of a block of guest memory; what lies beyond its end is left out.
+    pub fn block(block: &RamBlock, range: Range<usize>) -> IoBuf {
+        let memory = Memory::Guest(block.region().clone());
+        let end = range.end.min(block.region().size());
+        let offset = range.start.min(end);
+        let len = end - offset;
+        IoBuf { pieces: Pieces::One(Piece { memory, offset, len }), start: 0, len }
     }
 
     /// Buffers one behind the other as one.

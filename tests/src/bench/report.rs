@@ -57,7 +57,7 @@ const NESTED: &[Where] = &[Where::Nested];
 
 /// Time to init is judged by the clock on this machine, and by the work it makes in a nested host,
 /// where the clock tells more of what else the machine does.
-const TARGETS: [Target; 39] = [
+const TARGETS: [Target; 42] = [
     target(Figure::GreetingCpu, Who::Vmm, Who::Pc, Limit::Value(8.0), NATIVE),
     target(Figure::GreetingCpu, Who::Vmm, Who::Pc, Limit::Part(0.2), BOTH),
     target(Figure::Init, Who::Vmm, Who::Pc, Limit::Part(0.5), NATIVE),
@@ -93,6 +93,9 @@ const TARGETS: [Target; 39] = [
     target(Figure::Hotplug, Who::VmmPvh, Who::PcPvh, Limit::Part(1.0), BOTH),
     target(Figure::BootPart, Who::VmmPvh, Who::PcPvh, Limit::Value(1.1), BOTH),
     target(Figure::MovePages, Who::Vmm, Who::Pc, Limit::Least(1.0), NATIVE),
+    target(Figure::MoveTwo, Who::Vmm, Who::Pc, Limit::Least(1.0), NATIVE),
+    target(Figure::MoveTwoGain, Who::Vmm, Who::Pc, Limit::From(1.5), NATIVE),
+    target(Figure::MoveZeros, Who::Vmm, Who::Pc, Limit::Least(1.0), NATIVE),
     target(Figure::MoveGap, Who::Vmm, Who::Pc, Limit::Value(30.0), NATIVE),
     target(Figure::DeltaTotal, Who::Vmm, Who::Pc, Limit::Part(1.0), NATIVE),
     target(Figure::DeltaDowntime, Who::Vmm, Who::Pc, Limit::Part(1.0), NATIVE),

@@ -151,7 +151,11 @@ pub(super) enum Figure {
     BootPart,
     /// Pages a second of an idle guest whose memory is filled, over a unix socket.
     MovePages,
-    /// The same of one whose memory is zeros.
+    /// The same with two parallel channels (multifd).
+    MoveTwo,
+    /// How many times the pages a second that QEMU moves over one channel.
+    MoveTwoGain,
+    /// Pages a second of an idle guest whose memory is zeros.
     MoveZeros,
     /// From the last sign of life at the source to the first at the destination, in ms.
     MoveGap,
@@ -167,7 +171,7 @@ pub(super) enum Figure {
 
 impl Figure {
     /// Every figure, in the order of the table.
-    pub(super) const ALL: [Self; 38] = [
+    pub(super) const ALL: [Self; 40] = [
         Self::GreetingCpu,
         Self::Greeting,
         Self::AnswerCpu,
@@ -200,6 +204,8 @@ impl Figure {
         Self::BootDevices,
         Self::BootPart,
         Self::MovePages,
+        Self::MoveTwo,
+        Self::MoveTwoGain,
         Self::MoveZeros,
         Self::MoveGap,
         Self::DeltaTotal,
@@ -243,6 +249,8 @@ impl Figure {
             Self::BootDevices => "exec to the guest's shell, every device, ms",
             Self::BootPart => "exec to the guest's shell, every device / none",
             Self::MovePages => "migration, idle guest of 2 GiB, pages per second",
+            Self::MoveTwo => "migration, idle guest of 2 GiB, two channels, pages per second",
+            Self::MoveTwoGain => "migration, idle guest of 2 GiB, two channels / QEMU's one",
             Self::MoveZeros => "migration, empty guest of 2 GiB, pages per second",
             Self::MoveGap => "migration, idle guest, silence, ms",
             Self::DeltaTotal => "migration with XBZRLE, writes of 70 % of the link, ms",
@@ -270,6 +278,11 @@ impl Samples {
     /// Adds one value.
     pub(super) fn push(&mut self, figure: Figure, who: Who, value: f64) {
         self.add(figure, who, [value]);
+    }
+
+    /// The value that was added last.
+    pub(super) fn last(&self, figure: Figure, who: Who) -> Option<f64> {
+        self.series.get(&(figure, who))?.last().copied()
     }
 
     /// Adds all of another's values.
