@@ -64,6 +64,7 @@ pub mod throttle;
 pub mod tools;
 pub mod transfer;
 pub mod vmstate;
+mod wait;
 
 #[cfg(test)]
 mod mem;

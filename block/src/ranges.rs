@@ -3,15 +3,15 @@
 //! On one loop, no lock. Whoever waits is polled again at every release: there are few at a time.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
-use std::task::{Poll, Waker};
+
+use crate::wait::Waiters;
 
 /// The ranges taken.
 #[derive(Default)]
 pub(crate) struct Ranges {
     taken: RefCell<Vec<Taken>>,
     next: Cell<u64>,
-    waiting: RefCell<Vec<Waker>>,
+    waiters: Waiters,
 }
 
 struct Taken {
@@ -25,25 +25,15 @@ impl Ranges {
     /// wait for another.
     pub(crate) async fn take(&self, offset: u64, len: u64) -> Range<'_> {
         let end = offset.saturating_add(len);
-        poll_fn(|cx| match self.try_take(offset, end) {
-            Some(range) => Poll::Ready(range),
-            None => {
-                self.waiting.borrow_mut().push(cx.waker().clone());
-                Poll::Pending
-            }
-        })
-        .await
-    }
-
-    fn try_take(&self, start: u64, end: u64) -> Option<Range<'_>> {
-        let mut taken = self.taken.borrow_mut();
-        if taken.iter().any(|other| other.start < end && start < other.end) {
-            return None;
-        }
+        let is_free = || {
+            let taken = self.taken.borrow();
+            !taken.iter().any(|other| other.start < end && offset < other.end)
+        };
+        self.waiters.until(is_free).await;
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
-        taken.push(Taken { number, start, end });
-        Some(Range { ranges: self, number })
+        self.taken.borrow_mut().push(Taken { number, start: offset, end });
+        Range { ranges: self, number }
     }
 }
 
@@ -57,7 +47,6 @@ pub(crate) struct Range<'a> {
 impl Drop for Range<'_> {
     fn drop(&mut self) {
         self.ranges.taken.borrow_mut().retain(|taken| taken.number != self.number);
-        let waiting = std::mem::take(&mut *self.ranges.waiting.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
+        self.ranges.waiters.wake();
     }
 }

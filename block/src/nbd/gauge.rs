@@ -3,45 +3,35 @@
 //! On its loop, no lock. The lengths are the client's; the limits are ours.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 
 use resources::iol::IoBuf;
+
+use crate::wait::Waiters;
 
 /// An amount that is taken and given back, with a limit.
 pub(super) struct Gauge {
     used: Cell<usize>,
     limit: usize,
-    waiting: RefCell<Vec<Waker>>,
+    waiters: Waiters,
 }
 
 impl Gauge {
     pub(super) fn new(limit: usize) -> Rc<Gauge> {
-        Rc::new(Gauge { used: Cell::new(0), limit, waiting: RefCell::default() })
+        Rc::new(Gauge { used: Cell::new(0), limit, waiters: Waiters::default() })
     }
 
     /// Takes some when there is room; more than the limit only when nothing else is taken.
     pub(super) async fn take(self: &Rc<Self>, amount: usize) -> Taken {
-        self.until(|used| used == 0 || used.saturating_add(amount) <= self.limit).await;
+        let fits = |used: usize| used == 0 || used.saturating_add(amount) <= self.limit;
+        self.waiters.until(|| fits(self.used.get())).await;
         self.used.set(self.used.get().saturating_add(amount));
         Taken { gauge: self.clone(), amount }
     }
 
     /// Waits until nothing is taken.
     pub(super) async fn idle(&self) {
-        self.until(|used| used == 0).await;
-    }
-
-    async fn until(&self, fits: impl Fn(usize) -> bool) {
-        poll_fn(|cx| {
-            if fits(self.used.get()) {
-                return Poll::Ready(());
-            }
-            self.waiting.borrow_mut().push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        self.waiters.until(|| self.used.get() == 0).await;
     }
 }
 
@@ -55,8 +45,7 @@ impl Drop for Taken {
     fn drop(&mut self) {
         let gauge = &self.gauge;
         gauge.used.set(gauge.used.get().saturating_sub(self.amount));
-        let waiting = std::mem::take(&mut *gauge.waiting.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
+        gauge.waiters.wake();
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use resources::iol::IoBuf;
 
-use super::sync::Waiters;
+use crate::wait::Waiters;
 
 /// Bytes written at once, where slices follow one another.
 const RUN: usize = 1 << 20;

@@ -23,7 +23,7 @@ use resources::iol::IoBuf;
 
 use super::Qcow2;
 use super::cache::Cache;
-use super::sync::Turnstile;
+use crate::wait::Turnstile;
 
 /// The order of flushes.
 #[derive(Default)]

@@ -80,6 +80,7 @@ pub use options::{Corruption, OpenError, Options, OverlapCheck, PassDiscard};
 
 use crate::image::Image;
 use crate::node::{Extent, Info, Node, Op, Zero};
+use crate::wait::Turnstile;
 use bytes::errno;
 use geometry::Geometry;
 
@@ -115,11 +116,11 @@ pub struct Qcow2 {
     snapshots: RefCell<Vec<snapshot::Record>>,
     bitmaps: bitmap::Bitmaps,
     /// Held by whoever makes L2 tables.
-    tables: sync::Turnstile,
+    tables: Turnstile,
     /// Held by whoever changes the header.
-    header_turn: sync::Turnstile,
+    header_turn: Turnstile,
     /// Held by whoever writes parts of encrypted sectors.
-    sectors: sync::Turnstile,
+    sectors: Turnstile,
     /// The compressed cluster that was read last, by its entry.
     unpacked: RefCell<Option<(u64, IoBuf)>>,
 }

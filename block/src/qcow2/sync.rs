@@ -1,4 +1,4 @@
-//! How the tasks of an image wait for one another.
+//! What the tasks of an image have for themselves, and wait for.
 //!
 //! On the image's loop, no lock of the kind that threads have. Whoever waits holds nothing that
 //! those waited for need; each user says why.
@@ -9,81 +9,10 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 
 use crate::node::Op;
-
-/// Tasks that wait for a condition.
-#[derive(Default)]
-pub(super) struct Waiters(RefCell<Vec<Waker>>);
-
-impl Waiters {
-    /// Completes when `done` holds; it is looked at now and after each [`wake`](Self::wake).
-    pub(super) async fn until(&self, mut done: impl FnMut() -> bool) {
-        poll_fn(|cx| {
-            if done() {
-                return Poll::Ready(());
-            }
-            self.0.borrow_mut().push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Has everybody look again.
-    pub(super) fn wake(&self) {
-        let waiting = std::mem::take(&mut *self.0.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// What one task at a time may do, in the order of their asking.
-#[derive(Default)]
-pub(super) struct Turnstile {
-    /// The number of whoever is in, or comes next.
-    now: Cell<u64>,
-    next: Cell<u64>,
-    left: RefCell<Vec<u64>>,
-    waiters: Waiters,
-}
-
-/// A task is in while this lives.
-#[must_use = "others go on when this is dropped"]
-pub(super) struct Turn<'a> {
-    turnstile: &'a Turnstile,
-    number: u64,
-}
-
-impl Turnstile {
-    /// Waits until everybody who asked before has gone.
-    pub(super) async fn enter(&self) -> Turn<'_> {
-        let number = self.next.get();
-        self.next.set(number + 1);
-        // Made before the wait: whoever gives up waiting leaves, too.
-        let turn = Turn { turnstile: self, number };
-        self.waiters.until(|| self.now.get() == number).await;
-        turn
-    }
-
-    /// Somebody is in.
-    pub(super) fn is_busy(&self) -> bool {
-        self.now.get() != self.next.get()
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let turnstile = self.turnstile;
-        let mut left = turnstile.left.borrow_mut();
-        left.push(self.number);
-        while let Some(at) = left.iter().position(|number| *number == turnstile.now.get()) {
-            left.swap_remove(at);
-            turnstile.now.set(turnstile.now.get() + 1);
-        }
-        drop(left);
-        turnstile.waiters.wake();
-    }
-}
+use crate::wait::Waiters;
 
 /// Ranges of the guest's clusters whose mapping is being changed.
 #[derive(Default)]

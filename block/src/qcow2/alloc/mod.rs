@@ -27,7 +27,7 @@ use super::bytes::errno;
 use super::header::DIRTY;
 use super::options::Freed;
 use super::refcount;
-use super::sync::{Turn, Turnstile};
+use crate::wait::{Turn, Turnstile};
 
 /// Places given up that are remembered before a flush is made for them.
 const MOST_FREED: usize = 16_384;

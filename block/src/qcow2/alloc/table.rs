@@ -12,8 +12,8 @@ use super::super::bytes::errno;
 use super::super::header::MAX_REFCOUNT_TABLE_BYTES;
 use super::super::options::Freed;
 use super::super::refcount;
-use super::super::sync::Turn;
 use super::END;
+use crate::wait::Turn;
 
 /// Entries in a sector of the refcount table.
 const SECTOR: usize = 64;
