@@ -255,9 +255,9 @@ impl Node for File {
         let host = self.now();
         let options = host.options();
         Info {
-            size: self.now().size(),
-            align: self.now().align(),
-            sectors: self.now().sectors(),
+            size: host.size(),
+            align: host.align(),
+            sectors: host.sectors(),
             discards: options.discard,
             read_only: options.read_only,
         }

@@ -192,6 +192,12 @@ pub trait Image {
         unsupported()
     }
 
+    /// Gives the snapshot with this identity another one, which no other has. Nothing else is under
+    /// way.
+    fn identify_snapshot<'a>(&'a self, _id: &'a str, _to: &'a str) -> Op<'a> {
+        unsupported()
+    }
+
     /// Makes the disk what it was at a snapshot. Nothing else is under way.
     fn apply_snapshot(&self, _id: &str) -> Op<'_> {
         unsupported()

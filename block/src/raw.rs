@@ -8,7 +8,8 @@ use std::rc::Rc;
 
 use resources::iol::IoBuf;
 
-use crate::node::{Extent, Info, Node, Op, Zero};
+use crate::chain;
+use crate::node::{Extent, Info, Node, Op, State, Zero};
 
 /// A part of another node.
 pub struct Raw {
@@ -103,7 +104,13 @@ impl Node for Raw {
         Box::pin(async move {
             let len = len.min(self.size.get().saturating_sub(offset));
             let at = self.at(offset, len)?;
-            self.file.map(at, len).await
+            if self.file.image().is_none() {
+                return self.file.map(at, len).await;
+            }
+            // An image has its backing files with it, which nobody could look for below this.
+            let (state, len) = chain::state_above(&self.file, None, at, len).await?;
+            let state = if state == State::Absent { State::Zero } else { state };
+            Ok(Extent { len, state, offset: None })
         })
     }
 
@@ -133,5 +140,32 @@ impl Node for Raw {
 
     fn children(&self) -> Vec<(&'static str, Rc<dyn Node>)> {
         vec![("file", self.file.clone())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::Mem;
+
+    /// Nobody looks for backing files below this: what they have is data of it.
+    #[test]
+    fn a_part_of_an_overlay_has_what_shows_through_it() {
+        resources::iol::Loop::new("test").unwrap().run(async {
+            let base = Mem::filled(32 << 10, 7);
+            let top = Mem::new(64 << 10, Some(base));
+            top.zero(8 << 10, 4 << 10, Zero::Keep).await.unwrap();
+            let raw: Rc<dyn Node> = Rc::new(Raw::new(top, 4 << 10, None).unwrap());
+            let mut seen = Vec::new();
+            while let Some(left) = raw.info().size.checked_sub(seen.len() as u64 * 4096)
+                && left > 0
+            {
+                let at = seen.len() as u64 * 4096;
+                let (content, len) = chain::run(&raw, at, left).await.unwrap();
+                seen.extend(vec![content == chain::Content::Data; (len / 4096) as usize]);
+            }
+            let data: Vec<bool> = (1..16).map(|at| at < 8 && at != 2).collect();
+            assert_eq!(seen, data);
+        });
     }
 }

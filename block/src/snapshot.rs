@@ -113,16 +113,32 @@ pub async fn create_internal(
     device: &str,
     wanted: Snapshot,
 ) -> Result<Snapshot, OpenError> {
-    let _held = disk.drain().await;
     let node = disk.node();
-    let (image, all) = snapshots_of(&node, device)?;
-    let name = wanted.name.clone();
+    let (_, all) = snapshots_of(&node, device)?;
+    let name = &wanted.name;
     if name.is_empty() {
         return refuse("Name is empty");
     }
-    if all.iter().any(|snapshot| snapshot.name == name) {
+    if all.iter().any(|snapshot| snapshot.name == *name) {
         return refuse(format!("Snapshot with name '{name}' already exists on device '{device}'"));
     }
+    create_another(disk, device, wanted).await
+}
+
+/// As [`create_internal`], also if there is one of this name, which is to go when the new one is
+/// safe.
+///
+/// # Errors
+/// The format has none, or the image cannot be written to.
+pub async fn create_another(
+    disk: &Disk,
+    device: &str,
+    wanted: Snapshot,
+) -> Result<Snapshot, OpenError> {
+    let _held = disk.drain().await;
+    let node = disk.node();
+    let (image, _) = snapshots_of(&node, device)?;
+    let name = wanted.name.clone();
     let wanted = Snapshot { disk_size: node.info().size, ..wanted };
     image.create_snapshot(wanted).await.map_err(|error| {
         let why = errno_text(&error);
@@ -166,6 +182,16 @@ pub async fn delete_internal(
         )),
         Err(error) => refuse(errno_text(&error)),
     }
+}
+
+/// Gives a snapshot inside the image of a drive another identity.
+///
+/// # Errors
+/// There is none of the one, there is one of the other, or the image cannot be written to.
+pub async fn identify_internal(disk: &Disk, id: &str, to: &str) -> io::Result<()> {
+    let _held = disk.drain().await;
+    let node = disk.node();
+    node.image().ok_or(io::ErrorKind::Unsupported)?.identify_snapshot(id, to).await
 }
 
 /// Makes a drive what it was at the snapshot of this identity or name.

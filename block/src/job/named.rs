@@ -8,6 +8,7 @@ use resources::iol::{IoBuf, Thread};
 use vmm_sys_util::tempdir::TempDir;
 
 use super::*;
+use crate::node::Zero;
 use crate::snapshot::Overlay;
 use crate::{Drive, Spec};
 
@@ -85,6 +86,13 @@ impl Place {
         write.unwrap().unwrap();
     }
 
+    fn zero(&self, at: u64, len: u64, model: &mut [u8]) {
+        model[at as usize..(at + len) as usize].fill(0);
+        let zero =
+            self.drive.on_disk(move |disk| async move { disk.zero(at, len, Zero::MayUnmap).await });
+        zero.unwrap().unwrap();
+    }
+
     fn snapshot(&self, name: &str) {
         let (spec, file) = (self.drive.spec().unwrap(), self.file(name));
         let spec = self.drive.on_loop(move |local, disk| async move {
@@ -144,6 +152,24 @@ fn a_drive_goes_from_image_to_image() {
         place.reopen();
         assert!(place.contents() == model, "{to}, opened anew");
     }
+}
+
+/// The target has no backing file before it takes the drive's place: zeros must hide it then.
+#[test]
+fn a_mirror_of_the_topmost_image_keeps_its_zeros() {
+    let (place, mut model) = Place::new();
+    place.snapshot("one");
+    place.zero(65536, 65536, &mut model);
+    place.zero(3 * 65536 + 5000, 20_000, &mut model);
+    place.mirror("top", Sync::Top);
+    place.ready();
+    place.zero(5 * 65536, 65536, &mut model);
+    place.zero(7 * 65536, 1000, &mut model);
+    place.drive.job().unwrap().complete().unwrap();
+    place.ended(false);
+    assert!(place.contents() == model);
+    place.reopen();
+    assert!(place.contents() == model);
 }
 
 #[test]

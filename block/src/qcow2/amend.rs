@@ -133,6 +133,10 @@ impl Qcow2 {
         if self.header.borrow().version >= 3 {
             return Ok(());
         }
+        if self.header.borrow().snapshots > 0 {
+            // Old records do not tell the sizes of disks, which may change from now on.
+            self.rewrite_records().await?;
+        }
         self.change_header(|header| header.version = 3).await?;
         self.geometry
             .set(super::Geometry::of(&self.header.borrow(), self.options.cache_entry_size));
@@ -172,7 +176,7 @@ impl Qcow2 {
         let geometry = self.geometry();
         let size = self.size.get();
         let cluster = geometry.cluster();
-        let below = self.below().is_some();
+        let below = self.may_show();
         let mut at = 0;
         while at < size {
             let span = cluster << geometry.l2_bits;

@@ -174,6 +174,10 @@ impl Image for Qcow2 {
         Box::pin(async move { self.remove_snapshot(&id).await })
     }
 
+    fn identify_snapshot<'a>(&'a self, id: &'a str, to: &'a str) -> Op<'a> {
+        Box::pin(Qcow2::identify_snapshot(self, id, to))
+    }
+
     fn apply_snapshot(&self, id: &str) -> Op<'_> {
         let id = id.to_owned();
         Box::pin(async move { self.go_to_snapshot(&id).await })

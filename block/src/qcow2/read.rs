@@ -20,6 +20,18 @@ const MOST_OPS: usize = 64;
 /// Slices looked at for one answer of [`map`](Node::map), at most.
 const MOST_SLICES: usize = 64;
 
+/// Reads what there is; zeros behind the end of the node. A file of the host does so by itself,
+/// and others refuse it.
+async fn read_there(node: &dyn Node, at: u64, buf: IoBuf) -> io::Result<()> {
+    let there = node.info().size.saturating_sub(at);
+    if there >= buf.len() as u64 {
+        return node.read(at, buf).await;
+    }
+    let len = usize::try_from(there).unwrap_or(usize::MAX).min(buf.len());
+    buf.skip(len).fill(0);
+    if len == 0 { Ok(()) } else { node.read(at, buf.slice(0..len)).await }
+}
+
 /// What can be said without waiting.
 pub(super) enum Now {
     /// What is there.
@@ -68,7 +80,7 @@ impl Qcow2 {
             let guard = self.epochs.enter();
             return Box::pin(async move {
                 self.step("read_aio").await?;
-                let done = self.data.read(host, buf).await;
+                let done = read_there(&*self.data, host, buf).await;
                 drop(guard);
                 done
             });
@@ -120,12 +132,12 @@ impl Qcow2 {
 
     async fn read_data(&self, guest: u64, host: u64, buf: IoBuf) -> io::Result<()> {
         if !self.is_encrypted() {
-            return self.data.read(host, buf).await;
+            return read_there(&*self.data, host, buf).await;
         }
         let key = self.key()?;
         let head = (guest & 511) as usize;
         let whole = IoBuf::zeroed((head + buf.len()).next_multiple_of(512));
-        self.data.read(host - head as u64, whole.clone()).await?;
+        read_there(&*self.data, host - head as u64, whole.clone()).await?;
         let mut bytes = whole.to_vec();
         crypt::decrypt(&key, guest - head as u64, &mut bytes);
         buf.copy_from(0, bytes.get(head..).unwrap_or_default());
@@ -142,7 +154,7 @@ impl Qcow2 {
                 self.step("read_compressed").await?;
                 let (host, len) = geometry.compressed(entry);
                 let packed = IoBuf::zeroed(len as usize);
-                self.file.read(host, packed.clone()).await?;
+                read_there(&*self.file, host, packed.clone()).await?;
                 let kind = self.header.borrow().compression;
                 let size = geometry.cluster() as usize;
                 let unpack = move || compress::unpack(kind, &packed.to_vec(), size);
@@ -163,14 +175,10 @@ impl Qcow2 {
 
     /// Reads from below; zeros behind its end.
     async fn read_below(&self, backing: Rc<dyn Node>, at: u64, buf: IoBuf) -> io::Result<()> {
-        let there = backing.info().size.saturating_sub(at);
-        let len = usize::try_from(there).unwrap_or(usize::MAX).min(buf.len());
-        buf.skip(len).fill(0);
-        if len == 0 {
-            return Ok(());
+        if backing.info().size > at {
+            self.step("read_backing_aio").await?;
         }
-        self.step("read_backing_aio").await?;
-        backing.read(at, buf.slice(0..len)).await
+        read_there(&*backing, at, buf).await
     }
 
     /// What [`Node::map`] tells.

@@ -314,12 +314,27 @@ impl Qcow2 {
 
     /// A range is known to be zeros without reading it.
     pub(super) async fn reads_zero(&self, offset: u64, len: u64) -> io::Result<bool> {
+        self.is_zero_with(offset, len, |at| self.nothing_below(at)).await
+    }
+
+    /// A range is known to be zeros, and stays so whatever is put below.
+    pub(super) async fn stays_zero(&self, offset: u64, len: u64) -> io::Result<bool> {
+        self.is_zero_with(offset, len, |_| !self.may_show()).await
+    }
+
+    /// A range is known to be zeros if `absent` says so of where the image has nothing.
+    async fn is_zero_with(
+        &self,
+        offset: u64,
+        len: u64,
+        absent: impl Fn(u64) -> bool,
+    ) -> io::Result<bool> {
         let mut done = 0;
         while done < len {
             let run = self.run(offset + done, len - done).await?;
             let zero = match run.what {
                 What::Zero => true,
-                What::Absent => self.nothing_below(offset + done),
+                What::Absent => absent(offset + done),
                 What::Data(_) | What::Compressed(_) => false,
             };
             if !zero {
@@ -333,6 +348,13 @@ impl Qcow2 {
     /// Nothing shows from here on where the image has nothing.
     pub(super) fn nothing_below(&self, offset: u64) -> bool {
         self.backing.borrow().as_ref().is_none_or(|below| offset >= below.info().size)
+    }
+
+    /// Something shows where the image has nothing, or may some day: another backing file may come
+    /// in place of the one there is, however long that is, and the one that the header names may
+    /// not be open yet. Zeros have to be told there.
+    pub(super) fn may_show(&self) -> bool {
+        self.backing.borrow().is_some() || self.header.borrow().backing.is_some()
     }
 
     /// Has the entries of clusters from `start` on refer to their new places, the first at `host`.

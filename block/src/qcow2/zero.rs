@@ -24,7 +24,7 @@ enum Fate {
     Zero,
     /// They are zeros and lose their places.
     Unmap,
-    /// They are nothing of this image, or zeros where something would show from below.
+    /// They are nothing of this image, or zeros where something may show from below.
     Discard,
     /// They are nothing of this image.
     Drop,
@@ -67,11 +67,11 @@ impl Qcow2 {
         self.geometry().external && self.header.borrow().autoclear & RAW_DATA != 0
     }
 
-    /// Writes zeros where there are none yet.
+    /// Writes zeros where there are none yet, or none that stay.
     async fn zero_part(&self, mut at: u64, end: u64) -> io::Result<()> {
         while at < end {
             let len = (end - at).min(ZEROS);
-            if !self.reads_zero(at, len).await? {
+            if !self.stays_zero(at, len).await? {
                 self.write_anywhere(at, IoBuf::zeroed(len as usize)).await?;
             }
             at += len;
@@ -85,7 +85,7 @@ impl Qcow2 {
         while at < end {
             let len = (end - at).min(geometry.left_in_slice(at));
             let table = self.table_of(at)?;
-            if table.is_none() && self.nothing_below(at) {
+            if table.is_none() && !self.may_show() {
                 // The whole table, if nothing is there; the disk may be large and empty.
                 at += (end - at).min(geometry.left_in_table(at));
                 continue;
@@ -103,9 +103,9 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Version 2 has no entry for zeros: nothing at all will do where nothing is below.
+    /// Version 2 has no entry for zeros: nothing at all will do where nothing can show.
     async fn zero_old(&self, at: u64, len: u64, fate: Fate) -> io::Result<()> {
-        if fate == Fate::Unmap && self.nothing_below(at) {
+        if fate == Fate::Unmap && !self.may_show() {
             return self.change_slice(at, len, Fate::Drop).await.map(drop);
         }
         self.zero_part(at, at + len).await
@@ -168,7 +168,7 @@ impl Qcow2 {
             return Ok(None);
         }
         let table = self.own_table(at).await?;
-        let below = !self.nothing_below(at);
+        let below = self.may_show();
         let start = clusters.start << geometry.cluster_bits;
         let mut freed = Vec::new();
         let mut partial = None;
@@ -213,7 +213,7 @@ impl Qcow2 {
     async fn is_gone(&self, at: u64, len: u64, fate: Fate) -> io::Result<bool> {
         let Some(table) = self.table_of(at)? else { return Ok(true) };
         let geometry = self.geometry();
-        let below = !self.nothing_below(at);
+        let below = self.may_show();
         let (slice, index) = geometry.in_slice(at);
         let count = (len >> geometry.cluster_bits) as usize;
         loop {
@@ -232,7 +232,8 @@ impl Qcow2 {
     }
 
     /// The new entry of a cluster of which some subclusters are changed: all of them, unless it
-    /// has subclusters and is not compressed. `below`: something else shows where it has nothing.
+    /// has subclusters and is not compressed. `below`: something else may show where it has
+    /// nothing.
     fn changed(&self, old: Entry, subs: (u64, u64), fate: Fate, below: bool) -> Entry {
         let geometry = self.geometry();
         let nothing = Entry::default();

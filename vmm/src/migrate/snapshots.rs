@@ -15,7 +15,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use block::drive::{Drive, Held};
 use block::image::Snapshot;
-use block::snapshot::{apply_internal, create_internal, default_name, delete_internal, find};
+use block::snapshot::{
+    apply_internal, create_another, default_name, delete_internal, find, identify_internal,
+};
 use block::vmstate::{self, Reader, Writer};
 use migration::dest::{self, Section, Target};
 use migration::source::{self, Link, Machine, Outcome, Wants};
@@ -188,8 +190,8 @@ impl Vm {
     /// identity. The guest goes on if it ran.
     ///
     /// # Errors
-    /// What cannot be saved, in words that clients know; everything is as before then, but that
-    /// room of the snapshot which was to be replaced may be gone.
+    /// What cannot be saved, in words that clients know; everything is as before then, unless it is
+    /// the snapshot which was to be replaced that cannot be deleted.
     pub(crate) fn save_snapshot(&mut self, tag: Option<&str>) -> Result<(), QmpError> {
         self.check_storable()?;
         if self.all_snapshot_disks()?.is_empty() {
@@ -207,10 +209,6 @@ impl Vm {
     }
 
     fn save_halted(&mut self, tag: Option<&str>) -> Result<(), QmpError> {
-        let disks = self.all_snapshot_disks()?;
-        let Some((first, snapshots)) = disks.first() else {
-            return refuse("No block device can accept snapshots");
-        };
         let failed = |error: &Error| QmpError::generic(told(error, "writing VM"));
         let flushed = self.drives.flush_all();
         flushed.map_err(|error| failed(&Error::Here(error.to_string())))?;
@@ -218,12 +216,18 @@ impl Vm {
         let sections = self
             .save_moving(if running { RunState::Running } else { RunState::Paused })
             .map_err(|text| failed(&Error::Here(text)))?;
-        let wanted = wanted(tag, snapshots, &disks, self.board.clock.now());
-        // Nothing begins on any disk: state and snapshots are of one moment.
+        // Nothing begins on any disk, and no job exchanges an image: state and snapshots are of
+        // one moment, and in one image each.
         let held: Vec<Held> = self.drives.iter().filter_map(|drive| drive.hold()).collect();
+        let disks = self.all_snapshot_disks()?;
+        let Some((first, snapshots)) = disks.first() else {
+            return refuse("No block device can accept snapshots");
+        };
+        let (wanted, kept) = wanted(tag, snapshots, &disks, self.board.clock.now());
         let done = self.write_state(first, sections).map_err(|error| failed(&error));
-        let done =
-            done.and_then(|size| take_all(&disks, &Snapshot { vm_state_size: size, ..wanted }));
+        let done = done.and_then(|vm_state_size| {
+            take_all(&disks, &Snapshot { vm_state_size, ..wanted }, kept.as_deref())
+        });
         if done.is_err()
             && let Err(error) = vmstate::discard(first)
         {
@@ -389,9 +393,15 @@ fn delete(drive: &Drive, id: &str) -> Result<(), String> {
     done.and_then(|done| done).map(drop).map_err(|error| error.to_string())
 }
 
-/// What the snapshot is to be. One that there is already on the first disk keeps its name, and its
-/// identity unless another disk has something else under it.
-fn wanted(tag: Option<&str>, first: &[Snapshot], disks: &[Disk], vm_clock: u64) -> Snapshot {
+/// What the snapshot is to be: of a new identity, which it has until the one of this name is gone,
+/// and of which one then. A snapshot that there is already on the first disk keeps its name, and
+/// its identity unless another disk has something else under it.
+fn wanted(
+    tag: Option<&str>,
+    first: &[Snapshot],
+    disks: &[Disk],
+    vm_clock: u64,
+) -> (Snapshot, Option<String>) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
     let before = tag.and_then(|tag| find(first, tag));
@@ -405,39 +415,56 @@ fn wanted(tag: Option<&str>, first: &[Snapshot], disks: &[Disk], vm_clock: u64) 
     let next = numbers.max().unwrap_or(0).saturating_add(1).to_string();
     let kept = before.map(|before| before.id.clone());
     let kept = kept.filter(|id| all().all(|other| other.id != *id || other.name == name));
-    Snapshot {
-        id: kept.unwrap_or(next),
+    let wanted = Snapshot {
+        id: next,
         name,
         vm_state_size: 0,
         date: (seconds, now.subsec_micros() * 1000),
         vm_clock,
         disk_size: 0,
-    }
+    };
+    (wanted, kept)
 }
 
-/// Takes the snapshot on all disks or, but for what it replaces, on none. Only the first keeps the
-/// state of the machine.
-fn take_all(disks: &[Disk], wanted: &Snapshot) -> Result<(), QmpError> {
-    for (drive, all) in disks {
-        for old in all.iter().filter(|old| old.name == wanted.name) {
-            delete(drive, &old.id).or_else(|why| refuse(not_deleted(drive, &why)))?;
+/// Takes the snapshot on all disks or on none; only the first keeps the state of the machine. Then
+/// those that it replaces go, and it gets the identity that is `kept`.
+fn take_all(disks: &[Disk], wanted: &Snapshot, kept: Option<&str>) -> Result<(), QmpError> {
+    let give_up = |disks: &[Disk]| {
+        for (drive, _) in disks {
+            if let Err(why) = delete(drive, &wanted.id) {
+                tracing::error!("{}", not_deleted(drive, &why));
+            }
         }
-    }
+    };
     for (index, (drive, _)) in disks.iter().enumerate() {
         let vm_state_size = if index == 0 { wanted.vm_state_size } else { 0 };
         let (device, wanted) =
             (drive.id().to_owned(), Snapshot { vm_state_size, ..wanted.clone() });
-        let id = wanted.id.clone();
         let taken = drive
-            .on_loop(move |_, disk| async move { create_internal(&disk, &device, wanted).await });
+            .on_loop(move |_, disk| async move { create_another(&disk, &device, wanted).await });
         if let Err(why) = taken.and_then(|taken| taken) {
-            for (drive, _) in disks.get(..index).unwrap_or_default() {
-                if let Err(why) = delete(drive, &id) {
-                    tracing::error!("{}", not_deleted(drive, &why));
-                }
-            }
+            give_up(disks.get(..index).unwrap_or_default());
             return refuse(format!("Error while creating snapshot on '{}': {why}", drive.id()));
         }
+    }
+    for (drive, all) in disks {
+        for old in all.iter().filter(|old| old.name == wanted.name) {
+            if let Err(why) = delete(drive, &old.id) {
+                // Two of one name would be taken for one another.
+                give_up(disks);
+                return refuse(not_deleted(drive, &why));
+            }
+        }
+    }
+    for (drive, _) in disks {
+        let Some(kept) = kept.map(str::to_owned) else { break };
+        let id = wanted.id.clone();
+        let done =
+            drive.on_loop(move |_, disk| async move { identify_internal(&disk, &id, &kept).await });
+        let done = done.map_err(io::Error::other).and_then(|done| done);
+        done.unwrap_or_else(|why| {
+            tracing::warn!("a snapshot on '{}' has a new identity: {why}", drive.id());
+        });
     }
     Ok(())
 }
@@ -451,8 +478,8 @@ fn activate(drive: &Arc<Drive>, snapshot: &Snapshot) -> Result<(), QmpError> {
         let why = block::errno_text(&error);
         return refuse(not_activated(code(&error), drive, &snapshot.name, &why));
     }
-    if let Some(model) = drive.model().filter(|_| drive.size() != size) {
-        model.resized();
+    if drive.size() != size {
+        drive.models().iter().for_each(|model| model.resized());
     }
     Ok(())
 }

@@ -159,6 +159,13 @@ impl Qcow2 {
         Ok(offset)
     }
 
+    /// Writes the table of snapshots anew, each record with all that is known of it.
+    pub(super) async fn rewrite_records(&self) -> io::Result<()> {
+        let records = self.records();
+        let table = self.write_records(&records).await?;
+        self.switch_records(records, table).await
+    }
+
     /// Writes a table of snapshots to a new place, durably: where it is, and its length; zeros
     /// when there is none.
     async fn write_records(&self, records: &[Record]) -> io::Result<(u64, u64)> {
@@ -241,6 +248,19 @@ impl Qcow2 {
         };
         free.await.map_err(failed("Failed to free the cluster and L1 table"))?;
         self.set_flags(false).await.map_err(failed("Failed to update snapshot status in disk"))
+    }
+
+    /// Gives a snapshot another identity.
+    pub(super) async fn identify_snapshot(&self, id: &str, to: &str) -> io::Result<()> {
+        self.begin_change().await?;
+        let mut records = self.records();
+        if records.iter().any(|record| record.id == to.as_bytes()) {
+            return Err(errno(libc::EEXIST));
+        }
+        let record = records.iter_mut().find(|record| record.id == id.as_bytes());
+        record.ok_or_else(missing)?.id = to.as_bytes().to_vec();
+        let table = self.write_records(&records).await?;
+        self.switch_records(records, table).await
     }
 
     /// Makes the disk what it was at a snapshot.

@@ -46,7 +46,7 @@ impl Qcow2 {
             if entry.word & COMPRESSED != 0 || entry.word & ZERO == 0 {
                 continue;
             }
-            let word = if self.below().is_some() { self.zeros_for(times).await? } else { 0 };
+            let word = if self.may_show() { self.zeros_for(times).await? } else { 0 };
             geometry.put_entry(&mut data, index, Entry { word, subs: 0 });
             gone.extend(geometry.host(entry));
             changed = true;

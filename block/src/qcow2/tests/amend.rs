@@ -143,3 +143,39 @@ fn what_does_not_go_together_is_refused() {
         }
     });
 }
+
+/// The records of the first images that had snapshots do not tell the sizes of their disks.
+#[test]
+fn short_records_are_completed_by_an_upgrade() {
+    run(|local| async move {
+        let options = CreateOptions { size: SIZE, version: 2, ..CreateOptions::default() };
+        let (file, image) = made(&local, &options).await;
+        fill(&image, 0, 1 << 20, 7).await;
+        let wanted = Snapshot {
+            id: "1".into(),
+            name: "one".into(),
+            vm_state_size: 0,
+            date: (1, 2),
+            vm_clock: 3,
+            disk_size: 0,
+        };
+        image.take_snapshot(wanted).await.unwrap();
+        let at = image.header.borrow().snapshots_offset;
+        image.close().await.unwrap();
+        let record = file.bytes()[at as usize..at as usize + 40 + 16 + 4].to_vec();
+        let old = [&record[..36], &[0; 4], &record[56..], &[0; 16]].concat();
+        file.write(at, IoBuf::copy_of(&old), false).await.unwrap();
+        let opened = || open(&local, file.clone(), Options::default());
+        let image = opened().await.unwrap();
+        assert_eq!(image.snapshots().unwrap()[0].disk_size, SIZE);
+        let change = AmendOptions { version: Some(3), ..AmendOptions::default() };
+        image.amend(&change).await.unwrap();
+        image.resize(2 * SIZE).await.unwrap();
+        image.close().await.unwrap();
+        assert_clean(&file).await;
+        let image = opened().await.unwrap();
+        assert_eq!(image.snapshots().unwrap()[0].disk_size, SIZE);
+        image.apply_snapshot("1").await.unwrap();
+        assert_eq!(image.info().size, SIZE);
+    });
+}

@@ -199,3 +199,26 @@ fn entries_of_flags_alone_lead_nowhere() {
         image.close().await.unwrap();
     });
 }
+
+/// What is behind the end of the file is not asked for: not everything that an image lies on
+/// answers that with zeros.
+#[test]
+fn a_file_may_end_within_its_last_cluster() {
+    run(|local| async move {
+        let file = made(&CreateOptions { size: 1 << 20, ..CreateOptions::default() }).await;
+        let image = opened(&local, &file, Options::default()).await;
+        image.write(0, IoBuf::copy_of(&[7; 512]), false).await.unwrap();
+        image.close().await.unwrap();
+        assert!(!file.info().size.is_multiple_of(65536));
+        let strict = Rc::new(crate::raw::Raw::new(file.clone(), 0, None).unwrap());
+        let image = open(&local, strict, Options::default()).await.unwrap();
+        for (at, len) in [(0, 65536), (1024, 512), (0, 1 << 20)] {
+            let seen = bytes(&*image, at, len).await;
+            assert!(
+                seen.iter().enumerate().all(|(index, byte)| {
+                    *byte == if at as usize + index < 512 { 7 } else { 0 }
+                })
+            );
+        }
+    });
+}

@@ -6,6 +6,7 @@ mod hostile;
 mod model;
 mod power;
 mod updates;
+mod zeros;
 
 use std::rc::Rc;
 

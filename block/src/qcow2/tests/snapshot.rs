@@ -317,3 +317,30 @@ proptest! {
         });
     }
 }
+
+/// The new one of two that have one name takes over the identity of the other.
+#[test]
+fn a_snapshot_gets_another_identity() {
+    run(|local| async move {
+        let options = CreateOptions { size: 1 << 20, ..CreateOptions::default() };
+        let (file, image) = made(&local, &options).await;
+        fill(&image, 0, 300_000, 1).await;
+        image.create_snapshot(named("one")).await.unwrap();
+        fill(&image, 0, 300_000, 2).await;
+        image.create_snapshot(named("one")).await.unwrap();
+        image.identify_snapshot("2", "1").await.unwrap_err();
+        image.delete_snapshot("1").await.unwrap();
+        image.identify_snapshot("1", "3").await.unwrap_err();
+        image.identify_snapshot("2", "1").await.unwrap();
+        fill(&image, 0, 300_000, 3).await;
+        image.close().await.unwrap();
+        assert_clean(&file).await;
+        let image = opened(&local, &file).await;
+        let all = image.snapshots().unwrap();
+        assert_eq!((all.len(), &*all[0].id, &*all[0].name), (1, "1", "one"));
+        image.apply_snapshot("1").await.unwrap();
+        assert!(bytes(&*image, 0, 300_000).await == vec![2; 300_000]);
+        image.close().await.unwrap();
+        assert_clean(&file).await;
+    });
+}

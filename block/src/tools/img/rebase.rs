@@ -193,7 +193,8 @@ impl Work {
             let end = at.min(before.len());
             let run = old.slice(start..end);
             let (offset, len) = (offset + start as u64, (end - start) as u64);
-            if run.is_zero() {
+            // Without a backing file zeros need not be told, and would be gone under the new one.
+            if run.is_zero() && self.old.is_some() {
                 self.image.zero(offset, len, Zero::MayUnmap).await?;
             } else {
                 self.image.write(offset, run, false).await?;

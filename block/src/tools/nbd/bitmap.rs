@@ -44,13 +44,30 @@ impl Shown {
 impl Bitmap for Shown {
     fn extent(&self, offset: u64, len: u64) -> (bool, u64) {
         let bits = self.bits.borrow();
-        // The disk has grown since: all of that is new.
-        if offset >= bits.size() { (self.follows, len) } else { bits.run(offset, len) }
+        match bits.size().saturating_sub(offset) {
+            // The disk has grown since: all of that is new.
+            0 => (self.follows, len),
+            known => bits.run(offset, len.min(known)),
+        }
     }
 }
 
 impl Tap for Shown {
     fn after(&self, offset: u64, len: u64) {
         self.bits.borrow_mut().set(offset, len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_disk_has_grown_by_is_dirty() {
+        let bits = RefCell::new(dirty::Bitmap::new(1 << 20, 65536));
+        let shown = Shown { bits, follows: true };
+        // A clean run ends where the bitmap does, not behind it.
+        assert_eq!(shown.extent(1 << 19, 2 << 20), (false, 1 << 19));
+        assert_eq!(shown.extent(1 << 20, 2 << 20), (true, 2 << 20));
     }
 }
