@@ -52,6 +52,19 @@ pub struct CreateOption {
     pub help: &'static str,
 }
 
+/// Whether what was never written to a new image of this kind reads as zeros.
+pub(crate) fn is_zero_when_new(node: &dyn Node) -> bool {
+    node.image().is_some()
+        || match node.host() {
+            Some(host) => !host.is_block_device(),
+            None => {
+                let children = node.children();
+                let file = children.iter().find(|(role, _)| *role == "file");
+                file.is_some_and(|(_, file)| is_zero_when_new(&**file))
+            }
+        }
+}
+
 /// Creates an image: the file of its protocol, and the format in it. An image that is there is
 /// lost.
 ///

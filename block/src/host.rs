@@ -116,6 +116,30 @@ pub fn errno_text(error: &io::Error) -> String {
     }
 }
 
+/// What an error says, in its own words or those of the C library: of our own kinds, what guests
+/// see.
+pub fn why(error: &io::Error) -> String {
+    if error.get_ref().is_some() {
+        // It has words of its own.
+        return error.to_string();
+    }
+    let number = error.raw_os_error().or(match error.kind() {
+        io::ErrorKind::Unsupported => Some(libc::ENOTSUP),
+        io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => Some(libc::EIO),
+        io::ErrorKind::PermissionDenied => Some(libc::EACCES),
+        io::ErrorKind::ReadOnlyFilesystem => Some(libc::EROFS),
+        io::ErrorKind::StorageFull => Some(libc::ENOSPC),
+        io::ErrorKind::NotFound => Some(libc::ENOENT),
+        io::ErrorKind::AlreadyExists => Some(libc::EEXIST),
+        io::ErrorKind::OutOfMemory => Some(libc::ENOMEM),
+        _ => None,
+    });
+    match number {
+        Some(number) => errno_text(&io::Error::from_raw_os_error(number)),
+        None => error.to_string(),
+    }
+}
+
 /// An open file of the host.
 #[derive(Debug)]
 pub struct HostFile {
@@ -312,13 +336,32 @@ impl HostFile {
         Ok(())
     }
 
-    /// Makes an empty file of this name, or empties the one there is. May block.
+    /// Makes an empty file of this name, or empties the one there is, unless another program or
+    /// a drive of this one uses it. May block.
     ///
     /// # Errors
-    /// What the host reports.
-    pub fn create(name: &str) -> io::Result<()> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOCTTY;
-        fdset::open(name, flags, Mode::from_raw_mode(0o644)).map(drop)
+    /// See [`HostError`].
+    pub fn create(name: &str) -> Result<(), HostError> {
+        let refused = |error| HostError::Open { name: name.to_owned(), error };
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOCTTY;
+        let file = fdset::open(name, flags, Mode::from_raw_mode(0o644)).map_err(refused)?;
+        let stat = fstat(&file).map_err(|error| refused(error.into()))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            // It cannot be emptied; whoever opens it says what else is wrong.
+            return Ok(());
+        }
+        let locked = lock::lock(file.as_fd(), true, false);
+        let emptied = match locked {
+            Ok(()) => rustix::fs::ftruncate(&file, 0).map_err(|error| refused(error.into())),
+            Err(reason) => {
+                Err(HostError::Locked { name: name.to_owned(), reason: reason.to_string() })
+            }
+        };
+        if !name.starts_with("/dev/fdset/") {
+            // See `drop`.
+            lock::unlock(file.as_fd());
+        }
+        emptied
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use resources::iol::Local;
 
 use crate::file::File;
-use crate::host::{HostFile, OpenOptions, errno_text};
+use crate::host::{HostError, HostFile, OpenOptions, errno_text};
 use crate::name;
 use crate::node::Node;
 use crate::null::Null;
@@ -131,9 +131,11 @@ fn create_file(filename: &str) -> Result<(), OpenError> {
         Some("file") => filename.get("file:".len()..).unwrap_or_default(),
         _ => filename,
     };
-    HostFile::create(path).map_err(|error| {
-        let why = errno_text(&error);
-        OpenError(format!("Could not create file: {why}"))
+    HostFile::create(path).map_err(|error| match error {
+        HostError::Open { error, .. } => {
+            OpenError(format!("Could not create file: {}", errno_text(&error)))
+        }
+        used => OpenError(used.to_string()),
     })
 }
 

@@ -19,6 +19,24 @@ pub enum OnError {
     Enospc,
 }
 
+impl OnError {
+    /// What is done about this one.
+    pub(crate) fn action(self, error: &io::Error) -> Action {
+        match self {
+            OnError::Report => Action::Report,
+            OnError::Ignore => Action::Ignore,
+            OnError::Stop => Action::Stop,
+            OnError::Enospc if is_no_space(error) => Action::Stop,
+            OnError::Enospc => Action::Report,
+        }
+    }
+}
+
+/// There is no room left on the host.
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOSPC) || error.kind() == io::ErrorKind::StorageFull
+}
+
 /// What happens with failed requests of a drive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
@@ -83,16 +101,8 @@ impl Drive {
 
     /// A request of its device has failed: says what is to be done, and tells the user.
     pub fn failed(&self, write: bool, error: &io::Error) -> Action {
-        let no_space = error.raw_os_error() == Some(libc::ENOSPC)
-            || error.kind() == io::ErrorKind::StorageFull;
-        let policy = self.policy();
-        let action = match if write { policy.write } else { policy.read } {
-            OnError::Report => Action::Report,
-            OnError::Ignore => Action::Ignore,
-            OnError::Stop => Action::Stop,
-            OnError::Enospc if no_space => Action::Stop,
-            OnError::Enospc => Action::Report,
-        };
+        let (policy, no_space) = (self.policy(), is_no_space(error));
+        let action = if write { policy.write } else { policy.read }.action(error);
         (self.report)(Failure { drive: self.id.clone(), write, action, no_space });
         action
     }

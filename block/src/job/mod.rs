@@ -239,7 +239,7 @@ impl Shared {
                     Err(_) => state.cancelled,
                 },
                 pivoted: matches!(done, Ok(run::Done::Pivoted)),
-                error: done.err().map(|error| run::text(&error)),
+                error: done.err().map(|error| crate::host::why(&error)),
             };
             state.events.push_back(ended);
             state.ended = true;

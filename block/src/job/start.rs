@@ -13,7 +13,7 @@ use super::{
     Sync, granularity_for,
 };
 use crate::chain;
-use crate::create::{NewImage, create};
+use crate::create::{NewImage, create, is_zero_when_new};
 use crate::disk::Disk;
 use crate::drive::OnError;
 use crate::host::errno_text;
@@ -138,22 +138,6 @@ fn stands_on(top: &Rc<dyn Node>, sync: Sync) -> Option<Rc<dyn Node>> {
     }
 }
 
-/// Whether what is not written in a new image reads as zeros.
-fn is_zero(node: &dyn Node) -> bool {
-    node.image().is_some() || regular(node)
-}
-
-fn regular(node: &dyn Node) -> bool {
-    match node.host() {
-        Some(host) => !host.is_block_device(),
-        None => node
-            .children()
-            .iter()
-            .find(|(role, _)| *role == "file")
-            .is_some_and(|(_, file)| regular(&**file)),
-    }
-}
-
 /// What a mirror is asked to do.
 pub struct MirrorRequest {
     /// Where to.
@@ -199,7 +183,7 @@ pub async fn start_mirror(
     let options = MirrorOptions {
         kind: Kind::Mirror,
         sync,
-        target_is_zero: !target.existing && is_zero(&*node),
+        target_is_zero: !target.existing && is_zero_when_new(&*node),
         granularity: if granularity == 0 { granularity_for(&*node) } else { granularity },
         buf_size,
         errors,

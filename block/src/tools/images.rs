@@ -2,12 +2,12 @@
 //!
 //! On the tool's loop, no lock. Names come from whoever starts the tool, or from images.
 
-use std::io;
 use std::rc::Rc;
 
 use resources::iol::Local;
 
 use super::console::Fail;
+pub use crate::host::why;
 use crate::node::Node;
 use crate::open::Secrets;
 use crate::{Cache, CreateOption, NewImage, Spec, format, protocol};
@@ -151,16 +151,6 @@ pub fn create_options(format: &str) -> &'static [CreateOption] {
     format::named(format).map(|format| format.create_options).unwrap_or_default()
 }
 
-/// Whether what was never written to a new image of this kind reads as zeros.
-pub fn is_zero_when_new(node: &Rc<dyn Node>) -> bool {
-    if let Some(host) = node.host() {
-        return !host.is_block_device();
-    }
-    let children = node.children();
-    let file = children.iter().find(|(role, _)| *role == "file");
-    node.image().is_some() || file.is_none_or(|(_, file)| is_zero_when_new(file))
-}
-
 /// `KEY=VALUE,KEY=VALUE`: two commas are one in a value, a key alone is on.
 pub fn split_options(text: &str) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
@@ -181,29 +171,6 @@ pub fn split_options(text: &str) -> Vec<(String, String)> {
         None => (pair, "on".to_owned()),
     };
     pairs.into_iter().map(halves).collect()
-}
-
-/// What an error says, in the words of the C library.
-pub fn why(error: &io::Error) -> String {
-    if error.get_ref().is_some() {
-        // It has words of its own.
-        return error.to_string();
-    }
-    let number = error.raw_os_error().or(match error.kind() {
-        io::ErrorKind::Unsupported => Some(libc::ENOTSUP),
-        io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => Some(libc::EIO),
-        io::ErrorKind::PermissionDenied => Some(libc::EACCES),
-        io::ErrorKind::ReadOnlyFilesystem => Some(libc::EROFS),
-        io::ErrorKind::StorageFull => Some(libc::ENOSPC),
-        io::ErrorKind::NotFound => Some(libc::ENOENT),
-        io::ErrorKind::AlreadyExists => Some(libc::EEXIST),
-        io::ErrorKind::OutOfMemory => Some(libc::ENOMEM),
-        _ => None,
-    });
-    match number {
-        Some(number) => crate::errno_text(&io::Error::from_raw_os_error(number)),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

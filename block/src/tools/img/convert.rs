@@ -10,6 +10,7 @@ use super::create::format_options;
 use super::offload::Offload;
 use super::{Call, Command, Fail, Running, size_option};
 use crate::NewImage;
+use crate::create::is_zero_when_new;
 use crate::node::Node;
 use crate::tools::args::{flag, long_flag, long_value, value};
 use crate::tools::images::{self, Wanted};
@@ -182,8 +183,8 @@ async fn run(call: &Call) -> Result<(), Fail> {
         return Err(text.into());
     }
     let compressed = if plan.compress { Some(cluster_of(&target)?) } else { None };
-    let zeroed = call.args.has("target-is-zero")
-        || plan.create && !backed && images::is_zero_when_new(&target);
+    let zeroed =
+        call.args.has("target-is-zero") || plan.create && !backed && is_zero_when_new(&*target);
     let offload = if call.args.has('C') { Offload::new(&target).await } else { None };
     let copy = Copy::new(sources, &target);
     let copy = Copy {

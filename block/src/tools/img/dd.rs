@@ -5,6 +5,7 @@
 use super::copy::{Copy, Source};
 use super::{Call, Command, Fail, Running};
 use crate::NewImage;
+use crate::create::is_zero_when_new;
 use crate::tools::args::{flag, long_flag, long_value, value};
 use crate::tools::images::{self, Wanted};
 use crate::tools::size;
@@ -94,7 +95,7 @@ async fn run(call: &Call) -> Result<(), Fail> {
     let wanted = Wanted { writable: true, ..Wanted::read(output, Some(format)) };
     let target = call.open(&wanted).await?;
     let copy = Copy::new(vec![Source { node: source, skip, len }], &target);
-    let zeroed = images::is_zero_when_new(&target);
+    let zeroed = is_zero_when_new(&*target);
     Copy { zeroed, ..copy }.run(&call.local, &call.console, false).await
 }
 

@@ -204,3 +204,43 @@ fn mistakes_have_hints() {
         "tool: --image-opts and --format are mutually exclusive\n",
     );
 }
+
+/// What shows through an image is the same on another backing file, also where it was zeros because
+/// there was none, or none that long.
+#[test]
+fn a_rebase_keeps_zeros() {
+    let place = Place::new();
+    place.file("base", 2 * MIB, &[(0, 2 * MIB, 0xaa)]);
+    let mut short = place.file("short", MIB / 2 + 512, &[(0, MIB / 2 + 512, 0x55)]);
+    short.resize(2 * MIB, 0);
+    for compat in ["0.10", "1.1"] {
+        place.ok(&format!("create -q -f qcow2 -o compat={compat} @none 2M"));
+        place.ok(&format!("create -q -f qcow2 -o compat={compat} -b @short -F raw @over 2M"));
+        for (image, seen) in [("none", &vec![0; 2 * MIB]), ("over", &short)] {
+            place.ok(&format!("rebase -f qcow2 -b @base -F raw @{image}"));
+            place.ok(&format!("convert -f qcow2 -O raw @{image} @out"));
+            assert!(fs::read(place.path("out")).unwrap() == *seen, "{image} {compat}");
+        }
+    }
+}
+
+#[test]
+fn an_image_in_use_is_not_emptied() {
+    let place = Place::new();
+    let bytes = place.file("a", MIB, &[(0, MIB, 7)]);
+    let user = crate::host::HostFile::open(
+        place.path("a").to_str().unwrap(),
+        crate::host::OpenOptions::default(),
+    );
+    for line in ["create -f qcow2 @a 1M", "create -f raw @a 1M"] {
+        let (code, _, said) = place.run(line);
+        assert!(code == 1 && said.contains("Failed to get"), "{said}");
+        assert!(fs::read(place.path("a")).unwrap() == bytes, "{line}");
+    }
+    drop(user);
+    for line in ["convert -f raw -O raw @a @a", "dd -f raw -O raw if=@a of=@a"] {
+        let (code, _, said) = place.run(line);
+        assert!(code == 1 && said.contains("Failed to get"), "{said}");
+        assert!(fs::read(place.path("a")).unwrap() == bytes, "{line}");
+    }
+}
