@@ -32,6 +32,18 @@ pub fn layers(top: &Rc<dyn Node>) -> Vec<Rc<dyn Node>> {
     all
 }
 
+/// All nodes of a graph; one that is there in several ways may come as often.
+pub(crate) fn nodes(top: Rc<dyn Node>) -> Vec<Rc<dyn Node>> {
+    let mut found = vec![top];
+    let mut at = 0;
+    while let Some(node) = found.get(at) {
+        let below = node.children();
+        found.extend(below.into_iter().map(|(_, child)| child));
+        at += 1;
+    }
+    found
+}
+
 /// All open files of the host in a graph.
 pub(crate) fn files(top: Rc<dyn Node>) -> Vec<Arc<HostFile>> {
     files_where(top, |_| true)

@@ -8,11 +8,9 @@
 //! On its loop, no lock. Offsets and lengths are a guest's or a client's.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 
 use resources::iol::IoBuf;
 
@@ -22,6 +20,7 @@ use crate::node::{Extent, Info, Node, Op, State, Zero};
 use crate::null::Null;
 use crate::ranges::{Range, Ranges};
 use crate::throttle::{Direction, Throttle};
+use crate::wait::{Turn, Turnstile, Waiters};
 
 /// Copy-on-read copies in pieces of at most so many bytes, and of at least so many where the image
 /// has no clusters.
@@ -48,7 +47,11 @@ pub struct Disk {
     busy: Cell<usize>,
     /// How many want no new ones to begin.
     held: Cell<usize>,
-    waiting: RefCell<Vec<Waker>>,
+    /// How many of those may change it meanwhile, one step after the other.
+    holders: Cell<usize>,
+    waiters: Waiters,
+    /// Held by whoever changes it while nothing is under way.
+    turn: Turnstile,
     /// Whoever ends without taking his away is not asked any more.
     taps: RefCell<Vec<Weak<dyn Tap>>>,
     /// How many want what is read to be kept in the topmost image.
@@ -69,7 +72,9 @@ impl Disk {
             shared,
             busy: Cell::new(0),
             held: Cell::new(0),
-            waiting: RefCell::default(),
+            holders: Cell::new(0),
+            waiters: Waiters::default(),
+            turn: Turnstile::default(),
             taps: RefCell::default(),
             copy_on_read: Cell::new(0),
             copying: Cell::new(0),
@@ -110,7 +115,7 @@ impl Disk {
     /// Requests that wait to begin.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.borrow().len()
+        self.waiters.count()
     }
 
     /// Takes all nodes away for good, whoever still has the disk: every request fails then.
@@ -133,7 +138,7 @@ impl Disk {
     pub async fn admit(&self, direction: Direction, len: u64) -> Admitted<'_> {
         self.throttle.pass(direction, len).await;
         if self.held.get() > 0 {
-            self.until(|| self.held.get() == 0).await;
+            self.waiters.until(|| self.held.get() == 0).await;
         }
         Admitted(self)
     }
@@ -271,30 +276,56 @@ impl Disk {
     /// # Errors
     /// `Unsupported` when the image cannot; what the host reports.
     pub async fn resize(&self, size: u64) -> io::Result<()> {
-        let _held = self.drain().await;
+        let _held = self.drain_unheld().await;
         let node = self.node();
         let done = node.resize(size).await;
         self.tell_size();
         done
     }
 
-    /// As [`drain`](Self::drain), for as long as the result lives, which others may keep.
+    /// As [`drain`](Self::drain), for as long as the result lives, which others may keep: they
+    /// change the disk in several steps, each of which drains it too.
     pub(crate) async fn hold(self: &Rc<Self>) -> Hold {
-        self.held.set(self.held.get() + 1);
-        self.throttle.open();
-        let hold = Hold(self.clone());
-        self.until(|| self.busy.get() == 0).await;
-        hold
+        let drained = self.drain().await;
+        self.begin_hold();
+        self.holders.set(self.holders.get() + 1);
+        drop(drained);
+        Hold(self.clone())
     }
 
     /// Lets no new request begin and waits for those under way; they go on when the result is
-    /// dropped.
+    /// dropped. One task at a time has it so, and waits for no other one meanwhile.
     pub async fn drain(&self) -> Held<'_> {
+        let turn = self.turn.enter().await;
+        self.begin_hold();
+        let held = Held { disk: self, _turn: turn };
+        self.waiters.until(|| self.busy.get() == 0).await;
+        held
+    }
+
+    /// As [`drain`](Self::drain), when nobody [holds](Self::hold) it: for what comes at any time,
+    /// and is no step of theirs.
+    pub(crate) async fn drain_unheld(&self) -> Held<'_> {
+        loop {
+            self.waiters.until(|| self.holders.get() == 0).await;
+            let held = self.drain().await;
+            if self.holders.get() == 0 {
+                return held;
+            }
+        }
+    }
+
+    fn begin_hold(&self) {
         self.held.set(self.held.get() + 1);
         self.throttle.open();
-        let held = Held(self);
-        self.until(|| self.busy.get() == 0).await;
-        held
+    }
+
+    fn end_hold(&self) {
+        self.throttle.close();
+        self.held.set(self.held.get() - 1);
+        if self.held.get() == 0 {
+            self.waiters.wake();
+        }
     }
 
     /// The topmost node has changed its size by itself.
@@ -318,7 +349,7 @@ impl Disk {
     /// `InvalidInput` beyond the end.
     pub(crate) async fn begin(&self, offset: u64, len: u64) -> io::Result<Request<'_>> {
         if self.held.get() > 0 {
-            self.until(|| self.held.get() == 0).await;
+            self.waiters.until(|| self.held.get() == 0).await;
         }
         let node = self.node();
         match offset.checked_add(len) {
@@ -334,6 +365,10 @@ impl Disk {
             return Err(io::Error::from_raw_os_error(libc::EACCES));
         }
         let mut request = self.begin(offset, len).await?;
+        // Another process may have it by now: nothing changes, and nobody is told so.
+        if request.node.info().read_only {
+            return Err(io::Error::from_raw_os_error(libc::EACCES));
+        }
         if self.copying.get() > 0 {
             request._range = Some(self.copied.take(offset, len).await);
         }
@@ -347,22 +382,6 @@ impl Disk {
             request.changes = Some(Changes { taps, offset, len });
         }
         Ok(request)
-    }
-
-    async fn until(&self, done: impl Fn() -> bool) {
-        poll_fn(|cx| {
-            if done() {
-                return Poll::Ready(());
-            }
-            self.waiting.borrow_mut().push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    fn wake(&self) {
-        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -470,22 +489,21 @@ impl Drop for Request<'_> {
         }
         self.disk.busy.set(self.disk.busy.get() - 1);
         if self.disk.busy.get() == 0 && self.disk.held.get() > 0 {
-            self.disk.wake();
+            self.disk.waiters.wake();
         }
     }
 }
 
 /// Nothing is under way and nothing begins while this lives.
 #[must_use = "requests go on when this is dropped"]
-pub struct Held<'a>(&'a Disk);
+pub struct Held<'a> {
+    disk: &'a Disk,
+    _turn: Turn<'a>,
+}
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.throttle.close();
-        self.0.held.set(self.0.held.get() - 1);
-        if self.0.held.get() == 0 {
-            self.0.wake();
-        }
+        self.disk.end_hold();
     }
 }
 
@@ -494,6 +512,7 @@ pub struct Hold(Rc<Disk>);
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        drop(Held(&self.0));
+        self.0.holders.set(self.0.holders.get() - 1);
+        self.0.end_hold();
     }
 }

@@ -9,6 +9,7 @@
 mod activity;
 mod attach;
 mod job;
+pub(crate) mod patience;
 mod policy;
 mod shared;
 
@@ -23,6 +24,8 @@ use resources::iol::{Handle, Local, Remote};
 
 pub use attach::{AttachError, Attachment, Busy, Model, Tray};
 pub use job::Held;
+pub use patience::Hurry;
+pub(crate) use policy::is_no_space;
 pub use policy::{Action, Failure, IoStatus, OnError, Policy};
 pub(crate) use shared::Shared;
 
@@ -358,13 +361,10 @@ impl Drive {
         &self,
         work: impl FnOnce(Rc<Disk>) -> F + Send + 'static,
     ) -> io::Result<R> {
-        let medium = self.state.lock().medium.clone().ok_or(io::ErrorKind::NotFound)?;
-        let handle = medium.disk.handle().clone();
-        let done = handle.call_async(|local| async move {
-            let disk = medium.disk.get(&local)?;
-            Some(work(disk).await)
-        });
-        done.flatten().ok_or_else(|| io::Error::other("the I/O loop has ended"))
+        if !self.has_medium() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.on_loop(move |_, disk| work(disk)).map_err(|error| io::Error::other(error.0))
     }
 }
 
@@ -393,11 +393,15 @@ fn close(medium: Option<Medium>) {
         disk.release(&local);
         let disk = graph;
         let node = disk.node();
-        let _held = disk.drain().await;
-        if let Err(error) = node.close().await {
-            tracing::error!("a disk was not made durable when it was closed: {error}");
-        }
-        disk.retire();
+        let top = || Some(node.clone());
+        patience::with_patience(&local, top, async {
+            let _held = disk.drain().await;
+            if let Err(error) = node.close().await {
+                tracing::error!("a disk was not made durable when it was closed: {error}");
+            }
+            disk.retire();
+        })
+        .await;
     });
 }
 

@@ -13,6 +13,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use resources::iol::IoBuf;
 
@@ -122,6 +123,10 @@ pub trait Node {
     fn close(&self) -> Op<'_> {
         self.flush()
     }
+
+    /// Somebody waits for its requests who cannot go on before: if it waits for a server that has
+    /// not answered for so long, it waits no more.
+    fn leave_silent(&self, _silence: Duration) {}
 
     /// A step of a format's algorithm is about to be taken, of those that fault injection knows by
     /// name (`l2_load`, `cluster_alloc`): a node that injects faults may hold it up. `None` when

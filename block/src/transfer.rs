@@ -243,3 +243,39 @@ impl Receiving {
         done.map_err(failed)?
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use resources::iol::Thread;
+    use vmm_sys_util::tempfile::TempFile;
+
+    use super::*;
+    use crate::Spec;
+
+    /// What is refused leaves nothing to be moved, what is written does.
+    #[test]
+    fn a_drive_that_was_let_go_has_no_more_to_move() {
+        let (_thread, on) = Thread::spawn("test").unwrap();
+        let file = TempFile::new().unwrap();
+        file.as_file().set_len(3 << 20).unwrap();
+        let spec = Spec::file(file.as_path().to_str().unwrap(), Some("raw"));
+        let drive = Drive::with("d", on, spec).unwrap();
+        let sending = Sending::start(&drive, false).unwrap();
+        while sending.next().unwrap().is_some() {}
+        let write = || {
+            let done = drive.on_disk(|disk| async move {
+                disk.write(0, IoBuf::copy_of(&[1; 512]), false).await
+            });
+            done.unwrap()
+        };
+        write().unwrap();
+        assert!(sending.left() > 0);
+        while sending.next().unwrap().is_some() {}
+        drive.deactivate().unwrap();
+        write().unwrap_err();
+        assert_eq!(sending.left(), 0);
+        drive.activate().unwrap();
+        write().unwrap();
+        assert!(sending.left() > 0);
+    }
+}

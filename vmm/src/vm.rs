@@ -250,6 +250,8 @@ impl Vm {
         }
         self.park();
         self.board.clock.stop();
+        // Devices stop when their requests have ended.
+        let _hurry: Vec<_> = self.drives.iter().map(|drive| drive.hurry()).collect();
         self.board.devices.iter().rev().for_each(|device| device.lock().stop());
     }
 

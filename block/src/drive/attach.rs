@@ -96,10 +96,14 @@ impl Drive {
             // The old one stays the place of the drive meanwhile: who uses it from outside waits
             // for the new one there.
             close(Some(medium));
-            let built = self.build(on, spec, files);
-            let mut state = self.state.lock();
-            state.medium = None;
-            state.medium = Some(built.map_err(AttachError::Open)?);
+            match self.build(on, spec, files) {
+                Ok(medium) => self.state.lock().medium = Some(medium),
+                Err(error) => {
+                    // The old graph is gone: the drive is as empty as one that was emptied.
+                    self.remove();
+                    return Err(AttachError::Open(error));
+                }
+            }
         }
         let locked = self.on_disk(move |disk| async move {
             let mut files = chain::plain_files(disk.node()).into_iter();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use resources::iol::{Local, Remote};
 
 use super::Drive;
+use super::patience::with_patience;
 use crate::disk::{Disk, Hold};
 use crate::job::{Event, Job, Kind, Started};
 use crate::open::{OpenError, Spec};
@@ -101,7 +102,8 @@ impl Drive {
         let handle = place.handle().clone();
         let done = handle.call_async(move |local| async move {
             let disk = place.get(&local)?;
-            Some(work(local.clone(), disk).await)
+            let top = || Some(disk.node());
+            Some(with_patience(&local, top, work(local.clone(), disk.clone())).await)
         });
         done.flatten().ok_or_else(|| OpenError("the I/O loop has ended".to_owned()))
     }

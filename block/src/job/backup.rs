@@ -69,14 +69,18 @@ impl BackupOptions {
         backup.disk.add_tap(&tap).await;
         local
             .spawn(async move {
-                let done = backup.work().await;
-                // Whoever copies before a write has ended then.
-                backup.disk.remove_tap(&tap).await;
-                let done = match (done, backup.options.target.flush().await) {
-                    (Ok(Done::All), Err(error)) => Err(error),
-                    (done, _) => done,
-                };
-                chain::close_rest(&backup.options.target, &backup.disk.node()).await;
+                let done = backup.run.with_patience(&backup.options.target, async {
+                    let done = backup.work().await;
+                    // Whoever copies before a write has ended then.
+                    backup.disk.remove_tap(&tap).await;
+                    let done = match (done, backup.options.target.flush().await) {
+                        (Ok(Done::All), Err(error)) => Err(error),
+                        (done, _) => done,
+                    };
+                    chain::close_rest(&backup.options.target, &backup.disk.node()).await;
+                    done
+                });
+                let done = done.await;
                 backup.run.end(done);
             })
             .detach();

@@ -74,6 +74,11 @@ impl Commit {
         if !self.draw(size).await? {
             return Ok(Done::Cancelled);
         }
+        // Where the top has ended the overlay shows zeros, whatever a longer base has.
+        let seen = base.info().size.min(self.options.overlay.info().size);
+        if seen > size {
+            base.zero(size, seen - size, Zero::MayUnmap).await?;
+        }
         base.flush().await?;
         self.cut().await?;
         Ok(Done::All)
@@ -123,7 +128,7 @@ impl Commit {
     /// The overlay stands on the base now.
     async fn cut(&self) -> io::Result<()> {
         let CommitOptions { overlay, top, base, backing_file, .. } = &self.options;
-        let _held = self.disk.drain().await;
+        let _held = self.disk.drain_unheld().await;
         let Some(image) = overlay.image() else { return Err(io::ErrorKind::Unsupported.into()) };
         image.change_backing_file(Some(backing_file.clone())).await?;
         image.set_backing(Some(base.clone()));

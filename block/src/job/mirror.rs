@@ -117,9 +117,13 @@ impl Mirror {
         let kept = remote.clone();
         local
             .spawn(async move {
-                let done = mirror.clone().work().await;
-                mirror.disk.remove_tap(&tap).await;
-                mirror.close().await;
+                let done = mirror.run.with_patience(&mirror.options.target, async {
+                    let done = mirror.clone().work().await;
+                    mirror.disk.remove_tap(&tap).await;
+                    mirror.close().await;
+                    done
+                });
+                let done = done.await;
                 mirror.run.end(done);
                 kept.release(&mirror.run.local);
             })
@@ -257,7 +261,7 @@ impl Mirror {
             self.run.sleep().await;
             return Ok(None);
         }
-        let _held = self.disk.drain().await;
+        let _held = self.disk.drain_unheld().await;
         if !self.dirty.borrow().is_clean() {
             return Ok(None);
         }

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use resources::iol::{Local, race};
 
 use super::{Event, Info, Shared, State};
-use crate::drive::{Action, IoStatus, OnError};
-use crate::host::errno_text;
+use crate::drive::patience::with_patience;
+use crate::drive::{Action, IoStatus, OnError, is_no_space};
+use crate::node::Node;
 
 /// The pace is kept over slices of this length: the first step of each passes always, the others
 /// only as far as they fit.
@@ -52,6 +53,16 @@ pub(super) enum After {
 impl Run {
     pub(super) fn new(local: &Local, shared: &Arc<Shared>) -> Rc<Run> {
         Rc::new(Run { local: local.clone(), shared: shared.clone(), slice: Cell::new(None) })
+    }
+
+    /// Does what writes to `target`, and does not wait for that for ever once the job is to end at
+    /// any price.
+    pub(super) async fn with_patience<T>(
+        &self,
+        target: &Rc<dyn Node>,
+        work: impl Future<Output = T>,
+    ) -> T {
+        with_patience(&self.local, || self.is_forced().then(|| target.clone()), work).await
     }
 
     fn with<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
@@ -167,20 +178,18 @@ impl Run {
 
     /// A request has failed: tells it and says what to do.
     pub(super) fn failed(&self, policy: OnError, write: bool, error: &io::Error) -> After {
-        let no_space = error.raw_os_error() == Some(libc::ENOSPC)
-            || error.kind() == io::ErrorKind::StorageFull;
-        let (action, after) = match policy {
-            OnError::Ignore => (Action::Ignore, After::Ignore),
-            OnError::Stop => (Action::Stop, After::Again),
-            OnError::Enospc if no_space => (Action::Stop, After::Again),
-            OnError::Report | OnError::Enospc => (Action::Report, After::End),
+        let action = policy.action(error);
+        let after = match action {
+            Action::Ignore => After::Ignore,
+            Action::Stop => After::Again,
+            Action::Report => After::End,
         };
         if after == After::Again {
             self.with(|state| {
                 state.info.paused = !state.cancelled;
                 if state.info.io_status == IoStatus::Ok {
                     state.info.io_status =
-                        if no_space { IoStatus::NoSpace } else { IoStatus::Failed };
+                        if is_no_space(error) { IoStatus::NoSpace } else { IoStatus::Failed };
                 }
             });
         }
@@ -199,17 +208,4 @@ impl Drop for Run {
     fn drop(&mut self) {
         self.end(Err(io::Error::other("the I/O loop has ended")));
     }
-}
-
-/// What the C library calls an error: of our own, those that guests see as an I/O error.
-pub(super) fn text(error: &io::Error) -> String {
-    use io::ErrorKind::{InvalidInput, StorageFull, UnexpectedEof, Unsupported};
-    let number = match (error.raw_os_error(), error.kind()) {
-        (Some(number), _) => number,
-        (None, Unsupported) => libc::EOPNOTSUPP,
-        (None, StorageFull) => libc::ENOSPC,
-        (None, InvalidInput | UnexpectedEof) => libc::EIO,
-        (None, _) => return error.to_string(),
-    };
-    errno_text(&io::Error::from_raw_os_error(number))
 }

@@ -113,11 +113,16 @@ impl Stream {
             let len = own.len.min(want).max(1);
             match chain::backing(top) {
                 Some(below) if own.state == State::Absent => {
-                    // What lies past the end of a shorter backing file reads as zeros as it is.
-                    if at >= below.info().size {
-                        (false, len)
+                    let base = self.options.base.as_ref();
+                    let rest = |node: &Rc<dyn Node>| node.info().size.saturating_sub(at);
+                    if rest(&below) == 0 {
+                        // Zeros, past the end of a shorter backing file: they stay so by
+                        // themselves where the base that stays has ended too.
+                        match base.map_or(0, rest) {
+                            0 => (false, len),
+                            hidden => (true, len.min(hidden)),
+                        }
                     } else {
-                        let base = self.options.base.as_ref();
                         let (state, part) = chain::state_above(&below, base, at, len).await?;
                         (state != State::Absent, part.min(len))
                     }
@@ -134,7 +139,7 @@ impl Stream {
 
     /// The image does without what it has now.
     async fn cut(&self) -> io::Result<()> {
-        let _held = self.disk.drain().await;
+        let _held = self.disk.drain_unheld().await;
         let top = self.disk.node();
         let Some(image) = top.image() else { return Err(io::ErrorKind::Unsupported.into()) };
         top.flush().await?;

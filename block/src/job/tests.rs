@@ -97,9 +97,14 @@ async fn scatter(node: &dyn Node, seed: u64) {
 
 /// A chain of three, the lowest one shorter, the topmost one first.
 async fn chain(seed: u64) -> [Rc<Mem>; 3] {
-    let base = Mem::new(SIZE - 70_000, None);
+    chain_sized(seed, SIZE, SIZE - 70_000).await
+}
+
+/// One in which those below have these sizes.
+async fn chain_sized(seed: u64, mid: u64, base: u64) -> [Rc<Mem>; 3] {
+    let base = Mem::new(base, None);
     scatter(&*base, seed).await;
-    let mid = Mem::new(SIZE, Some(base.clone()));
+    let mid = Mem::new(mid, Some(base.clone()));
     scatter(&*mid, seed + 1).await;
     let top = Mem::new(SIZE, Some(mid.clone()));
     scatter(&*top, seed + 2).await;
@@ -140,6 +145,12 @@ fn mirror(target: &Rc<Mem>, sync: Sync) -> MirrorOptions {
         errors: Errors::default(),
         attach_backing: None,
     }
+}
+
+/// What is below may end anywhere: the lower one before the upper one, and after it.
+fn sizes() -> impl Strategy<Value = (u64, u64)> {
+    let size = || prop_oneof![Just(SIZE), Just(SIZE - 70_000), Just(SIZE - 160_000)];
+    (size(), size())
 }
 
 fn cases() -> ProptestConfig {
@@ -264,11 +275,11 @@ proptest! {
 
     #[test]
     fn a_stream_changes_nothing_that_is_seen(
-        during in steps(), seed in 0u64..1000, to_base: bool,
+        during in steps(), seed in 0u64..1000, to_base: bool, sizes in sizes(),
     ) {
         run(|local| async move {
-            let [top, mid, base] = chain(seed).await;
-            let twin = chain(seed).await;
+            let [top, mid, base] = chain_sized(seed, sizes.0, sizes.1).await;
+            let twin = chain_sized(seed, sizes.0, sizes.1).await;
             let (disk, other) = (disk_of(top.clone()), disk_of(twin[0].clone()));
             let options = StreamOptions {
                 base: to_base.then(|| base.clone() as Rc<dyn Node>),
@@ -287,10 +298,12 @@ proptest! {
     }
 
     #[test]
-    fn a_commit_changes_nothing_that_is_seen(during in steps(), seed in 0u64..1000) {
+    fn a_commit_changes_nothing_that_is_seen(
+        during in steps(), seed in 0u64..1000, sizes in sizes(),
+    ) {
         run(|local| async move {
-            let [top, mid, base] = chain(seed).await;
-            let twin = chain(seed).await;
+            let [top, mid, base] = chain_sized(seed, sizes.0, sizes.1).await;
+            let twin = chain_sized(seed, sizes.0, sizes.1).await;
             let (disk, other) = (disk_of(top.clone()), disk_of(twin[0].clone()));
             let options = CommitOptions {
                 overlay: top.clone(),
@@ -303,7 +316,7 @@ proptest! {
             let job = options.start(&local, disk.clone(), start()).await;
             guest(&local, &disk, during.clone()).await;
             let (info, cancelled, error, _) = ended(&local, &job).await;
-            assert_eq!((info.offset, cancelled, error), (SIZE, false, None));
+            assert_eq!((info.offset, cancelled, error), (sizes.0, false, None));
             guest(&local, &other, during).await;
             assert!(mid.closed.get() && base.read_only.get() && !base.closed.get());
             assert!(all(&*top).await == all(&*twin[0]).await);
@@ -559,6 +572,30 @@ fn jobs_keep_their_pace_and_pause() {
         until(&local, || job.info().offset > 0).await;
         job.cancel(false).unwrap();
         assert!(ended(&local, &job).await.1);
+    });
+}
+
+/// Who holds the disk has the same image from the first step to the last.
+#[test]
+fn a_mirror_does_not_pivot_while_the_disk_is_held() {
+    run(|local| async move {
+        let (top, target) = (Mem::filled(SIZE, 1), Mem::new(SIZE, None));
+        let disk = disk_of(top.clone());
+        let options = mirror(&target, Sync::Full);
+        let job = Mirror::start(&local, disk.clone(), options, start()).await;
+        until(&local, || job.shared.state.lock().ready).await;
+        let held = disk.hold().await;
+        complete(&job);
+        for _ in 0..500 {
+            local.yield_now().await;
+        }
+        let now: Rc<dyn Node> = top;
+        assert!(crate::chain::same(&disk.node(), &now) && !job.has_ended());
+        // Its holder drains it as he likes.
+        drop(disk.drain().await);
+        assert!(crate::chain::same(&disk.node(), &now));
+        drop(held);
+        assert!(ended(&local, &job).await.3);
     });
 }
 

@@ -104,6 +104,31 @@ fn an_image_with_tables_has_one_writer() {
 }
 
 #[test]
+fn a_drive_that_cannot_move_is_empty() {
+    let (_thread, on) = Thread::spawn("test").unwrap();
+    let (_other, elsewhere) = Thread::spawn("other").unwrap();
+    let file = TempFile::new().unwrap();
+    let name = file.as_path().to_str().unwrap().to_owned();
+    let new = NewImage {
+        filename: name.clone(),
+        format: "qcow2".to_owned(),
+        size: Some(1 << 20),
+        ..NewImage::default()
+    };
+    on.call_async(|local| async move { create(&local, &new).await }).unwrap().unwrap();
+    let drive = Drive::with("d", on, Spec::file(&name, Some("qcow2"))).unwrap();
+    let emptied = Arc::new(AtomicUsize::new(0));
+    let told = emptied.clone();
+    drive.when_emptied(move || told.store(1, Ordering::SeqCst));
+    // It is no image any more.
+    std::fs::write(&name, [0; 512]).unwrap();
+    let error = refused(drive.attach(&elsewhere, quiet()));
+    assert!(error.contains("cannot move the disk"), "{error}");
+    assert!(!drive.has_medium() && !drive.is_attached());
+    assert_eq!((drive.size(), emptied.load(Ordering::SeqCst)), (0, 1));
+}
+
+#[test]
 fn devices_share_a_drive_on_one_loop() {
     let (_thread, on) = Thread::spawn("test").unwrap();
     let (_other, elsewhere) = Thread::spawn("other").unwrap();

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
 use resources::iol::{IoBuf, Local};
 use resources::tls::Client as Tls;
@@ -70,6 +71,8 @@ pub(super) struct Connection {
     gauge: Rc<Gauge>,
     pending: RefCell<Vec<Option<Pending>>>,
     serial: Cell<u64>,
+    /// When the server has answered last or, if it had nothing to answer then, was asked.
+    heard: Cell<Instant>,
     lost: Cell<bool>,
     /// Told when the connection is lost.
     watcher: RefCell<Option<Waker>>,
@@ -131,6 +134,7 @@ impl Connection {
             gauge: Gauge::new(IN_FLIGHT),
             pending: RefCell::default(),
             serial: Cell::new(0),
+            heard: Cell::new(Instant::now()),
             lost: Cell::new(false),
             watcher: RefCell::default(),
         });
@@ -190,6 +194,9 @@ impl Connection {
         }
         let at = {
             let mut pending = self.pending.borrow_mut();
+            if pending.iter().all(Option::is_none) {
+                self.heard.set(Instant::now());
+            }
             let free = pending.iter().position(Option::is_none);
             let at = free.unwrap_or(pending.len());
             self.serial.set(self.serial.get().wrapping_add(1));
@@ -236,8 +243,13 @@ impl Connection {
         }
     }
 
+    /// The server owes an answer, and has given none for so long.
+    pub(super) fn is_silent(&self, silence: Duration) -> bool {
+        self.pending.borrow().iter().any(Option::is_some) && self.heard.get().elapsed() >= silence
+    }
+
     /// Nothing more will come.
-    fn fail(&self) {
+    pub(super) fn fail(&self) {
         if self.lost.replace(true) {
             return;
         }
@@ -260,6 +272,7 @@ impl Connection {
             if let Err(error) = self.reply(&mut reader).await {
                 break error;
             }
+            self.heard.set(Instant::now());
         };
         tracing::debug!("the connection to an NBD server has ended: {end}");
         self.fail();

@@ -13,6 +13,10 @@ use crate::nbd::wire::{
 
 /// Most replies to one option.
 const REPLIES: usize = 4096;
+/// Most bytes of all replies of a handshake, which are in memory at once where they are listed.
+const MOST: u64 = 4 << 20;
+/// Bytes of a reply before its data.
+const HEAD: usize = 20;
 
 /// What a server tells about an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub(super) struct Handshake<'a> {
     pub(super) writer: &'a Writer,
     pub(super) style: Style,
     structured: bool,
+    /// Bytes that the server may still reply.
+    room: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,12 +102,12 @@ impl<'a> Handshake<'a> {
             }
             _ => return Err(lost("Server does not speak a known negotiation")),
         };
-        Ok(Handshake { reader, writer, style, structured: false })
+        Ok(Handshake::resume(reader, writer, style))
     }
 
     /// A handshake that goes on where another one on the same connection has stopped.
     pub(super) fn resume(reader: &'a mut Reader, writer: &'a Writer, style: Style) -> Self {
-        Handshake { reader, writer, style, structured: false }
+        Handshake { reader, writer, style, structured: false, room: MOST }
     }
 
     /// Asks for TLS, which begins when this is done; how the handshake is to go on within that.
@@ -282,7 +288,7 @@ impl<'a> Handshake<'a> {
         self.writer.send(option_head(kind, len).raw(data).0.into()).await?;
         let mut replies = Vec::new();
         loop {
-            let head: [u8; 20] = self.reader.array().await?;
+            let head: [u8; HEAD] = self.reader.array().await?;
             let mut head = Fields(&head);
             let (magic, to) = (head.u64(), head.u32());
             let (Some(reply), Some(len)) = (head.u32(), head.u32()) else {
@@ -291,9 +297,12 @@ impl<'a> Handshake<'a> {
             if magic != Some(REPLY_MAGIC) || to != Some(kind) {
                 return Err(lost("Server sent something else than a reply to the option"));
             }
+            let too_much = || lost("Server sent too much of a reply");
             if len > MAX_OPTION || replies.len() >= REPLIES {
-                return Err(lost("Server sent too much of a reply"));
+                return Err(too_much());
             }
+            let bytes = u64::from(len).saturating_add(HEAD as u64);
+            self.room = self.room.checked_sub(bytes).ok_or_else(too_much)?;
             let data = self.reader.vec(len as usize).await?;
             match reply {
                 reply::ACK => return Ok(Answer::Done(replies)),

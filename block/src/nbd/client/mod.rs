@@ -3,21 +3,22 @@
 //! Reads and writes go between the caller's buffers and the socket without a copy. What is larger
 //! than the server takes goes in pieces. When the connection is lost, it is made anew in the
 //! background; requests wait for that as long as `reconnect-delay` says, and those whose reply
-//! did not come are sent again: every command can be repeated.
+//! did not come are sent again: every command can be repeated. No request waits longer for
+//! connections than that altogether, also if one after the other is lost.
 //!
 //! On its loop, no lock. The server is not trusted: see `handshake.rs` and `connection.rs`. A
-//! server that stalls stalls the requests to it and nothing else.
+//! server that stalls stalls the requests to it, and who waits for those until it is left
+//! ([`Node::leave_silent`]).
 
 mod connection;
 mod handshake;
+mod link;
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use resources::iol::{Either, IoBuf, Local, race};
@@ -28,9 +29,11 @@ use super::stream::{self, Reader, Writer};
 use super::wire::{MAX_REACH, Request, command, command_flag, flag, option, state};
 use crate::file::Gate;
 use crate::node::{Extent, Info, Node, Op, State, Zero};
+use crate::wait::Waiters;
 use connection::{Connection, Failure, Greeted, greet};
 pub use handshake::Facts;
 use handshake::Handshake;
+use link::Link;
 
 /// How long negotiation may take.
 const HANDSHAKE: Duration = Duration::from_secs(30);
@@ -61,15 +64,10 @@ pub struct Client {
     read_only: Cell<bool>,
     size: Cell<u64>,
     link: RefCell<Link>,
-    waiting: RefCell<Vec<Waker>>,
+    /// Somebody cannot wait for a connection any more: until there is one, requests fail.
+    given_up: Cell<bool>,
+    waiters: Waiters,
     gate: Gate,
-}
-
-enum Link {
-    Up(Rc<Connection>),
-    /// Lost then, and being made anew.
-    Down(Instant),
-    Closed,
 }
 
 /// Connects to the server at `target` and opens the export.
@@ -149,7 +147,8 @@ async fn adopt(
         options,
         size: Cell::new(connection.facts.size),
         link: RefCell::new(Link::Up(connection.clone())),
-        waiting: RefCell::default(),
+        given_up: Cell::new(false),
+        waiters: Waiters::default(),
         gate: Gate::default(),
     });
     client.watch(connection);
@@ -225,95 +224,6 @@ impl Client {
         }
     }
 
-    /// Makes the connection anew when it is lost, for as long as the client lives.
-    fn watch(&self, connection: Rc<Connection>) {
-        let (me, local) = (self.me.clone(), self.local.clone());
-        let task = async move {
-            let mut connection = connection;
-            loop {
-                connection.until_lost().await;
-                drop(connection);
-                match me.upgrade() {
-                    Some(client) if client.goes_down() => {}
-                    _ => return,
-                }
-                let mut pause = PAUSE.0;
-                connection = loop {
-                    let Some(client) = me.upgrade() else { return };
-                    match client.again().await {
-                        Ok(connection) => break connection,
-                        Err(error) => tracing::debug!("{}: {error}", client.target),
-                    }
-                    drop(client);
-                    local.sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE.1);
-                };
-            }
-        };
-        self.local.spawn(task).detach();
-    }
-
-    /// The connection is lost; false when nobody wants another one.
-    fn goes_down(&self) -> bool {
-        let mut link = self.link.borrow_mut();
-        let open = matches!(*link, Link::Up(_));
-        if open {
-            tracing::warn!("{}: the connection is lost", self.target);
-            *link = Link::Down(Instant::now());
-        }
-        open
-    }
-
-    /// Connects once more, to the same disk.
-    async fn again(&self) -> io::Result<Rc<Connection>> {
-        let connection = connect(&self.local, &self.target, &self.options).await?;
-        let facts = &connection.facts;
-        if facts.size != self.size.get() || facts.has(flag::READ_ONLY) && !self.read_only.get() {
-            connection.leave().await;
-            return Err(io::Error::other("the export is not what it was before"));
-        }
-        if matches!(*self.link.borrow(), Link::Closed) {
-            connection.leave().await;
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        *self.link.borrow_mut() = Link::Up(connection.clone());
-        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
-        Ok(connection)
-    }
-
-    /// The connection, when there is one.
-    async fn connection(&self) -> io::Result<Rc<Connection>> {
-        let now = || match &*self.link.borrow() {
-            Link::Up(connection) if !connection.is_lost() => Some(Ok(connection.clone())),
-            Link::Closed => Some(Err(io::Error::from_raw_os_error(libc::EIO))),
-            _ => None,
-        };
-        if let Some(connection) = now() {
-            return connection;
-        }
-        let since = match *self.link.borrow() {
-            Link::Down(since) => since,
-            _ => Instant::now(),
-        };
-        let gone = || io::Error::from_raw_os_error(libc::EIO);
-        let end = since.checked_add(self.options.reconnect_delay).ok_or_else(gone)?;
-        if end <= Instant::now() {
-            return Err(gone());
-        }
-        let back = poll_fn(|cx| match now() {
-            Some(connection) => Poll::Ready(connection),
-            None => {
-                self.waiting.borrow_mut().push(cx.waker().clone());
-                Poll::Pending
-            }
-        });
-        match race(back, self.local.sleep_until(end)).await {
-            Either::Left(connection) => connection,
-            Either::Right(()) => Err(gone()),
-        }
-    }
-
     /// Sends a request, again if the connection is lost and requests may wait for another one.
     async fn call(
         &self,
@@ -324,15 +234,18 @@ impl Client {
     ) -> io::Result<Option<(u32, u32)>> {
         let length = u32::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
         let request = Request { flags, command, cookie: 0, offset, length };
+        let mut lost = None;
         loop {
-            let connection = self.connection().await?;
+            let connection = self.connection(lost).await?;
             match connection.call(request, payload.clone(), into.clone()).await {
                 Ok(extent) => return Ok(extent),
                 Err(Failure::Refused(error)) => return Err(error),
-                Err(Failure::Lost) if self.options.reconnect_delay.is_zero() => {
-                    return Err(io::Error::from_raw_os_error(libc::EIO));
+                Err(Failure::Lost) => {
+                    let since = *lost.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= self.options.reconnect_delay {
+                        return Err(io::Error::from_raw_os_error(libc::EIO));
+                    }
                 }
-                Err(Failure::Lost) => {}
             }
         }
     }
@@ -343,7 +256,7 @@ impl Client {
     }
 
     async fn has(&self, flag: u16) -> io::Result<bool> {
-        Ok(self.connection().await?.facts.has(flag))
+        Ok(self.connection(None).await?.facts.has(flag))
     }
 
     fn within(&self, offset: u64, len: u64) -> io::Result<u64> {
@@ -391,7 +304,7 @@ impl Client {
 
     /// Block size and payload limit of the server.
     async fn limits(&self) -> io::Result<(u64, u64)> {
-        let facts = &self.connection().await?.facts;
+        let facts = &self.connection(None).await?.facts;
         Ok((facts.least().into(), facts.most().into()))
     }
 
@@ -469,7 +382,7 @@ impl Client {
         let data = |len| Extent { len, state: State::Data, offset: Some(offset) };
         let (least, _) = self.limits().await?;
         let (from, to) = self.widen(offset, offset.saturating_add(len), least);
-        if len == 0 || self.connection().await?.allocation().is_none() {
+        if len == 0 || self.connection(None).await?.allocation().is_none() {
             return Ok(data(len));
         }
         let ask = (from, (to - from).min(MAX_REACH));
@@ -485,11 +398,15 @@ impl Client {
 
 impl Node for Client {
     fn info(&self) -> Info {
-        let facts = self.facts();
-        let has = |flag| facts.as_ref().is_some_and(|facts| facts.has(flag));
+        let link = self.link.borrow();
+        let facts = match &*link {
+            Link::Up(connection) => Some(&connection.facts),
+            _ => None,
+        };
+        let has = |flag| facts.is_some_and(|facts| facts.has(flag));
         Info {
             size: self.size.get(),
-            align: facts.as_ref().map_or(1, Facts::least),
+            align: facts.map_or(1, Facts::least),
             sectors: None,
             discards: has(flag::SEND_TRIM),
             read_only: self.read_only.get(),
@@ -569,6 +486,10 @@ impl Node for Client {
             }
             synced
         })
+    }
+
+    fn leave_silent(&self, silence: Duration) {
+        self.give_up(silence);
     }
 
     fn driver(&self) -> &'static str {

@@ -187,7 +187,7 @@ async fn client_of(local: &Local, negotiation: Vec<u8>, then: Vec<u8>) -> io::Re
 }
 
 /// What a server says to a client of ours that wants chunks, block status and the export.
-fn agreeing(size: u64) -> Vec<u8> {
+pub(super) fn agreeing(size: u64) -> Vec<u8> {
     let mut all = Bytes::default().u64(INIT_MAGIC).u64(OPTION_MAGIC).u16(3).0;
     all.extend(option_reply(option::STRUCTURED_REPLY, reply::ACK, 0).0);
     let context = Bytes::default().u32(5).raw(b"base:allocation").0;
@@ -217,6 +217,29 @@ fn a_server_that_lies_in_negotiation_is_refused() {
         assert!(said(endless).await.is_err());
         assert!(said(option_reply(option::LIST, reply::ACK, 0)).await.is_err());
         assert!(client_of(&local, b"SSH-2.0-x\r\n....".to_vec(), Vec::new()).await.is_err());
+    });
+}
+
+/// A server that never comes to the end of its replies is left before they fill the memory.
+#[test]
+fn replies_in_negotiation_have_a_bound() {
+    run(|local| async move {
+        let (ours, theirs) = pair();
+        let server = std::thread::spawn(move || {
+            let mut theirs = UnixStream::from(theirs);
+            let hello = Bytes::default().u64(INIT_MAGIC).u64(OPTION_MAGIC).u16(3).0;
+            let mut said = theirs.write(&hello).unwrap();
+            let len = 64 << 10;
+            let reply =
+                option_reply(option::STRUCTURED_REPLY, 1 << 20, len).raw(&vec![0; 64 << 10]);
+            while said < 64 << 20 && theirs.write_all(&reply.0).is_ok() {
+                said += reply.0.len();
+            }
+            said
+        });
+        let opened = client::open_socket(&local, ours, "", Options::default()).await;
+        assert!(opened.err().unwrap().to_string().contains("too much of a reply"));
+        assert!(server.join().unwrap() < 8 << 20);
     });
 }
 

@@ -3,6 +3,7 @@
 mod hostile;
 mod model;
 mod server;
+mod stalled;
 mod tls;
 
 use std::cell::{Cell, RefCell};
@@ -82,7 +83,8 @@ impl Faulty {
         let (from, to) = (offset as usize / 512, (offset + len).div_ceil(512) as usize);
         let whole = offset.is_multiple_of(512) && len.is_multiple_of(512);
         if !hole || whole {
-            let to = to.min(holes.len());
+            let all = holes.len().max(to);
+            holes.resize(all, true);
             holes[from..to].fill(hole);
         }
     }

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::image::Repair;
+use crate::qcow2::{CreateOptions, check_file, create, open};
 
 const SIZE: usize = 96 << 10;
 
@@ -112,6 +114,42 @@ proptest! {
             client.close().await.unwrap();
         });
     }
+}
+
+/// Each of two that come at once ends before the other begins, and leaves the image whole.
+#[test]
+fn an_image_is_resized_by_one_at_a_time() {
+    const SMALL: usize = 64 << 10;
+    run(|local| async move {
+        let file = Faulty::new(&local, 0);
+        let options =
+            CreateOptions { size: SIZE as u64, cluster_size: 512, ..CreateOptions::default() };
+        create(&*file, &options).await.unwrap();
+        let image = open(&local, file.clone(), Default::default()).await.unwrap();
+        let server = Server::new(1);
+        server.add(export(&local, "disk", image.clone()).resizable(true)).unwrap();
+        let client = client(&local, &server, "disk", Options::default()).await;
+        for round in 0..6u8 {
+            let data = IoBuf::zeroed(client.info().size as usize);
+            data.fill(round + 1);
+            client.write(0, data, false).await.unwrap();
+            let large = (2 * SIZE) << round;
+            let resizes = [SMALL, large].map(|size| {
+                let client = client.clone();
+                local.spawn(async move { client.resize(size as u64).await })
+            });
+            for resize in resizes {
+                resize.await.unwrap();
+            }
+            let seen = bytes(&*image, 0, large).await.unwrap();
+            assert!(seen[..SMALL].iter().all(|byte| *byte == round + 1));
+            assert!(seen[SMALL..].iter().all(|byte| *byte == 0));
+            image.flush().await.unwrap();
+            let check = check_file(&*file, Repair::No).await.unwrap();
+            assert_eq!((check.corruptions, check.check_errors), (0, 0), "{:?}", check.lines);
+        }
+        client.close().await.unwrap();
+    });
 }
 
 /// Many requests at once, each of its own place.
