@@ -656,7 +656,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.to.flush()?;
         self.answered(answer::LOADED)?;
         self.progress.check()?;
-        self.machine.release().map_err(Error::Here)?;
+        self.release()?;
         self.to.command(command::TAKE, &[])?;
         self.answered(answer::READY)?;
         self.to.channel().give_up_after(PATIENCE);
@@ -675,7 +675,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
     fn leave(&mut self) -> Result<(), Error> {
         self.to.flush()?;
         self.progress.commit(Duration::ZERO)?;
-        self.machine.release().map_err(Error::Here)?;
+        self.release()?;
         self.end()?;
         self.to.flush()?;
         self.gone = !self.to.channel().is_file();

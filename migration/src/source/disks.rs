@@ -68,7 +68,19 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         Ok(waits)
     }
 
-    /// Sends the rest: nothing writes to them any more.
+    /// Gives the guest's disks away. What was sent of them must be all that they have.
+    pub(super) fn release(&mut self) -> Result<(), Error> {
+        self.machine.release().map_err(Error::Here)?;
+        match self.disks_left() {
+            0 => Ok(()),
+            // Not by the guest: it stands still.
+            left => Err(Error::Here(format!(
+                "{left} bytes of disks were written to when their contents had been sent"
+            ))),
+        }
+    }
+
+    /// Sends the rest: the guest writes to them no more.
     pub(super) fn finish_disks(&mut self) -> Result<(), Error> {
         let Some(disks) = &mut self.disks else { return Ok(()) };
         let from = self.to.written();

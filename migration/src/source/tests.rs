@@ -302,6 +302,60 @@ fn a_whole_stream_may_run_there_and_a_cut_one_never_does() {
     }
 }
 
+/// A disk that somebody else than the guest writes to at the last moment.
+struct Late(Arc<AtomicBool>);
+
+impl crate::blocks::Source for Late {
+    fn name(&self) -> &str {
+        "disk"
+    }
+    fn size(&self) -> u64 {
+        crate::blocks::CHUNK
+    }
+    fn left(&self) -> u64 {
+        if self.0.load(SeqCst) { crate::blocks::CHUNK } else { 0 }
+    }
+    fn next<'a>(&mut self, _: &'a mut Vec<u8>) -> io::Result<Option<crate::blocks::Chunk<'a>>> {
+        Ok(None)
+    }
+}
+
+/// A machine with that disk.
+struct WithLate(Fake, Arc<AtomicBool>);
+
+impl Machine for WithLate {
+    fn start_log(&mut self) -> Result<(), String> {
+        self.0.start_log()
+    }
+    fn harvest(&mut self) -> Result<(), String> {
+        self.0.harvest()
+    }
+    fn stop_log(&mut self) {}
+    fn disks(&mut self) -> Result<Option<crate::blocks::Sender>, String> {
+        Ok(Some(crate::blocks::Sender::new(vec![Box::new(Late(self.1.clone()))], false)))
+    }
+    fn switch_over(&mut self) -> Result<Vec<Section>, String> {
+        self.0.switch_over()
+    }
+    fn release(&mut self) -> Result<(), String> {
+        // What was accepted before is carried out now.
+        self.1.store(true, SeqCst);
+        self.0.release()
+    }
+}
+
+#[test]
+fn a_guest_stays_whose_disk_is_written_to_at_the_last_moment() {
+    let mut here = WithLate(Fake::new(), Arc::default());
+    let mut link = OneWay { bytes: Vec::new(), room: usize::MAX, file: false };
+    let (blocks, inventory) = (here.0.blocks(), inventory("cpu"));
+    let (limits, progress) = (Arc::default(), Arc::default());
+    let outcome =
+        send(&mut link, blocks, &inventory, &mut here, &limits, &progress, Wants::default());
+    let Outcome::Stayed(Error::Here(text)) = &outcome else { panic!("{outcome:?}") };
+    assert!(text.contains("written to") && here.0.released, "{text}");
+}
+
 #[test]
 fn slow_links_are_measured_too() {
     let mut bandwidth = Bandwidth::default();
