@@ -196,6 +196,7 @@ impl Pm {
 
     /// The guest leaves a sleep: why, for it to read.
     pub fn wake(&mut self, reason: WakeReason) {
+        self.regs.asleep = false;
         self.regs.status |= WAKE | event_of(reason);
         self.update();
     }
@@ -293,10 +294,13 @@ impl Pm {
         self.update();
     }
 
-    fn sleep(&self, kind: u8) {
+    fn sleep(&mut self, kind: u8) {
         self.requests.request(match kind {
             SLEEP_S5 => Request::Shutdown,
-            SLEEP_S3 if self.sleeps.s3 => Request::Suspend,
+            SLEEP_S3 if self.sleeps.s3 => {
+                self.regs.asleep = true;
+                Request::Suspend
+            }
             _ if self.sleeps.s4 == Some(kind) => Request::SuspendDisk,
             _ => return guest_error!("acpi", "unknown sleep type {kind}"),
         });
@@ -375,6 +379,11 @@ impl Device for Pm {
 
     fn start(&mut self) {
         self.update();
+        // A machine that stopped for something else in the same moment did not go to sleep, and
+        // its guest waits for nothing but to be woken.
+        if self.regs.asleep {
+            self.requests.request(Request::Suspend);
+        }
     }
 
     fn save(&self) -> Result<Blob, StateError> {
@@ -415,6 +424,8 @@ mod state {
         pub(super) smi_status: u8,
         /// The count of timer ticks at which the timer's status bit is next set.
         pub(super) timer_turn: u64,
+        /// The guest went to sleep in S3 and was not woken.
+        pub(super) asleep: bool,
     }
 }
 
@@ -530,6 +541,24 @@ mod tests {
         rig.write(BLOCK, 4, 2, 7 << 10 | 0x2001);
         assert_eq!(rig.requests.take(), []);
         assert_eq!(rig.read(4, 2), 7 << 10 | 1, "the sleep bit reads as zero");
+    }
+
+    #[test]
+    fn who_was_not_put_to_sleep_is_when_the_machine_goes_on() {
+        let rig = Rig::new(true);
+        rig.write(BLOCK, 4, 2, 1 << 10 | 0x2001);
+        assert_eq!(rig.requests.take(), [Request::Suspend]);
+        // The machine was stopped in that moment, and moves.
+        let other = Rig::new(true);
+        other.cell.lock().load(&rig.cell.lock().save().unwrap()).unwrap();
+        other.cell.lock().start();
+        assert_eq!(other.requests.take(), [Request::Suspend]);
+        other.cell.lock().wake(WakeReason::Other);
+        other.cell.lock().start();
+        assert_eq!(other.requests.take(), []);
+        rig.cell.lock().reset();
+        rig.cell.lock().start();
+        assert_eq!(rig.requests.take(), []);
     }
 
     #[test]
