@@ -257,7 +257,7 @@ impl Transport {
             (26, 2) => {
                 let (select, vector) = (usize::from(self.queue_select), self.vector(low16));
                 if let Some(place) = self.lines.queue_vectors.get(select)
-                    && place.swap(vector, Ordering::Relaxed) != vector
+                    && place.swap(vector, Ordering::SeqCst) != vector
                 {
                     self.rewired();
                 }
@@ -391,7 +391,7 @@ impl Transport {
         let memory = self.memory.clone();
         let config = ConfigIrq::new(self.lines.clone());
         self.active = true;
-        self.lines.lent.store(false, Ordering::Release);
+        self.lines.lent.store(false, Ordering::SeqCst);
         if let Err(why) = self.device.start(Activation { features, memory, ports, config }) {
             self.lines.needs_reset(&why);
         }
@@ -400,7 +400,7 @@ impl Transport {
     /// Interrupts go other ways than before: whoever has the descriptors of the old ones is given
     /// new ones.
     pub fn rewired(&mut self) {
-        if self.active && self.lines.lent.load(Ordering::Acquire) {
+        if self.active && self.lines.lent.load(Ordering::SeqCst) {
             self.deactivate();
             self.activate();
         }
@@ -433,20 +433,18 @@ impl Transport {
     /// The machine goes on.
     pub fn start(&mut self) {
         self.running = true;
-        self.lines.running.store(true, Ordering::Release);
+        self.lines.running.store(true, Ordering::SeqCst);
         if self.status & status::DRIVER_OK != 0 {
             self.activate();
         }
-        if self.lines.pending.swap(false, Ordering::AcqRel) {
-            self.lines.config_interrupt();
-        }
+        self.lines.tell_pending();
     }
 
     /// The machine stops.
     pub fn stop(&mut self) {
         self.deactivate();
         self.running = false;
-        self.lines.running.store(false, Ordering::Release);
+        self.lines.running.store(false, Ordering::SeqCst);
     }
 
     /// The device is gone for the guest.

@@ -49,10 +49,10 @@ pub struct Lines {
     pub(super) needs_reset: AtomicBool,
     /// A driver is there to be told: DRIVER_OK.
     pub(super) ready: AtomicBool,
-    /// The machine runs. What is to be told meanwhile waits in `pending`.
+    /// The machine runs. What is to be told otherwise waits in `pending`.
     pub(super) running: AtomicBool,
     pub(super) pending: AtomicBool,
-    /// Somebody has the descriptors of interrupts.
+    /// Somebody has asked for the descriptors of interrupts.
     pub(super) lent: AtomicBool,
     /// How often the device had to ask for a reset.
     pub(super) errors: AtomicU64,
@@ -100,11 +100,17 @@ impl Lines {
         if !self.ready.load(Ordering::Acquire) {
             return;
         }
-        if self.running.load(Ordering::Acquire) {
+        // In this order either side sees what the other one did: whoever starts the machine looks
+        // for what is pending after saying that it runs.
+        self.pending.store(true, Ordering::SeqCst);
+        self.tell_pending();
+    }
+
+    /// Tells of a change of the configuration that waits, if the machine runs.
+    pub(super) fn tell_pending(&self) {
+        if self.running.load(Ordering::SeqCst) && self.pending.swap(false, Ordering::SeqCst) {
             // The pin says for queues too, because some drivers look at these only then.
             self.signal(&self.config_vector, ISR_CONFIG | ISR_QUEUE);
-        } else {
-            self.pending.store(true, Ordering::Release);
         }
     }
 
@@ -132,10 +138,10 @@ impl Interrupts for Lines {
     }
 
     fn queue_fd(&self, index: u16) -> Option<EventFd> {
-        let vector = self.queue_vectors.get(usize::from(index))?.load(Ordering::Relaxed);
-        let fd = self.wires.messages_on().then(|| self.wires.fd(vector)).flatten()?;
-        self.lent.store(true, Ordering::Release);
-        Some(fd)
+        // First, so that a change of the vector after it was looked at is seen to matter.
+        self.lent.store(true, Ordering::SeqCst);
+        let vector = self.queue_vectors.get(usize::from(index))?.load(Ordering::SeqCst);
+        self.wires.messages_on().then(|| self.wires.fd(vector)).flatten()
     }
 
     fn config_changed(&self) {

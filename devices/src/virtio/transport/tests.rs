@@ -249,6 +249,71 @@ fn a_change_while_stopped_is_told_afterwards() {
 }
 
 #[test]
+fn a_change_is_told_once_in_the_moment_of_a_start() {
+    let (_thread, _, mut machine) = echo();
+    machine.ready(0);
+    let (lines, wires) = (machine.transport.lines().clone(), machine.wires.clone());
+    let turn = std::sync::atomic::AtomicUsize::new(0);
+    let wait_for = |wanted| {
+        for tries in 0.. {
+            match turn.load(Ordering::SeqCst) {
+                reached if reached >= wanted => return,
+                _ if tries < 1000 => std::hint::spin_loop(),
+                _ => std::thread::yield_now(),
+            }
+        }
+    };
+    const ROUNDS: usize = 3000;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                wait_for(2 * round + 1);
+                lines.config_interrupt();
+                turn.store(2 * round + 2, Ordering::SeqCst);
+            }
+        });
+        for round in 0..ROUNDS {
+            lines.running.store(false, Ordering::SeqCst);
+            turn.store(2 * round + 1, Ordering::SeqCst);
+            // As the machine starts.
+            (0..round % 40).for_each(|_| std::hint::spin_loop());
+            lines.running.store(true, Ordering::SeqCst);
+            lines.tell_pending();
+            wait_for(2 * round + 2);
+            assert_eq!(std::mem::take(&mut *wires.sent.lock()), [0], "round {round}");
+        }
+    });
+}
+
+/// Wires that look, when a descriptor is asked for, whether a change of vectors would be heeded.
+#[derive(Default)]
+struct Looking(std::sync::OnceLock<std::sync::Weak<Lines>>);
+
+impl Wires for Looking {
+    fn messages_on(&self) -> bool {
+        true
+    }
+    fn messages(&self) -> u16 {
+        1
+    }
+    fn send(&self, _: u16) {}
+    fn fd(&self, _: u16) -> Option<EventFd> {
+        let lines = self.0.get()?.upgrade()?;
+        assert!(lines.lent.load(Ordering::SeqCst));
+        EventFd::new(EFD_NONBLOCK).ok()
+    }
+    fn set_pin(&self, _: bool) {}
+}
+
+#[test]
+fn a_change_of_vectors_is_heeded_from_before_the_vector_is_looked_at() {
+    let wires = Arc::new(Looking::default());
+    let lines = Arc::new(Lines::new("test", wires.clone(), 1));
+    wires.0.set(Arc::downgrade(&lines)).unwrap();
+    assert!(lines.queue_fd(0).is_some());
+}
+
+#[test]
 fn a_driver_that_is_ready_while_stopped_is_served_afterwards() {
     let (_thread, handle) = Thread::spawn("test").unwrap();
     let mut machine = Machine::stopped(Echo::new(&handle));
