@@ -152,9 +152,11 @@ impl Events {
             if waiting.0 & feature == 0 {
                 return;
             }
+            // What is told twice is told when it happened last.
+            waiting.1.events.retain(|old| *old != event);
             if waiting.1.events.len() >= MOST {
                 waiting.1.missed = true;
-            } else if !waiting.1.events.contains(&event) {
+            } else {
                 waiting.1.events.push_back(event);
             }
         }
@@ -222,6 +224,14 @@ mod tests {
         events.changed(Place { target: 2, lun: 3 }, 0x2a, 9);
         let bytes = events.next().unwrap();
         assert_eq!(bytes, [3, 0, 0, 0, 1, 2, 0x40, 3, 0, 0, 0, 0, 0x2a, 9, 0, 0]);
+        // A unit that comes, goes and comes again is there in the end.
+        let place = Place { target: 1, lun: 1 };
+        events.came(place);
+        events.went(place);
+        events.came(place);
+        let reason = |bytes: [u8; EVENT_LEN]| bytes[12];
+        assert_eq!([(); 2].map(|()| events.next().map(reason)), [Some(2), Some(1)]);
+        assert!(!events.any());
         for lun in 0..100 {
             events.went(Place { target: 1, lun });
         }

@@ -266,7 +266,8 @@ impl Serve {
             Ok(false) => Ended::Sense(Sense::MISCOMPARE),
             Err(Stop::Cancelled(response)) => Ended::Response(response),
             Err(Stop::Failed(error)) => match drive.failed(write, &error) {
-                Action::Stop => Ended::Kept,
+                // What was to be ended is not tried again: its end was promised.
+                Action::Stop => task.cancelled.get().map_or(Ended::Kept, Ended::Response),
                 Action::Ignore => Ended::Good { data: Vec::new(), moved: 0 },
                 Action::Report => Ended::Sense(Sense::of_io(&error, write)),
             },
