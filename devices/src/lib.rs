@@ -16,6 +16,7 @@
 pub mod acpi;
 pub mod chardev;
 pub mod class;
+mod datagram;
 pub mod entropy;
 pub mod fuzz;
 pub mod isa;

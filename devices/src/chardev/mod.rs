@@ -6,6 +6,7 @@
 //! | the side a front end sees: [`Chardev`], [`CharFrontend`] | here |
 //! | the side a back end sees: connected or not, input, back-pressure | `port.rs` |
 //! | reading and writing a descriptor for a port | `stream.rs` |
+//! | input with commands between its data | `inband.rs` |
 //! | the back ends, one file each | `null.rs` `file.rs` `pipe.rs` `stdio.rs` `console.rs` `pty.rs` `tty.rs` `parallel.rs` `socket.rs` `udp.rs` `ring.rs` `mouse.rs` `vc.rs` |
 //! | sizes of terminals | `winsize.rs` |
 //! | addresses: listening, connecting, names | `address.rs` |
@@ -27,6 +28,7 @@
 mod address;
 mod console;
 mod file;
+mod inband;
 mod ioctls;
 mod line;
 mod mouse;

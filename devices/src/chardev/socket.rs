@@ -18,6 +18,7 @@ use rustix::net::{
 };
 
 use super::address::{Address, Later, is_unix, name, within};
+use super::inband;
 use super::port::{Patience, Port, Sink};
 use super::telnet::{self, TelnetSink};
 use super::{CharError, Extra, stream};
@@ -237,15 +238,11 @@ impl Socket {
         let unix = is_unix(&fd);
         let Ok(stream) = local.watch(fd) else { return port.closed() };
         let mut telnet = self.telnet.then(telnet::Filter::default);
-        let read = |fd: &OwnedFd, buf: &mut [u8]| loop {
-            let count = if unix { read_with_fds(fd, buf, port)? } else { stream::read(fd, buf)? };
-            let Some(filter) = &mut telnet else { return Ok(count) };
-            let data = buf.get_mut(..count).unwrap_or_default();
-            let kept = filter.strip(data, || port.deliver_break());
-            // Nothing but commands is not the end.
-            if kept > 0 || count == 0 {
-                return Ok(kept);
-            }
+        let read = |fd: &OwnedFd, buf: &mut [u8]| {
+            let on_break = || port.deliver_break();
+            inband::read(telnet.as_mut(), buf, on_break, |buf| {
+                if unix { read_with_fds(fd, buf, port) } else { stream::read(fd, buf) }
+            })
         };
         let end = stream::pump(local, port, &stream, &stream, read, give_up).await;
         tracing::debug!(label = port.label, ?end, "chardev connection ended");

@@ -15,6 +15,7 @@ use rustix::termios::{
     ControlModes, InputModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
 
+use super::inband::{self, Inband, Meaning};
 use super::port::{Port, Sink};
 use super::stream;
 use super::{CharError, Control, Line, ModemLines, Parity, Size, ioctls, open_path, winsize};
@@ -40,14 +41,9 @@ impl Tty {
         port.opened(Box::new(sink));
         port.spawn(move |local, port| async move {
             let Ok(stream) = local.watch(fd) else { return port.closed() };
-            let read = |fd: &OwnedFd, buf: &mut [u8]| loop {
-                let count = stream::read(fd, buf)?;
-                let Some(marks) = &mut marks else { return Ok(count) };
-                let data = buf.get_mut(..count).unwrap_or_default();
-                let kept = marks.strip(data, || port.deliver_break());
-                if kept > 0 || count == 0 {
-                    return Ok(kept);
-                }
+            let read = |fd: &OwnedFd, buf: &mut [u8]| {
+                let on_break = || port.deliver_break();
+                inband::read(marks.as_mut(), buf, on_break, |buf| stream::read(fd, buf))
             };
             let keep = async || std::future::pending().await;
             let end = stream::pump(&local, &port, &stream, &stream, read, keep).await;
@@ -146,28 +142,16 @@ enum Marks {
     Error,
 }
 
-impl Marks {
-    /// Moves the data bytes of `buf` to its front and returns how many there are.
-    fn strip(&mut self, buf: &mut [u8], mut on_break: impl FnMut()) -> usize {
-        let mut kept = 0usize;
-        for at in 0..buf.len() {
-            let Some(byte) = buf.get(at).copied() else { break };
-            let (state, keep) = match (*self, byte) {
-                (Marks::Data, 0xff) => (Marks::Mark, false),
-                (Marks::Mark, 0) => (Marks::Error, false),
-                (Marks::Error, 0) => {
-                    on_break();
-                    (Marks::Data, false)
-                }
-                _ => (Marks::Data, true),
-            };
-            *self = state;
-            if keep && let Some(to) = buf.get_mut(kept) {
-                *to = byte;
-                kept = kept.saturating_add(1);
-            }
-        }
-        kept
+impl Inband for Marks {
+    fn next(&mut self, byte: u8) -> Meaning {
+        let (state, meaning) = match (*self, byte) {
+            (Marks::Data, 0xff) => (Marks::Mark, Meaning::Command),
+            (Marks::Mark, 0) => (Marks::Error, Meaning::Command),
+            (Marks::Error, 0) => (Marks::Data, Meaning::Break),
+            _ => (Marks::Data, Meaning::Data),
+        };
+        *self = state;
+        meaning
     }
 }
 

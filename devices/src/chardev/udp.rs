@@ -15,6 +15,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::port::{Patience, Port, Sink};
 use super::{CharError, Inet, stream};
+use crate::datagram::is_passing;
 
 /// The largest datagram over IPv4.
 const LARGEST: usize = 65507;
@@ -34,23 +35,8 @@ impl Udp {
         port.opened(Box::new(UdpSink(fd.clone())));
         port.spawn(move |local, port| async move {
             let Ok(stream) = local.watch(fd) else { return };
-            let mut datagram = VecDeque::new();
-            let mut space = vec![0; 1 << 16];
-            let read = |fd: &OwnedFd, buf: &mut [u8]| {
-                while datagram.is_empty() {
-                    match recv(fd, &mut space[..], RecvFlags::DONTWAIT) {
-                        Ok((_, count)) => datagram.extend(space.get(..count).unwrap_or_default()),
-                        // Of an earlier datagram of ours: nobody listens there, so far.
-                        Err(Errno::CONNREFUSED | Errno::INTR) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                let count = buf.len().min(datagram.len());
-                for (to, byte) in buf.iter_mut().zip(datagram.drain(..count)) {
-                    *to = byte;
-                }
-                Ok(count)
-            };
+            let mut input = Input::new();
+            let read = |fd: &OwnedFd, buf: &mut [u8]| input.read(fd, buf);
             let keep = async || std::future::pending().await;
             let end = stream::pump(&local, &port, &stream, &stream, read, keep).await;
             tracing::debug!(label = port.label, ?end, "udp chardev ended");
@@ -83,6 +69,39 @@ impl Udp {
     }
 }
 
+/// The peer's datagrams, as a stream of bytes.
+struct Input {
+    /// What is left of the last one.
+    rest: VecDeque<u8>,
+    space: Vec<u8>,
+}
+
+impl Input {
+    fn new() -> Input {
+        Input { rest: VecDeque::new(), space: vec![0; 1 << 16] }
+    }
+
+    /// Looks at one datagram at most: of one without bytes, and of an error that is not the end,
+    /// there is nothing to read now.
+    fn read(&mut self, fd: &OwnedFd, buf: &mut [u8]) -> io::Result<usize> {
+        if self.rest.is_empty() {
+            match recv(fd, &mut self.space[..], RecvFlags::DONTWAIT) {
+                Ok((_, count)) => self.rest.extend(self.space.get(..count).unwrap_or_default()),
+                Err(error) if is_passing(error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if self.rest.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let count = buf.len().min(self.rest.len());
+        for (to, byte) in buf.iter_mut().zip(self.rest.drain(..count)) {
+            *to = byte;
+        }
+        Ok(count)
+    }
+}
+
 struct UdpSink(Arc<OwnedFd>);
 
 impl Sink for UdpSink {
@@ -98,5 +117,23 @@ impl Sink for UdpSink {
 
     fn fd(&self) -> Option<Arc<OwnedFd>> {
         Some(self.0.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_without_bytes_are_looked_at_one_at_a_time() {
+        let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for datagram in [&b""[..], b"", b"abc"] {
+            peer.send_to(datagram, ours.local_addr().unwrap()).unwrap();
+        }
+        let (fd, mut input, mut buf) = (OwnedFd::from(ours), Input::new(), [0; 2]);
+        let mut read = || input.read(&fd, &mut buf).map_err(|error| error.kind());
+        let nothing = Err(io::ErrorKind::WouldBlock);
+        assert_eq!([(); 5].map(|()| read()), [nothing, nothing, Ok(2), Ok(1), nothing]);
     }
 }

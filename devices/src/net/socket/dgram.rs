@@ -24,6 +24,7 @@ use super::super::backend::{Backend, Endpoint};
 use super::super::frame::{Segment, gather};
 use super::super::options::OpenError;
 use super::refused;
+use crate::datagram::is_passing;
 
 /// A socket of datagrams.
 pub(super) struct Dgram {
@@ -150,15 +151,7 @@ impl Endpoint for DgramEnd {
                 Ok(if ours || !whole { 0 } else { len })
             }
             Err(error @ Errno::WOULDBLOCK) => Err(error.into()),
-            // Of an earlier datagram of ours, that nobody took.
-            Err(
-                Errno::CONNREFUSED
-                | Errno::HOSTUNREACH
-                | Errno::NETUNREACH
-                | Errno::NETDOWN
-                | Errno::MSGSIZE
-                | Errno::INTR,
-            ) => Ok(0),
+            Err(error) if is_passing(error) => Ok(0),
             Err(error) => Err(error.into()),
         }
     }
