@@ -7,7 +7,7 @@
 //!
 //! Thread: `Worker` stays on its loop; `Running` may be anywhere. No lock. A guest that makes
 //! buffers available without end gets no more than [`TURN`] of them before the loop looks at
-//! everything else.
+//! everything else; a device that does much for one buffer says so by [`Worker::piece_done`].
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -22,7 +22,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::port::Port;
 use super::queue::{Broken, Chain, Queue};
 
-/// Chains taken from one queue before the loop turns.
+/// Chains taken from one queue, and pieces of their work done, before the loop turns.
 pub const TURN: u32 = 64;
 
 /// Ports that a task on a loop is serving.
@@ -122,7 +122,7 @@ pub struct Worker {
     stopping: Cell<bool>,
     /// Who waits for the stop, or for the last chain after it.
     waiting: RefCell<Vec<Waker>>,
-    /// Chains taken since the loop last turned.
+    /// Chains taken and pieces done since the loop last turned.
     taken: Cell<u32>,
     /// Chains were taken since the driver was last waited for.
     worked: Cell<bool>,
@@ -174,10 +174,7 @@ impl Worker {
     /// more chains.
     pub async fn next(&self) -> Option<Chain> {
         loop {
-            if self.taken.get() >= TURN {
-                self.taken.set(0);
-                self.local.yield_now().await;
-            }
+            self.turn().await;
             if self.stopping.get() {
                 return None;
             }
@@ -185,6 +182,21 @@ impl Worker {
                 return Some(chain);
             }
             self.kicked().await;
+        }
+    }
+
+    /// A piece of what one chain asks for was done: for chains that make much work. It counts as
+    /// much as a chain does until the loop turns; the device may have been asked to stop then.
+    pub async fn piece_done(&self) {
+        self.taken.set(self.taken.get().saturating_add(1));
+        self.turn().await;
+    }
+
+    /// Lets the loop turn, if it is time.
+    async fn turn(&self) {
+        if self.taken.get() >= TURN {
+            self.taken.set(0);
+            self.local.yield_now().await;
         }
     }
 

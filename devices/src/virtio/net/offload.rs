@@ -7,12 +7,17 @@
 //!
 //! Pure functions, whichever thread calls them. Headers and frames are the guest's: offsets and
 //! lengths are checked, a contradiction is a [`BadFrame`], and no frame becomes more than one
-//! segment for each byte of its payload, none of them kept.
+//! segment for each byte of its payload, none of them kept, each with 256 bytes of headers at most.
 
 use super::header::{BadFrame, Gso, Header};
 
 /// The size of an Ethernet header.
 pub const ETHERNET: usize = 14;
+
+/// The longest headers of a frame that is cut, all together: each segment has them. Those of
+/// Ethernet with two tags, IPv4 and TCP, with as many options as they take, are 142 bytes; those of
+/// IPv6 can be longer without end, but no system cuts such.
+const MAX_HEADERS: usize = 256;
 
 const TYPE_IPV4: u16 = 0x800;
 const TYPE_IPV6: u16 = 0x86dd;
@@ -125,6 +130,9 @@ impl Segmenter {
         let transport = usize::from(header.csum_start);
         let (ipv4, payload) =
             payload(&frame, kind, network, transport).ok_or(BadFrame::Segments)?;
+        if payload > MAX_HEADERS {
+            return Err(BadFrame::Segments);
+        }
         Ok(Segmenter {
             frame,
             kind,

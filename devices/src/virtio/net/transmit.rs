@@ -42,11 +42,8 @@ impl Transmit {
     pub(super) async fn run(&mut self, halt: &Notify) {
         self.worker.queue(|queue| queue.disable_notification().ok());
         loop {
-            while self.outgoing.is_some() && !self.send_waiting() {
-                self.flush();
-                if !self.sendable(halt).await {
-                    return;
-                }
+            if !self.send_waiting(halt).await {
+                return;
             }
             if self.sent.len() >= BATCH {
                 self.flush();
@@ -92,8 +89,8 @@ impl Transmit {
         }
     }
 
-    /// Sends what waits; whether nothing waits any more.
-    fn send_waiting(&mut self) -> bool {
+    /// Sends what waits, segment by segment; `false` when there is something else to do.
+    async fn send_waiting(&mut self, halt: &Notify) -> bool {
         while let Some(outgoing) = &mut self.outgoing {
             let (header, frame) = outgoing.now();
             let header = header.to_bytes();
@@ -103,10 +100,14 @@ impl Transmit {
                 Some(port) => port.send(&[frame.into()]),
             };
             if sent == Sent::Full {
-                return false;
-            }
-            if !outgoing.advance() {
+                self.flush();
+                if !self.sendable(halt).await {
+                    return false;
+                }
+            } else if !outgoing.advance() {
                 self.outgoing = None;
+            } else if !unless(halt, self.worker.piece_done()).await || self.worker.is_stopping() {
+                return false;
             }
         }
         true

@@ -170,6 +170,11 @@ async fn transmit(slot: &Slot, worker: &Worker) {
             {
                 return worker.put_back(chain);
             }
+            // Buffers are as long as the guest likes, and who takes them may be nobody.
+            worker.piece_done().await;
+            if worker.is_stopping() {
+                return worker.put_back(chain);
+            }
         }
         slot.finished();
         worker.done(chain, 0);

@@ -85,3 +85,30 @@ fn stopping_waits_for_what_is_under_way_and_keeps_what_is_put_back() {
     assert_eq!(driver.wait_used().id, ids[1]);
     running.stop();
 }
+
+#[test]
+fn much_work_for_one_chain_lets_the_loop_turn() {
+    let (_thread, handle) = Thread::spawn("test").unwrap();
+    let mut driver = Driver::new(4, 0);
+    driver.add(&[b"much"], &[]);
+    let running = Running::start(&handle, vec![driver.port()], |workers| async move {
+        let worker = &workers[0];
+        let turns = Rc::new(Cell::new(0));
+        let (counted, local) = (turns.clone(), worker.local().clone());
+        let counter = worker.local().spawn(async move {
+            loop {
+                counted.set(counted.get() + 1);
+                local.yield_now().await;
+            }
+        });
+        let chain = worker.next().await.unwrap();
+        for _ in 0..10 * TURN {
+            worker.piece_done().await;
+        }
+        assert!((9..=11).contains(&turns.get()), "{}", turns.get());
+        drop(counter);
+        worker.done(chain, 0);
+    });
+    driver.wait_used();
+    running.stop();
+}

@@ -160,6 +160,12 @@ fn what_is_not_as_it_says_is_refused() {
         assert_eq!(refused(change), Some(BadFrame::Segments));
     }
     assert_eq!(refused(|p| p.header.gso_type = 3), Some(BadFrame::NotNegotiated));
+    // Headers without end.
+    let long = |options| {
+        let packet = packet(Gso::Tcp6, true, 0, options, 4000, 1);
+        Segmenter::new(packet.bytes, &packet.header).err()
+    };
+    assert_eq!((long(21), long(22)), (None, Some(BadFrame::Segments)));
 }
 
 #[test]
