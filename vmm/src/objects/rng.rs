@@ -116,7 +116,9 @@ struct Front {
 #[derive(Default)]
 struct Asked {
     connected: bool,
-    /// Readers, the one asked for first in front; those given up stay until answered.
+    /// Readers, the one asked for first in front; those given up stay until answered, or taken
+    /// over by one with as much room. So each that stays is shorter than those given up before,
+    /// and a guest that asks and gives up without end has no more of them than there are lengths.
     readers: VecDeque<Arc<Reader>>,
     /// How many of them the daemon was asked for.
     sent: usize,
@@ -130,7 +132,26 @@ struct Reader {
     done: Notify,
 }
 
+impl Reader {
+    /// Nobody waits for it: it was given up.
+    fn is_left(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1
+    }
+}
+
 impl Front {
+    /// A reader of at most so many bytes: one that was given up, or a new one.
+    fn reader(&self, want: u8) -> Arc<Reader> {
+        let mut asked = self.asked.lock();
+        let left = asked.readers.iter().find(|reader| reader.is_left() && reader.want <= want);
+        if let Some(reader) = left {
+            return reader.clone();
+        }
+        let reader = Arc::new(Reader { want, got: Mutex::default(), done: Notify::new() });
+        asked.readers.push_back(reader.clone());
+        reader
+    }
+
     /// Asks for what has not been asked for.
     fn ask(&self) {
         let mut asked = self.asked.lock();
@@ -188,7 +209,7 @@ impl CharFrontend for Front {
                     asked.connected = false;
                     asked.sent = 0;
                     asked.out.clear();
-                    asked.readers.retain(|reader| Arc::strong_count(reader) > 1);
+                    asked.readers.retain(|reader| !reader.is_left());
                     asked.readers.iter().for_each(|reader| reader.got.lock().clear());
                 }
                 _ => {}
@@ -206,9 +227,7 @@ impl Entropy for Egd {
     fn read<'a>(&'a self, _: &'a Local, len: usize) -> Reading<'a> {
         Box::pin(async move {
             let Ok(want @ 1..) = u8::try_from(len.min(MOST)) else { return Ok(Vec::new()) };
-            let (got, done) = (Mutex::default(), Notify::new());
-            let reader = Arc::new(Reader { want, got, done });
-            self.0.asked.lock().readers.push_back(reader.clone());
+            let reader = self.0.reader(want);
             self.0.ask();
             self.0.chardev.accept_input();
             reader.done.notified().await;
@@ -220,5 +239,28 @@ impl Entropy for Egd {
 impl Drop for Egd {
     fn drop(&mut self) {
         self.0.chardev.detach();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use devices::chardev::{Backend, Null};
+    use resources::iol::{Loop, race};
+
+    use super::*;
+
+    #[test]
+    fn who_gives_up_without_end_leaves_no_more_readers_than_there_are_lengths() {
+        let mut on = Loop::new("test").unwrap();
+        let chardev = Chardev::open("c", Backend::Null(Null), &on.handle()).unwrap();
+        let front = Arc::new(Front { chardev, asked: Mutex::default() });
+        let (egd, local) = (Egd(front.clone()), on.local().clone());
+        on.run(async {
+            for round in 0..2000_usize {
+                race(egd.read(&local, 300 - round % 300), std::future::ready(())).await;
+            }
+            let readers = front.asked.lock().readers.len();
+            assert!((1..=MOST).contains(&readers), "{readers}");
+        });
     }
 }
