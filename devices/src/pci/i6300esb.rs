@@ -9,7 +9,8 @@
 //! (bit 9, write one to clear). Each write but to 12 must follow 0x80 and 0x86 written there.
 //!
 //! Runs on vCPU threads (registers) and the I/O thread (timer) under the function's mutex. A hostile
-//! guest can have it run out at once and as often as it starts it: the mailbox keeps one request.
+//! guest can have it run out at once and as often as it starts it: the mailbox keeps one request;
+//! and it can have it count on and on, ten thousand times a second at most.
 
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -44,6 +45,9 @@ const RAN_OUT: u32 = 1 << 9;
 
 /// A cycle of the PCI clock, of which a count takes 2^15 or 2^5.
 const NANOS_PER_CYCLE: u64 = 30;
+/// What a stage takes at least, in nanoseconds: one that runs on and on is not to take all of the
+/// I/O thread's time.
+const SHORTEST: u64 = 100_000;
 
 /// The device.
 pub struct I6300esb {
@@ -90,7 +94,7 @@ impl I6300esb {
     fn count(&mut self, stage: u8) {
         let preload = if stage == 1 { self.regs.preload_1 } else { self.regs.preload_2 };
         let shift = if self.regs.config & FAST != 0 { 5 } else { 15 };
-        let time = (u64::from(preload) << shift).saturating_mul(NANOS_PER_CYCLE);
+        let time = (u64::from(preload) << shift).saturating_mul(NANOS_PER_CYCLE).max(SHORTEST);
         self.regs.stage = stage;
         self.arm(Some(self.clock.now().saturating_add(time)));
     }
@@ -321,6 +325,19 @@ mod tests {
         assert!(rig.ran_out());
         rig.write(RELOAD, RAN_OUT);
         assert!(!rig.ran_out());
+    }
+
+    #[test]
+    fn it_runs_on_and_on_without_taking_all_time() {
+        let mut rig = Rig::new();
+        rig.write(PRELOAD_1, 0);
+        rig.write(PRELOAD_2, 0);
+        rig.config.write(CONFIG, &(NO_OUTPUT | FAST).to_le_bytes());
+        rig.lock(RUNS | REPEATS);
+        for round in 1..5 {
+            assert_eq!(rig.watchdog.regs.deadline, Some(round * SHORTEST));
+            assert!(!rig.out(round * SHORTEST));
+        }
     }
 
     #[test]

@@ -177,6 +177,7 @@ impl Vcpu {
         self.page.clear_kick();
         loop {
             let message = if !self.gate.is_open() {
+                pace.pause();
                 match inbox.recv() {
                     Ok(message) => message,
                     Err(_) => return false,

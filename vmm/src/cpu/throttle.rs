@@ -65,14 +65,17 @@ impl Pace {
         Pace { throttle: throttle.clone(), timer: None, turn: Turn::Free }
     }
 
+    /// The vCPU waits for something else than its turn: nothing has to bring it out of the guest.
+    pub(super) fn pause(&mut self) {
+        (self.timer, self.turn) = (None, Turn::Free);
+    }
+
     /// How long the vCPU has to stay out of the guest; `None`: it may go in now, and is brought out
     /// again when it has to.
     pub(super) fn rest(&mut self) -> Option<Duration> {
         let percent = u32::from(self.throttle.percent());
         if percent == 0 {
-            if !matches!(std::mem::replace(&mut self.turn, Turn::Free), Turn::Free) {
-                self.timer = None;
-            }
+            self.pause();
             return None;
         }
         let now = Instant::now();
@@ -170,9 +173,12 @@ mod tests {
         // SAFETY: the time lives for as long as the call takes.
         assert_eq!(unsafe { libc::nanosleep(&time, null_mut()) }, -1);
         assert!(began.elapsed() < Duration::from_secs(5));
-        assert!(pace.rest().is_some());
+        assert!(pace.rest().is_some() && pace.timer.is_some());
+        // A vCPU that is parked is left alone, whatever becomes of the throttle.
+        pace.pause();
+        assert!(pace.timer.is_none());
+        assert_eq!(pace.rest(), Some(PERIOD * 80 / 100));
         throttle.set(0);
         assert_eq!(pace.rest(), None);
-        assert!(pace.timer.is_none());
     }
 }
