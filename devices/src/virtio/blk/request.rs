@@ -88,9 +88,14 @@ impl Serve {
             }
             return finish(worker, chain, OK);
         }
+        // What can never be done is the driver's mistake, whatever is done about errors of the host.
+        let size = if disk.is_some() { self.drive.size() } else { u64::MAX };
+        let Some(offset) = self.place(&op, &request, size) else {
+            return finish(worker, chain, IOERR);
+        };
         let (kind, bytes) = op.account();
         let done = match disk {
-            Some(disk) => self.carry_out(&disk, op, &request, &chain).await,
+            Some(disk) => carry_out(&disk, op, (offset, request.kind), &chain).await,
             None => Err(io::Error::from_raw_os_error(ENOMEDIUM)),
         };
         let status = match done {
@@ -133,61 +138,51 @@ impl Serve {
         (flags & !allowed == 0).then_some(Range { sector, sectors, unmap: flags & UNMAP != 0 })
     }
 
-    async fn carry_out(
-        &self,
-        disk: &Disk,
-        op: Op,
-        request: &Request,
-        chain: &Chain,
-    ) -> io::Result<()> {
-        match op {
-            Op::Read(len) => {
-                let offset = self.offset(request.sector, len)?;
-                let data = chain.writer().split_to(len).map_err(|Short| invalid())?;
-                disk.read(offset, data.buf()).await
-            }
-            Op::Write(len) => {
-                let offset = self.offset(request.sector, len)?;
-                let mut data = chain.reader();
-                data.skip(HEADER);
-                disk.write(offset, data.buf(), false).await
-            }
-            Op::Flush => disk.flush().await,
-            Op::Range(range) => {
-                if range.sectors > MAX_RANGE {
-                    return Err(invalid());
-                }
-                let len = range.len();
-                let offset = self.offset(range.sector, len)?;
-                match request.kind {
-                    DISCARD => disk.discard(offset, len.into()).await,
-                    _ => {
-                        let how = if range.unmap { Zero::MayUnmap } else { Zero::Keep };
-                        disk.zero(offset, len.into(), how).await
-                    }
-                }
-            }
-            Op::Id => Ok(()),
-        }
+    /// Where what a request asks for begins, in bytes; `None` unless it is whole blocks of a disk of
+    /// `size` bytes, and not more of them than are offered.
+    fn place(&self, op: &Op, request: &Request, size: u64) -> Option<u64> {
+        let (sector, len) = match op {
+            Op::Read(len) | Op::Write(len) => (request.sector, *len),
+            Op::Range(range) if range.sectors <= MAX_RANGE => (range.sector, range.len()),
+            Op::Range(_) => return None,
+            Op::Flush | Op::Id => return Some(0),
+        };
+        let (offset, len) = (sector.checked_mul(512)?, u64::from(len));
+        let mask = u64::from(self.block_size.wrapping_sub(1));
+        let whole = (offset | len) & mask == 0;
+        (whole && offset.checked_add(len)? <= size).then_some(offset)
     }
+}
 
-    /// Where a range begins, if it is of whole blocks.
-    fn offset(&self, sector: u64, len: u32) -> io::Result<u64> {
-        let mask = self.block_size.wrapping_sub(1);
-        match sector.checked_mul(512) {
-            Some(offset) if (offset | u64::from(len)) & u64::from(mask) == 0 => Ok(offset),
-            _ => Err(invalid()),
+async fn carry_out(
+    disk: &Disk,
+    op: Op,
+    (offset, kind): (u64, u32),
+    chain: &Chain,
+) -> io::Result<()> {
+    match op {
+        Op::Read(len) => {
+            let data = chain.writer().split_to(len);
+            let data = data.map_err(|Short| io::Error::from_raw_os_error(EIO))?;
+            disk.read(offset, data.buf()).await
         }
+        Op::Write(_) => {
+            let mut data = chain.reader();
+            data.skip(HEADER);
+            disk.write(offset, data.buf(), false).await
+        }
+        Op::Flush => disk.flush().await,
+        Op::Range(range) if kind == DISCARD => disk.discard(offset, range.len().into()).await,
+        Op::Range(range) => {
+            let how = if range.unmap { Zero::MayUnmap } else { Zero::Keep };
+            disk.zero(offset, range.len().into(), how).await
+        }
+        Op::Id => Ok(()),
     }
 }
 
 const ENOMEDIUM: i32 = 123;
 const EIO: i32 = 5;
-
-/// A range that cannot be; clients are told of it as of any error.
-fn invalid() -> io::Error {
-    io::Error::from_raw_os_error(EIO)
-}
 
 /// Bytes of the header.
 const HEADER: u32 = 16;

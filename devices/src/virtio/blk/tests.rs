@@ -172,6 +172,8 @@ fn what_is_written_is_read() {
 #[test]
 fn requests_that_cannot_be_are_refused() {
     let mut rig = Rig::ready();
+    // Errors of the host stop the machine; these are none.
+    rig.drive.set_policy(Policy { read: OnError::Stop, write: OnError::Stop });
     // Kinds and flags there are not.
     assert_eq!(rig.request(99, 0, &[], 0).0, 2);
     assert_eq!(rig.request(13, 0, &range(0, 1, 2), 0).0, 2);
@@ -191,8 +193,7 @@ fn requests_that_cannot_be_are_refused() {
     ] {
         assert_eq!(rig.request(kind, sector, &out, room).0, 1, "{kind} {sector}");
     }
-    assert_eq!(rig.failures.lock().len(), 8);
-    assert!(rig.failures.lock().iter().all(|failure| failure.action == block::Action::Report));
+    assert!(rig.failures.lock().is_empty());
     assert_eq!(rig.request(0, 0, &[], 512).0, 0);
     // No header, and no room for a status, break the queue.
     let used = rig.machine.request(0, &[&[0; 15]], &[1]);
