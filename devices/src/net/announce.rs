@@ -3,13 +3,9 @@
 //!
 //! On the loop of the NIC's first queue; no lock. The address is the guest's.
 
-use std::rc::Weak;
 use std::time::Duration;
 
 use resources::iol::Local;
-
-use super::frame::Segment;
-use super::port::Port;
 
 /// An Ethernet frame without its checksum is at least so long.
 const LEN: usize = 60;
@@ -28,15 +24,12 @@ fn frame(mac: [u8; 6]) -> [u8; LEN] {
     frame
 }
 
-/// Sends them for as long as the port lives.
-pub async fn announce(port: Weak<Port>, mac: [u8; 6], local: Local) {
+/// Has them sent, without a header, by whatever way there is when each is due. One that finds none is
+/// lost: others follow.
+pub async fn announce(mac: [u8; 6], local: Local, mut send: impl FnMut(&[u8])) {
     for after in AFTER {
         local.sleep(Duration::from_millis(after)).await;
-        let Some(port) = port.upgrade() else { return };
-        let mut bytes = vec![0; port.header()];
-        bytes.extend_from_slice(&frame(mac));
-        // One that finds no room is lost: others follow.
-        port.send(&[Segment::from(&*bytes)]);
+        send(&frame(mac));
     }
 }
 

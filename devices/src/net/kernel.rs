@@ -4,9 +4,11 @@
 //! for decides what happens where the kernel cannot do it: without `vhostforce` the frames are
 //! moved here as ever, with it the device fails.
 
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::frame::HEADER_LEN;
 use super::options::{OpenError, TakeFd};
 use super::tap::Tap;
 use crate::virtio::vhost::{self, Vhost};
@@ -23,6 +25,15 @@ pub struct Kernel {
     pub tap: Arc<OwnedFd>,
     /// Nothing else will do.
     pub forced: bool,
+}
+
+impl Kernel {
+    /// Sends a frame, given without a header, beside those that the kernel moves; whether the tap
+    /// takes it.
+    pub fn send(&self, frame: &[u8]) -> bool {
+        let whole = [IoSlice::new(&[0; HEADER_LEN]), IoSlice::new(frame)];
+        rustix::io::writev(&self.tap, &whole).is_ok()
+    }
 }
 
 /// The kernel's devices, one for each queue of a tap; none if it is not to use them.

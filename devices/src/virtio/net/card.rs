@@ -133,8 +133,13 @@ impl Card {
     }
 
     /// Whether it has, and the network was not told yet.
-    pub(super) fn take_came(&self) -> bool {
-        std::mem::take(&mut self.inner.lock().came)
+    pub(super) fn came(&self) -> bool {
+        self.inner.lock().came
+    }
+
+    /// The network was told.
+    pub(super) fn is_known(&self) {
+        self.inner.lock().came = false;
     }
 
     /// Asks the driver to announce the guest's addresses, if it can; `rounds` times, from now on.

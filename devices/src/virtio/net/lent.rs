@@ -42,6 +42,11 @@ impl Lent {
         }
         Ok(lent)
     }
+
+    /// What serves the pair.
+    pub(super) fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
 }
 
 impl Drop for Lent {

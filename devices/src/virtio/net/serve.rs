@@ -7,8 +7,9 @@
 //! The loop of the device; no lock but the card's. A guest can send commands without end: one at
 //! a time is obeyed, and the loop turns between them.
 
+use std::cell::RefCell;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,9 @@ use super::lent::Lent;
 use super::outgoing::{Outgoing, Takes};
 use super::receive::Receive;
 use super::transmit::Transmit;
-use crate::net::{Cable, Caps, LinkWatch, Mac, Offloads, Setup, announce};
+use crate::net::{
+    Cable, Caps, Kernel, LinkWatch, Mac, Offloads, Port, Segment, Sent, Setup, announce,
+};
 use crate::virtio::{Broken, Chain, ConfigIrq, Worker};
 
 /// What serving takes.
@@ -57,6 +60,29 @@ enum Served {
     Tasks(Option<Serving<Receive>>, Option<Serving<Transmit>>),
     /// By the kernel.
     Lent(Box<Pair>, Lent),
+}
+
+/// The way of frames that are the card's own, past the queues of the first pair.
+#[derive(Default)]
+enum Outlet {
+    #[default]
+    None,
+    Port(Weak<Port>),
+    Kernel(Kernel),
+}
+
+impl Outlet {
+    /// Sends a frame without a header; whether it is on its way.
+    fn send(&self, frame: &[u8]) -> bool {
+        match self {
+            Outlet::None => false,
+            Outlet::Port(port) => port.upgrade().is_some_and(|port| {
+                let header = vec![0; port.header()];
+                port.send(&[Segment::from(&*header), frame.into()]) == Sent::Taken
+            }),
+            Outlet::Kernel(kernel) => kernel.send(frame),
+        }
+    }
 }
 
 impl<T> Serving<T> {
@@ -103,9 +129,12 @@ impl Serve {
         self.card.announce(self.card.with(|state| state.announcements));
         let link = self.cable.watch_link();
         let control = control.filter(|_| self.features.contains(Features::CTRL_VQ));
+        let outlet = Rc::new(RefCell::new(Outlet::None));
+        // Goes on over what halts the queues, until it is dropped.
+        let _telling = self.card.came().then(|| first.local().spawn(self.tell(&first, &outlet)));
         loop {
             let idle = pairs.split_off(pairs.len().min(self.wanted().pairs.into()));
-            let serving = self.start(&first, pairs);
+            let serving = self.start(&first, pairs, &outlet);
             let why = self.until(&first, control.as_deref(), &link).await;
             pairs = halt(serving).await;
             pairs.extend(idle);
@@ -236,14 +265,31 @@ impl Serve {
         Takes { header, segments }
     }
 
+    /// Tells the network where the guest has come to.
+    fn tell(
+        &self,
+        worker: &Worker,
+        outlet: &Rc<RefCell<Outlet>>,
+    ) -> impl Future<Output = ()> + use<> {
+        let (card, outlet) = (self.card.clone(), outlet.clone());
+        let mac = card.with(|state| state.filter.mac);
+        announce(mac, worker.local().clone(), move |frame| {
+            if outlet.borrow().send(frame) {
+                card.is_known();
+            }
+        })
+    }
+
     /// Has queues served. Both directions of a pair share a port of the back end.
-    fn start(&self, worker: &Worker, pairs: Vec<Pair>) -> Vec<Served> {
+    fn start(&self, worker: &Worker, pairs: Vec<Pair>, outlet: &RefCell<Outlet>) -> Vec<Served> {
         let local = worker.local();
         let features = self.in_force(self.wanted());
         let mut served = Vec::new();
-        let came = self.card.take_came();
         for (number, pair) in (0u16..).zip(pairs) {
             if let Some(lent) = self.lend(number, &pair) {
+                if number == 0 {
+                    *outlet.borrow_mut() = Outlet::Kernel(lent.kernel().clone());
+                }
                 served.push(Served::Lent(Box::new(pair), lent));
                 continue;
             }
@@ -255,10 +301,9 @@ impl Serve {
                     None
                 }
             };
-            if let (0, true, Some(port)) = (number, came, &port) {
-                let mac = self.card.with(|state| state.filter.mac);
-                let frames = announce(Rc::downgrade(port), mac, local.clone());
-                local.spawn(frames).detach();
+            if number == 0 {
+                let port = port.as_ref().map_or(Outlet::None, |it| Outlet::Port(Rc::downgrade(it)));
+                *outlet.borrow_mut() = port;
             }
             let receive = receive.map(|mut receive| {
                 (receive.port, receive.features) = (port.clone(), features);

@@ -43,6 +43,27 @@ fn a_card_moves_with_its_driver() {
 }
 
 #[test]
+fn the_network_is_told_whatever_the_driver_changes_meanwhile() {
+    let (from, to) = (card(TAP, &[]), card(TAP, &[]));
+    let mut machine = Machine::new(Box::new(from.device));
+    let offered = machine.offered();
+    machine.ready(offered & !crate::virtio::feature::RING_PACKED);
+    let mut machine = machine.move_to(Box::new(to.device));
+    // No offloads towards the guest, any more: this halts the queues.
+    let halting = machine.request(2, &[&[5, 0], &[0; 8]], &[1]);
+    assert_eq!(halting.data, [control::OK]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut told = 0;
+    while told < 5 {
+        assert!(Instant::now() < deadline, "told: {told}");
+        match to.far.recv(0) {
+            Some(frame) => told += usize::from(frame[24..26] == [0x80, 0x35]),
+            None => std::thread::yield_now(),
+        }
+    }
+}
+
+#[test]
 fn a_link_that_goes_while_nobody_drives_is_seen_later() {
     let card = card(PLAIN, &[]);
     let mut machine = Machine::new(Box::new(card.device));
