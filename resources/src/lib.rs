@@ -20,5 +20,6 @@ pub mod ram;
 pub mod request;
 pub mod space;
 pub mod state;
+pub mod testing;
 pub mod tls;
 pub mod value;

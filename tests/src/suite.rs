@@ -40,6 +40,7 @@ environment:
   VMTEST_VMM=PATH            a built vmm to test
   VMTEST_TOOLS=DIR           where built image tools are
   VMTEST_THOROUGH=1          repeat at length what proves by repetition
+  VMTEST_COMPLETE=1          unit tests fail where the host lacks what they need
   VMTEST_PEER=qemu           run the guest tests against QEMU, to check the tests";
 
 /// How long all workers may be silent before the runner says that it lives.

@@ -314,7 +314,7 @@ mod tests {
         match KvmVm::new() {
             Ok(vm) => Some(vm),
             Err(KvmError::Open(error)) => {
-                eprintln!("skipped: no /dev/kvm here: {error}");
+                crate::testing::skipped(format_args!("no /dev/kvm here: {error}"));
                 None
             }
             Err(error) => panic!("{error}"),

@@ -31,7 +31,7 @@ pub(crate) fn kvm() -> Option<Vm> {
     match KvmVm::new() {
         Ok(kvm) => Some(machine(Accel::Kvm(kvm))),
         Err(KvmError::Open(error)) => {
-            eprintln!("skipped: no /dev/kvm here: {error}");
+            resources::testing::skipped(format_args!("no /dev/kvm here: {error}"));
             None
         }
         Err(error) => panic!("{error}"),

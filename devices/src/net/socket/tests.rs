@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use resources::iol::{Local, Loop};
+use resources::testing::skipped;
 
 use super::super::frame::MAX_FRAME;
 use super::super::{Cable, Network, Sent};
@@ -169,7 +170,7 @@ fn a_group_hears_everyone_but_oneself() {
         };
         let (one, two) = match (open(group(), &local.handle()), open(group(), &local.handle())) {
             (Ok(one), Ok(two)) => (one, two),
-            (Err(error), _) | (_, Err(error)) => return println!("skipped: {error}"),
+            (Err(error), _) | (_, Err(error)) => return skipped(error),
         };
         assert_eq!(info(&one), "socket: mcast=230.0.0.57:41237");
         let (one, two) = (one.open(0, &local).unwrap(), two.open(0, &local).unwrap());

@@ -106,6 +106,6 @@ fn a_record_is_what_tcpdump_reads() {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(output.status.success() && text.matches("length 28").count() == 3, "{text}");
         }
-        Err(error) => println!("skipped: tcpdump: {error}"),
+        Err(error) => resources::testing::skipped(format_args!("tcpdump: {error}")),
     }
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use resources::iol::Loop;
+use resources::testing::skipped;
 use rustix::thread::UnshareFlags;
 use vmm_sys_util::tempdir::TempDir;
 
@@ -24,8 +25,7 @@ fn alone(test: impl FnOnce() + Send + 'static) {
         #[expect(unsafe_code, reason = "the wrapper is for all kinds of namespaces")]
         let own = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) };
         if let Err(error) = own {
-            println!("skipped: a network namespace of one's own: {error}");
-            return;
+            return skipped(format_args!("a network namespace of one's own: {error}"));
         }
         test();
     });

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use resources::iol::{Handle, Thread};
+use resources::testing::skipped;
 
 use super::*;
 
@@ -17,7 +18,7 @@ fn open(user: &User, on: &Handle) -> Option<Stack> {
     match user.open(on, None) {
         Ok(stack) => Some(stack),
         Err(OpenError::Host(text)) if text.contains("not installed") => {
-            println!("skipped: {text}");
+            skipped(text);
             None
         }
         Err(error) => panic!("{error}"),

@@ -319,7 +319,7 @@ mod tests {
         let vm = match KvmVm::with_dirty_rings(ring) {
             Ok(vm) => vm,
             Err(error @ (KvmError::Open(_) | KvmError::Missing(_))) => {
-                eprintln!("skipped: {error}");
+                crate::testing::skipped(error);
                 return None;
             }
             Err(error) => panic!("{error}"),

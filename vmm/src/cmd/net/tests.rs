@@ -107,7 +107,7 @@ fn back_ends_join_hubs() {
     assert_eq!(human(&mut vm, "info usernet"), "");
     let added = human(&mut vm, "host_net_add user restrict=on");
     if added.contains("not installed") {
-        return println!("skipped: {added}");
+        return resources::testing::skipped(added);
     }
     let listed = "hub 0\n \\ user.0: index=0,type=user,net=10.0.2.0,restrict=on\nhub 2\n";
     assert_eq!(human(&mut vm, "info network"), listed);

@@ -30,7 +30,7 @@ struct Machine {
 #[expect(unsafe_code, reason = "the VM is told where its memory is")]
 fn machine(cpu: &str) -> Option<Machine> {
     let Ok(kvm) = Kvm::new() else {
-        eprintln!("skipped: no /dev/kvm");
+        resources::testing::skipped("no /dev/kvm here");
         return None;
     };
     let vm = kvm.create_vm().unwrap();
