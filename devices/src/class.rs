@@ -225,6 +225,17 @@ pub trait Hotplug: Send {
     fn unplug(&mut self, device: &DeviceRef) -> Result<Unplug, String>;
 }
 
+/// On a bus that tells the guest itself when a device is made: they come and go without being asked.
+pub struct AtOnce;
+
+impl Hotplug for AtOnce {
+    fn plugged(&mut self, _: &DeviceRef) {}
+
+    fn unplug(&mut self, _: &DeviceRef) -> Result<Unplug, String> {
+        Ok(Unplug::Now)
+    }
+}
+
 /// What becomes of a device that is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unplug {

@@ -63,11 +63,23 @@ pub struct Blob {
     #[serde(with = "bytes")]
     body: Vec<u8>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    needs: BTreeMap<String, Need>,
+    needs: BTreeMap<String, Bytes>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Need(#[serde(with = "bytes")] Vec<u8>);
+/// The state of what has none of its own. As it has named fields, they may come later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// A byte string that is written as one, also within an option or a list; of any length, which is
+/// to be checked where it is used.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes(#[serde(with = "bytes")] pub Vec<u8>);
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
 
 impl Blob {
     /// A blob with `state` as its body. Raise `version` only for a change that an older reader
@@ -78,7 +90,7 @@ impl Blob {
 
     /// Adds state that a reader must know.
     pub fn with_need<T: Serialize>(mut self, name: &str, state: &T) -> Result<Blob, StateError> {
-        self.needs.insert(name.to_owned(), Need(encode(state)?));
+        self.needs.insert(name.to_owned(), Bytes(encode(state)?));
         Ok(self)
     }
 
@@ -144,6 +156,7 @@ fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, StateError> {
 /// Byte strings as CBOR byte strings rather than arrays of integers. For fields of state structs:
 /// `#[serde(with = "resources::state::bytes")]`.
 pub mod bytes {
+    use serde::de::SeqAccess;
     use serde::{Deserializer, Serializer};
 
     /// Writes a CBOR byte string.
@@ -154,7 +167,7 @@ pub mod bytes {
     /// Reads a CBOR byte string.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
+        impl<'de> serde::de::Visitor<'de> for Visitor {
             type Value = Vec<u8>;
             fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
                 f.write_str("a byte string")
@@ -163,6 +176,14 @@ pub mod bytes {
                 Ok(bytes.to_vec())
             }
             fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+                Ok(bytes)
+            }
+            /// What formats without byte strings make of one.
+            fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Vec<u8>, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = from.next_element()? {
+                    bytes.push(byte);
+                }
                 Ok(bytes)
             }
         }

@@ -17,7 +17,7 @@ use resources::class::{Class, CreateError};
 use resources::device::{At, Device, DeviceCell};
 use resources::props::{Kind, Prop, PropError, Value};
 use resources::ram::GuestMemory;
-use resources::state::{Blob, StateError};
+use resources::state::{Blob, Empty, StateError};
 use uuid::Uuid;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -144,21 +144,14 @@ impl Device for GenerationId {
     }
 
     fn save(&self) -> Result<Blob, StateError> {
-        Blob::new(1, &state::Empty {})
+        // The number is that of the machine which loads, not of the one that was saved.
+        Blob::new(1, &Empty {})
     }
 
     fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
         self.loaded = true;
-        blob.parse::<state::Empty>(1, &[]).map(drop)
+        blob.parse::<Empty>(1, &[]).map(drop)
     }
-}
-
-mod state {
-    use serde::{Deserialize, Serialize};
-
-    /// The number is that of the machine which loads, not of the one that was saved.
-    #[derive(Serialize, Deserialize)]
-    pub(super) struct Empty {}
 }
 
 #[cfg(test)]

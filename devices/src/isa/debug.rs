@@ -14,7 +14,7 @@ use resources::class::{Class, CreateError};
 use resources::device::{At, Device, DeviceCell, value_of};
 use resources::props::{Kind, Prop};
 use resources::request::{Request, Requests};
-use resources::state::{Blob, StateError};
+use resources::state::{Blob, Empty, StateError};
 
 use super::{Attached, CharBackend, NullBackend};
 use crate::chardev::{CharError, CharFrontend, Chardev};
@@ -157,11 +157,11 @@ impl Device for DebugCon {
     }
 
     fn save(&self) -> Result<Blob, StateError> {
-        Blob::new(1, &state::Empty {})
+        Blob::new(1, &Empty {})
     }
 
     fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
-        blob.parse::<state::Empty>(1, &[]).map(drop)
+        blob.parse::<Empty>(1, &[]).map(drop)
     }
 }
 
@@ -223,11 +223,11 @@ impl Device for DebugExit {
     fn reset(&mut self) {}
 
     fn save(&self) -> Result<Blob, StateError> {
-        Blob::new(1, &state::Empty {})
+        Blob::new(1, &Empty {})
     }
 
     fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
-        blob.parse::<state::Empty>(1, &[]).map(drop)
+        blob.parse::<Empty>(1, &[]).map(drop)
     }
 }
 
@@ -239,9 +239,6 @@ mod state {
     pub(super) struct PostCode {
         pub(super) code: u8,
     }
-
-    #[derive(Serialize, Deserialize)]
-    pub(super) struct Empty {}
 }
 
 #[cfg(test)]

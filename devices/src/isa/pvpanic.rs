@@ -15,7 +15,7 @@ use resources::device::{At, Device, DeviceCell};
 use resources::guest_error;
 use resources::props::{Kind, Prop};
 use resources::request::{Request, Requests};
-use resources::state::{Blob, StateError};
+use resources::state::{Blob, Empty, StateError};
 
 use crate::class::Ctx;
 
@@ -100,19 +100,12 @@ impl Device for PvPanic {
     fn reset(&mut self) {}
 
     fn save(&self) -> Result<Blob, StateError> {
-        Blob::new(1, &state::Empty {})
+        Blob::new(1, &Empty {})
     }
 
     fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
-        blob.parse::<state::Empty>(1, &[]).map(drop)
+        blob.parse::<Empty>(1, &[]).map(drop)
     }
-}
-
-mod state {
-    use serde::{Deserialize, Serialize};
-
-    #[derive(Serialize, Deserialize)]
-    pub(super) struct Empty {}
 }
 
 #[cfg(test)]

@@ -56,16 +56,17 @@ impl fmt::Debug for Netdev {
 impl Netdev {
     /// Gives a back end a name; `kind` is the word for its type.
     pub fn new(id: &str, kind: &'static str, backend: Box<dyn Backend>) -> Arc<Netdev> {
-        let link = Arc::new(Link::new());
-        let used = AtomicBool::new(false);
-        Arc::new(Netdev { id: id.to_owned(), kind, legacy: false, backend, link, used })
+        Netdev::make(id, kind, backend, false)
     }
 
     /// As [`new`](Self::new), for one that `-net` makes and netdev_del does not know.
     pub fn legacy(id: &str, kind: &'static str, backend: Box<dyn Backend>) -> Arc<Netdev> {
-        let link = Arc::new(Link::new());
-        let used = AtomicBool::new(false);
-        Arc::new(Netdev { id: id.to_owned(), kind, legacy: true, backend, link, used })
+        Netdev::make(id, kind, backend, true)
+    }
+
+    fn make(id: &str, kind: &'static str, backend: Box<dyn Backend>, legacy: bool) -> Arc<Netdev> {
+        let (link, used) = (Arc::new(Link::new()), AtomicBool::new(false));
+        Arc::new(Netdev { id: id.to_owned(), kind, legacy, backend, link, used })
     }
 
     /// Whether `-net` made it.

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use resources::class::{Class, CreateError};
 use resources::device::{At, Device, DeviceRef};
 use resources::props::{Kind, Prop, Props};
-use resources::state::{Blob, StateError};
+use resources::state::{Blob, Empty, StateError};
 
 use super::config::reg::{self, bridge};
 use super::inspect::BridgeInfo;
-use super::{Bus, ConfigSpace, Empty, Identity, PROPS, PciDevice, Spec, Windows, plug};
+use super::{Bus, ConfigSpace, Identity, PROPS, PciDevice, Spec, Windows, plug};
 use crate::class::{Ctx, NewBus, Seat};
 
 /// Red Hat's number among vendors, and the bridge's among its devices.

@@ -15,13 +15,13 @@ use resources::class::{Class, CreateError};
 use resources::device::{At, Device, DeviceCell};
 use resources::ram::RamBlock;
 use resources::space::{MapId, Mapping, Space, SpaceError, Target};
-use resources::state::{Blob, StateError};
+use resources::state::{Blob, Empty, StateError};
 
+use super::INTEL;
 use super::bus::Address;
 use super::config::ConfigSpace;
 use super::function::{Function, PciDevice};
 use super::plug::{Identity, Site, Spec};
-use super::{Empty, INTEL};
 use crate::class::Ctx;
 
 /// Where it is.

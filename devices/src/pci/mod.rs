@@ -42,7 +42,3 @@ pub use plug::{Capability, Identity, Interrupts, PROPS, Parts, Site, Spec, plug}
 
 /// Intel's number among vendors.
 pub const INTEL: u16 = 0x8086;
-
-/// The saved state of a device that is nothing but its configuration registers.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Empty {}

@@ -16,13 +16,13 @@ use resources::class::{Class, CreateError};
 use resources::device::{At, Device, DeviceCell};
 use resources::guest_error;
 use resources::space::{MapId, Space};
-use resources::state::{Blob, StateError};
+use resources::state::{Blob, Empty, StateError};
 
+use super::INTEL;
 use super::bus::{Address, Links};
 use super::config::{ConfigSpace, reg};
 use super::function::{Function, PciDevice};
 use super::plug::{Identity, Interrupts, Site, Spec};
-use super::{Empty, INTEL};
 use crate::acpi::pm::PROPS;
 use crate::class::Ctx;
 

@@ -48,6 +48,12 @@ pub use port::{ConfigIrq, Interrupts, Port, QueueIrq};
 pub use queue::{Broken, Chain, Queue, Reader, Short, Writer};
 pub use worker::{Running, Worker};
 
+/// Reads registers that are these bytes, from an offset on; what is past their end stays as it is.
+fn copy_config(all: &[u8], offset: u32, data: &mut [u8]) {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX);
+    data.iter_mut().zip(all.iter().skip(from)).for_each(|(to, from)| *to = *from);
+}
+
 /// Feature bits that belong to transport and rings rather than to a kind of device (section 6).
 pub mod feature {
     /// VIRTIO_F_INDIRECT_DESC: descriptors may refer to tables of descriptors.

@@ -133,9 +133,7 @@ impl VirtioDevice for Vsock {
     }
 
     fn read_config(&mut self, offset: u32, data: &mut [u8]) {
-        let config = self.cid.to_le_bytes();
-        let from = usize::try_from(offset).ok().and_then(|from| config.get(from..));
-        data.iter_mut().zip(from.unwrap_or_default()).for_each(|(to, from)| *to = *from);
+        super::copy_config(&self.cid.to_le_bytes(), offset, data);
     }
 
     fn start(&mut self, run: Activation) -> Result<(), String> {

@@ -165,8 +165,7 @@ impl VirtioDevice for VirtioBalloon {
         for (field, value) in all.chunks_exact_mut(4).zip([target, actual, HINTS_DONE, poison]) {
             put_value(field, value.into());
         }
-        let from = usize::try_from(offset).ok().and_then(|offset| all.get(offset..));
-        data.iter_mut().zip(from.unwrap_or_default()).for_each(|(to, from)| *to = *from);
+        super::copy_config(&all, offset, data);
     }
 
     fn write_config(&mut self, offset: u32, data: &[u8]) {

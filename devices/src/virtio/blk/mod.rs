@@ -144,11 +144,7 @@ impl VirtioDevice for Blk {
     }
 
     fn read_config(&mut self, offset: u32, data: &mut [u8]) {
-        let all = self.settings.config(&self.drive, self.writeback);
-        let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (to, from) in data.iter_mut().zip(all.iter().skip(from)) {
-            *to = *from;
-        }
+        super::copy_config(&self.settings.config(&self.drive, self.writeback), offset, data);
     }
 
     fn write_config(&mut self, offset: u32, data: &[u8]) {

@@ -200,11 +200,7 @@ impl VirtioDevice for VirtioNet {
     }
 
     fn read_config(&mut self, offset: u32, data: &mut [u8]) {
-        let config = self.config();
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (to, from) in data.iter_mut().zip(config.iter().skip(start)) {
-            *to = *from;
-        }
+        virtio::copy_config(&self.config(), offset, data);
     }
 
     fn accepted(&mut self, features: u64) {

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use self::adapter::{CHANGE, EVENT_LEN, Events, HOTPLUG, Sizes, Waiting};
 use self::request::{Serve, Tasks};
 use super::{Activation, Broken, Port, Running, Spec, VirtioDevice, Worker, pci};
-use crate::class::{Ctx, Hotplug, IoThread, NewBus, Seat, Unplug};
+use crate::class::{AtOnce, Ctx, IoThread, NewBus, Seat};
 use crate::scsi::{KIND, ScsiBus};
 
 /// The virtio device id.
@@ -172,19 +172,6 @@ impl Scsi {
     }
 }
 
-/// Units come and go without being asked.
-struct AtOnce;
-
-impl Hotplug for AtOnce {
-    fn plugged(&mut self, _: &DeviceRef) {
-        // The bus has told the driver when the unit was made.
-    }
-
-    fn unplug(&mut self, _: &DeviceRef) -> Result<Unplug, String> {
-        Ok(Unplug::Now)
-    }
-}
-
 impl VirtioDevice for Scsi {
     fn spec(&self) -> Spec {
         Spec {
@@ -197,11 +184,7 @@ impl VirtioDevice for Scsi {
     }
 
     fn read_config(&mut self, offset: u32, data: &mut [u8]) {
-        let all = self.config();
-        let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (to, from) in data.iter_mut().zip(all.iter().skip(from)) {
-            *to = *from;
-        }
+        super::copy_config(&self.config(), offset, data);
     }
 
     fn write_config(&mut self, offset: u32, data: &[u8]) {

@@ -28,12 +28,11 @@ mod tests;
 use std::sync::Arc;
 
 use resources::class::{Class, CreateError};
-use resources::device::DeviceRef;
 use resources::iol::Handle;
 use resources::props::{Kind, Prop, Value};
 use resources::state::{Blob, StateError};
 
-use crate::class::{Ctx, Hotplug, NewBus, Seat, Unplug};
+use crate::class::{AtOnce, Ctx, NewBus, Seat};
 use crate::virtio::{self, Activation, Port, Running, Spec, VirtioDevice};
 
 pub use bus::SerialBus;
@@ -120,19 +119,6 @@ impl VirtioSerial {
     }
 }
 
-/// Ports come and go without being asked.
-struct AtOnce;
-
-impl Hotplug for AtOnce {
-    fn plugged(&mut self, _: &DeviceRef) {
-        // The bus has told the guest when the port was made.
-    }
-
-    fn unplug(&mut self, _: &DeviceRef) -> Result<Unplug, String> {
-        Ok(Unplug::Now)
-    }
-}
-
 impl VirtioDevice for VirtioSerial {
     fn spec(&self) -> Spec {
         let mut queues = vec![DATA_SIZE; 2];
@@ -158,10 +144,7 @@ impl VirtioDevice for VirtioSerial {
         let [r0, r1] = rows.to_le_bytes();
         let [p0, p1, p2, p3] = ports.to_le_bytes();
         let all = [c0, c1, r0, r1, p0, p1, p2, p3];
-        for (at, byte) in (offset..).zip(data) {
-            let index = usize::try_from(at).unwrap_or(usize::MAX);
-            *byte = all.get(index).copied().unwrap_or(0);
-        }
+        virtio::copy_config(&all, offset, data);
     }
 
     fn write_config(&mut self, offset: u32, data: &[u8]) {
