@@ -22,21 +22,26 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use resources::state::{Blob, MAX_BYTES};
 
 use crate::blocks::{self, Sink};
 use crate::inventory::{self, Inventory};
+use crate::link::Link;
 use crate::multifd::{Arrivals, Door};
 use crate::needs::Needs;
+use crate::postcopy::faults::Faults;
 use crate::ram::{self, Block, Receiver};
-use crate::source::Link;
 use crate::stream::{Error, Reader, answer, command, kind};
 
 mod postcopy;
 
 use postcopy::Late;
 pub use postcopy::possible as postcopy_possible;
+
+/// So long a source may take for each step in which the guest changes hands.
+const STEP: Duration = Duration::from_secs(if cfg!(test) { 4 } else { 60 });
 
 /// The encoded state of all devices may have so many bytes.
 const MAX_STATE: usize = 64 << 20;
@@ -77,6 +82,10 @@ pub trait Target: Send {
     /// The guest is here and may run, and some of its memory comes late. If that fails from now on
     /// the guest is lost: nobody who waits for memory ever goes on.
     fn early(&mut self) {}
+    /// Some of that memory never comes. Whoever waits for it does so until the process ends.
+    fn lost(&mut self, faults: Faults) {
+        faults.never_give_up();
+    }
     /// Where further connections come in, once; without a call nobody is let in.
     fn door(&mut self) -> Option<Box<dyn Door>> {
         None
@@ -169,9 +178,7 @@ impl<L: Link> Incoming<'_, L> {
         }
         let sections = std::mem::take(&mut self.state);
         self.description()?;
-        if let Some(disks) = &mut self.disks {
-            disks.flush()?;
-        }
+        self.flush_disks()?;
         self.channels.as_mut().map_or(Ok(()), Arrivals::wait)?;
         self.meanwhile(|| target.load(sections))?;
         if self.answers {
@@ -189,7 +196,10 @@ impl<L: Link> Incoming<'_, L> {
             // Without a source that could hear it the guest is here all the same.
             let _ = self.answer(answer::RUNNING, &[]);
             if let Some(late) = late {
-                late.rest(&mut self.from)?;
+                late.rest(&mut self.from).map_err(|(error, faults)| {
+                    target.lost(faults);
+                    error
+                })?;
                 let _ = self.answer(answer::FULL, &[]);
             }
         }
@@ -217,8 +227,13 @@ impl<L: Link> Incoming<'_, L> {
 
     /// Reads a section; `false` at the end.
     fn section(&mut self, target: &mut impl Target) -> Result<bool, Error> {
+        let late = self.late.as_ref().is_some_and(Late::has_begun);
         match self.from.u8()? {
             kind::EOF => return Ok(false),
+            // Nobody would ask for a page that this thread touches.
+            kind::START | kind::PART | kind::END if late => {
+                return Err(Error::bad("memory comes that was to come late"));
+            }
             section @ (kind::START | kind::FULL) => {
                 let id = self.from.u32()?;
                 let name = self.from.name()?;
@@ -235,7 +250,7 @@ impl<L: Link> Incoming<'_, L> {
                         }
                         self.begin(id, &name)?;
                         self.meet()?;
-                        self.ram.part(&mut self.from)?;
+                        self.ram.start(&mut self.from)?;
                         let links = std::mem::take(&mut self.links);
                         self.channels = Some(Arrivals::start(links, self.ram.order())?);
                         target.begun();
@@ -254,6 +269,9 @@ impl<L: Link> Incoming<'_, L> {
                     }
                     (kind::FULL, inventory::NAME) => {
                         newer(version, 1, inventory::NAME)?;
+                        if self.needs.is_some() {
+                            return Err(Error::bad("the inventory comes twice"));
+                        }
                         let bytes = self.from.blob("the inventory", MAX_BYTES)?;
                         let (source, needs) = Inventory::from_bytes(&bytes)?;
                         self.here.check(&source)?;
@@ -335,13 +353,21 @@ impl<L: Link> Incoming<'_, L> {
         let mut data = vec![0; self.from.u16()?.into()];
         self.from.bytes(&mut data)?;
         match number {
+            command::OPEN_RETURN_PATH if !self.from.channel().two_way() => {
+                return Err(Error::bad("the source wants answers, which cannot go this way"));
+            }
             command::OPEN_RETURN_PATH => self.answers = true,
-            command::POSTCOPY_ADVISE if self.answers && self.needs.is_some() => {
+            command::POSTCOPY_ADVISE if self.answers => {
+                if !self.may_lag() {
+                    return Err(Error::bad("post-copy cannot be agreed on here"));
+                }
                 let late = self.late.insert(Late::new(&self.blocks)?);
                 let list = late.list();
                 self.answer(answer::LATE, &list)?;
             }
             command::PING if self.answers => {
+                // The guest still runs: what it takes to make them durable it does not wait for.
+                self.flush_disks()?;
                 self.answer(answer::PONG, &data)?;
                 // The source knows now that they may come.
                 self.meet()?;
@@ -351,8 +377,27 @@ impl<L: Link> Incoming<'_, L> {
         Ok(())
     }
 
-    /// Waits for a command; nothing else may come.
+    /// Whether memory may come late: some that has come would be lost by trying it, and channels
+    /// would wait for memory that only this thread asks for.
+    fn may_lag(&self) -> bool {
+        let channels = self.needs.as_ref().map(|needs| needs.channels.is_some());
+        channels == Some(false) && self.late.is_none() && self.parts.is_empty()
+    }
+
+    fn flush_disks(&mut self) -> Result<(), Error> {
+        self.disks.as_mut().map_or(Ok(()), blocks::Receiver::flush)
+    }
+
+    /// Waits for a command, which is the source's next step.
     fn expect(&mut self, wanted: u16) -> Result<(), Error> {
+        self.from.channel().give_up_at(Instant::now().checked_add(STEP));
+        self.expected(wanted)?;
+        self.from.channel().give_up_at(None);
+        Ok(())
+    }
+
+    /// Reads a command; nothing else may come.
+    fn expected(&mut self, wanted: u16) -> Result<(), Error> {
         if let Some(late) = self.late.as_mut().filter(|late| late.has_begun()) {
             return late.until(&mut self.from, wanted);
         }
@@ -392,3 +437,7 @@ fn newer(version: u32, known: u32, name: &str) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

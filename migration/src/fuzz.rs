@@ -1,19 +1,24 @@
 //! Streams from anybody, for the fuzzer and the tests.
 
 use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use resources::ram::{PAGE, RamBlock};
 use resources::state::Blob;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::chunk::{Chunk, Packer, Unpacker};
 use crate::dest::{Section, Target, receive};
 use crate::inventory::Inventory;
+use crate::link::Link;
 use crate::needs::Announcement;
+use crate::postcopy::faults::Faults;
 use crate::ram::Block;
-use crate::source::{Link, Machine, Wants, send};
+use crate::source::{Machine, Outcome, Wants, send};
 use crate::status::{Limits, Progress};
-use crate::stream::Reader;
+use crate::stream::{Error, Reader, answer, command, kind};
 
 /// A machine that takes and gives whatever it is told to.
 struct Anything;
@@ -24,6 +29,9 @@ impl Target for Anything {
     }
     fn take(&mut self) -> Result<(), String> {
         Ok(())
+    }
+    fn lost(&mut self, _: Faults) {
+        // Nobody waits for memory.
     }
 }
 
@@ -44,15 +52,42 @@ impl Machine for Anything {
     }
 }
 
-/// A peer that has said all it will say, and hears nothing; or a stream that goes one way.
+/// A peer that has said all it will say; or a stream that goes one way.
+#[derive(Default)]
 struct Bytes<'a> {
     said: &'a [u8],
     heard: Vec<u8>,
+    two_way: bool,
+    /// How often it was waited for something that it says only when it has heard something else.
+    held: u32,
+}
+
+/// What a peer says only when it has heard an answer, or when it is asked for.
+const STEPS: [(u8, u16, u16); 2] =
+    [(kind::COMMAND, command::TAKE, answer::LOADED), (kind::COMMAND, command::GO, answer::READY)];
+
+impl Bytes<'_> {
+    /// Where the next of what it says with others begins.
+    fn step(&self) -> Option<(usize, u16)> {
+        let steps = STEPS.iter().filter_map(|(kind, command, after)| {
+            let [high, low] = command.to_be_bytes();
+            let wanted = [*kind, high, low, 0, 0];
+            let at = self.said.windows(wanted.len()).position(|bytes| bytes == wanted)?;
+            Some((at, *after))
+        });
+        steps.min()
+    }
 }
 
 impl Read for Bytes<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        self.said.read(to)
+        let most = match self.step() {
+            Some((0, _)) if self.two_way => 5,
+            Some((at, _)) if self.two_way => at,
+            _ => to.len(),
+        };
+        let most = most.min(to.len());
+        self.said.read(to.get_mut(..most).unwrap_or_default())
     }
 }
 
@@ -65,9 +100,29 @@ impl Write for Bytes<'_> {
     }
 }
 
-impl Link for &mut Bytes<'_> {
+impl Link for Bytes<'_> {
     fn two_way(&self) -> bool {
-        false
+        self.two_way
+    }
+    fn wait(&mut self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
+        // The end is not there before it is awaited.
+        if time.is_some() {
+            return Ok(!self.said.starts_with(&answer::FULL.to_be_bytes()));
+        }
+        let held = match self.step() {
+            Some((0, after)) => {
+                let answer = [after.to_be_bytes(), [0; 2]].concat();
+                !self.heard.ends_with(&answer) && self.held < 100
+            }
+            _ => false,
+        };
+        if held {
+            self.held += 1;
+            let mut others: Vec<_> =
+                others.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+            poll(&mut others, Timespec::try_from(Duration::from_millis(5)).ok().as_ref())?;
+        }
+        Ok(!held)
     }
     fn finish(&mut self) -> io::Result<()> {
         Ok(())
@@ -87,12 +142,37 @@ fn memory() -> Vec<Block> {
     [("pc.ram", 6), ("pc.rom", 1)].into_iter().filter_map(block).collect()
 }
 
+fn received(data: &[u8], two_way: bool) -> Result<(), Error> {
+    let mut link = Bytes { said: data, two_way, ..Bytes::default() };
+    let received = receive(&mut link, memory(), &inventory(), &mut Anything);
+    received.inspect_err(|error| assert!(!error.to_string().is_empty()))
+}
+
 /// A stream to a small machine.
 pub fn stream(data: &[u8]) {
-    let mut link = Bytes { said: data, heard: Vec::new() };
-    if let Err(error) = receive(&mut link, memory(), &inventory(), &mut Anything) {
-        assert!(!error.to_string().is_empty());
-    }
+    let _ = received(data, false);
+}
+
+/// The same of a source that hears answers. Where the host does not let this process handle page
+/// faults, memory does not come late.
+pub fn late(data: &[u8]) {
+    let _ = received(data, true);
+}
+
+/// What a destination answers to that machine, whose guest is to go before its memory.
+pub fn answers(data: &[u8]) {
+    answered(data);
+}
+
+/// How that ends, and what the machine says.
+fn answered(data: &[u8]) -> (Outcome, Vec<u8>) {
+    let mut link = Bytes { said: data, two_way: true, ..Bytes::default() };
+    let (limits, progress) = (Arc::default(), Arc::<Progress>::default());
+    progress.go_early();
+    let wants = Wants { postcopy: true, ..Wants::default() };
+    let outcome =
+        send(&mut link, written(), &inventory(), &mut Anything, &limits, &progress, wants);
+    (outcome, link.heard)
 }
 
 /// A channel of that machine's memory.
@@ -121,7 +201,7 @@ fn written() -> Vec<Block> {
 #[must_use]
 pub fn seeds() -> Vec<(String, Vec<u8>)> {
     let send = |(name, level): (&str, Option<i32>)| {
-        let mut link = Bytes { said: &[], heard: Vec::new() };
+        let mut link = Bytes::default();
         let limits = Arc::new(Limits::default());
         let progress: Arc<Progress> = Arc::default();
         let wants = Wants { level, ..Wants::default() };
@@ -129,6 +209,39 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         (name.to_owned(), link.heard)
     };
     [("whole", None), ("packed", Some(1))].into_iter().map(send).collect()
+}
+
+/// What a destination answers that takes a guest before its memory.
+#[must_use]
+pub fn answer_seeds() -> Vec<(String, Vec<u8>)> {
+    let listed = memory().into_iter().flat_map(|block| {
+        let name = block.name.into_bytes();
+        let len = u8::try_from(name.len()).unwrap_or(0);
+        [vec![len], name, 4096_u32.to_be_bytes().to_vec()].concat()
+    });
+    let (listed, page): (Vec<u8>, Vec<u8>) =
+        (listed.collect(), [vec![0], PAGE.to_be_bytes().to_vec()].concat());
+    let said = [
+        (answer::LATE, listed),
+        (answer::PONG, vec![0, 0, 0, 1]),
+        (answer::REQUEST, page.clone()),
+        (answer::LOADED, Vec::new()),
+        (answer::READY, Vec::new()),
+        (answer::RUNNING, Vec::new()),
+        (answer::REQUEST, page),
+        (answer::FULL, Vec::new()),
+    ];
+    let said = said.into_iter().flat_map(|(number, data)| {
+        let len = u16::try_from(data.len()).unwrap_or(0);
+        [&number.to_be_bytes()[..], &len.to_be_bytes(), &data].concat()
+    });
+    vec![("postcopy".to_owned(), said.collect())]
+}
+
+/// What its source sends.
+#[must_use]
+pub fn late_seeds() -> Vec<(String, Vec<u8>)> {
+    answer_seeds().into_iter().map(|(name, said)| (name, answered(&said).1)).collect()
 }
 
 /// What it sends by a channel.
@@ -152,6 +265,7 @@ pub fn channel_seeds() -> Vec<(String, Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::skips_postcopy;
 
     #[test]
     fn the_seed_is_taken() {
@@ -162,15 +276,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_seed_of_post_copy_is_taken() {
+        for ((_, said), (_, stream)) in answer_seeds().into_iter().zip(late_seeds()) {
+            let (outcome, _) = answered(&said);
+            assert!(matches!(outcome, Outcome::Moved), "{outcome:?}");
+            for len in 0..said.len() {
+                assert!(!matches!(answered(&said[..len]).0, Outcome::Moved), "{len}");
+            }
+            if skips_postcopy() {
+                return;
+            }
+            received(&stream, true).unwrap();
+            for len in (0..stream.len()).step_by(61).chain(stream.len() - 5..stream.len()) {
+                received(&stream[..len], true).unwrap_err();
+            }
+        }
+    }
+
     fn taken(stream: Vec<u8>) {
-        let mut link = Bytes { said: &stream, heard: Vec::new() };
+        let mut link = Bytes { said: &stream, ..Bytes::default() };
         let blocks = memory();
         receive(&mut link, blocks.clone(), &inventory(), &mut Anything).unwrap();
         let mut bytes = [0; 17];
         blocks[1].ram.read(PAGE / 2, &mut bytes);
         assert_eq!(&bytes, b"in the first page");
-        // Cut off anywhere before the end of all sections it is refused, without harm.
-        (0..stream.len()).step_by(61).for_each(|len| super::stream(&stream[..len]));
+        // Cut off anywhere before its end it is refused, without harm.
+        let mut cuts = (0..stream.len()).step_by(61).chain(stream.len() - 1..stream.len());
+        cuts.all(|len| received(&stream[..len], false).is_err()).then_some(()).unwrap();
         // Nor do bytes that were changed on the way harm.
         let mut state = 1_u64;
         for _ in 0..2000 {
@@ -187,7 +320,13 @@ mod tests {
     #[test]
     #[ignore = "writes into the source tree"]
     fn write_seeds() {
-        for (target, seeds) in [("stream", seeds()), ("channel", channel_seeds())] {
+        let all = [
+            ("stream", seeds()),
+            ("channel", channel_seeds()),
+            ("answers", answer_seeds()),
+            ("late", late_seeds()),
+        ];
+        for (target, seeds) in all {
             let seeds_of = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds");
             let directory = format!("{seeds_of}/migration_{target}");
             std::fs::create_dir_all(&directory).unwrap();

@@ -3,6 +3,7 @@
 //! | piece | file |
 //! |---|---|
 //! | where the other side is: `tcp:`, `unix:`, `fd:`, `exec:`, `file:` | `uri.rs` |
+//! | what a connection is | `link.rs` |
 //! | the connection to it | `channel/` |
 //! | the same within TLS | `tls.rs` |
 //! | which vector instructions there are | `simd.rs` |
@@ -17,6 +18,7 @@
 //! | pages as differences to what the other side has | `xbzrle/` |
 //! | many pages at once, packed with zstd | `chunk.rs`, `compress.rs` |
 //! | memory by channels of its own | `multifd/` |
+//! | those who connect, until they are known | `callers.rs` |
 //! | the ways to the other side, as often as they are gone | `road.rs` |
 //! | running it before its memory is there | `postcopy/` |
 //!
@@ -26,6 +28,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod blocks;
+pub mod callers;
 pub mod channel;
 mod chunk;
 pub mod compress;
@@ -34,6 +37,7 @@ pub mod dest;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod inventory;
+pub mod link;
 pub mod multifd;
 mod needs;
 pub mod postcopy;
@@ -43,6 +47,9 @@ pub mod simd;
 pub mod source;
 pub mod status;
 pub mod stream;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod testing;
 pub mod tls;
 pub mod uri;
 pub mod xbzrle;

@@ -458,7 +458,23 @@ impl Receiver {
         &self.order
     }
 
-    /// Reads a part of the section.
+    /// Reads the start of the section: the list of blocks, and nothing else.
+    ///
+    /// # Errors
+    /// It is not that, or not of this machine, or the stream ends. No memory was changed.
+    pub fn start(&mut self, from: &mut Reader<impl Read>) -> Result<(), Error> {
+        let head = from.u64()?;
+        if head & flag::ALL != flag::MEM_SIZE {
+            return Err(Error::bad("the section of memory does not start with its list"));
+        }
+        self.list(from, head & !flag::ALL)?;
+        match from.u64()? {
+            flag::EOS => Ok(()),
+            _ => Err(Error::bad("pages come with the list of memory")),
+        }
+    }
+
+    /// Reads a further part of the section.
     ///
     /// # Errors
     /// It is not one that this machine can take, or the stream ends.

@@ -6,18 +6,24 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Error;
+use crate::callers::{Caller, Callers, Greeting};
 use crate::channel::{Canceller, Channel, Connecting, Listener};
-use crate::multifd::{Door, Greeting};
-use crate::source::Link;
+use crate::link::Link;
+use crate::multifd::Door;
 use crate::stream;
-use crate::tls::{Client, Server};
+use crate::tls;
 use crate::uri::Uri;
+use resources::tls::{AnyClient, Client, Server};
 
-/// So long a peer may be silent until it is through TLS.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// So long a peer may take until it is through TLS.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
+/// So many are heard at once until one is through.
+const STRANGERS: usize = 32;
+/// So often it is seen whether others have come than those that say nothing.
+const GLANCE: Duration = Duration::from_millis(100);
 
 type Boxed = Box<dyn Link + Send>;
 
@@ -27,7 +33,7 @@ pub struct Road {
     uri: Uri,
     canceller: Canceller,
     /// What is believed, and who the other side must be.
-    tls: Option<(Client, String)>,
+    tls: Option<Client>,
 }
 
 impl Road {
@@ -38,17 +44,18 @@ impl Road {
     pub fn new(
         uri: Uri,
         canceller: &Canceller,
-        tls: Option<(Client, Option<String>)>,
+        tls: Option<(AnyClient, Option<String>)>,
     ) -> Result<Road, Error> {
         let tls = match (tls, &uri) {
             (None, _) => None,
-            (Some((client, Some(name))), Uri::Tcp { .. } | Uri::Unix(_)) => Some((client, name)),
-            (Some((client, None)), Uri::Tcp { host, .. }) => Some((client, host.clone())),
+            (Some((any, Some(name))), Uri::Tcp { .. } | Uri::Unix(_)) => Some(any.to(&name)),
+            (Some((any, None)), Uri::Tcp { host, .. }) => Some(any.to(host)),
             (Some(_), Uri::Unix(_)) => {
                 return Err(Error::new("TLS over unix needs the parameter 'tls-hostname'"));
             }
             (Some(_), _) => return Err(Error::new("TLS needs a connection by tcp or unix")),
         };
+        let tls = tls.transpose().map_err(|error| Error(error.0))?;
         Ok(Road { uri, canceller: canceller.clone(), tls })
     }
 
@@ -75,17 +82,17 @@ impl Road {
     /// It is not, or it was cancelled.
     pub fn arrive(&self, connecting: Connecting) -> Result<Boxed, Error> {
         let channel = connecting.finish()?;
-        let Some((client, name)) = &self.tls else { return Ok(Box::new(channel)) };
+        let Some(client) = &self.tls else { return Ok(Box::new(channel)) };
         let failed = |error: io::Error| {
             let hint = match error.kind() {
                 io::ErrorKind::InvalidData => "",
                 _ => "; does the destination have the capability 'tls'?",
             };
-            Error(format!("TLS with '{name}' failed: {error}{hint}"))
+            Error(format!("{client:?} failed: {error}{hint}"))
         };
-        channel.set_patience(Some(HANDSHAKE));
-        let mut tls = client.connect(channel, name).map_err(failed)?;
-        tls.give_up_after(Duration::MAX);
+        channel.set_deadline(Instant::now().checked_add(HANDSHAKE));
+        let mut tls = tls::connect(client, channel).map_err(failed)?;
+        tls.give_up_at(None);
         Ok(Box::new(tls))
     }
 
@@ -122,33 +129,47 @@ impl Gate {
     /// # Errors
     /// It was cancelled, or there is no way in.
     pub fn first(&mut self) -> Result<Boxed, Error> {
+        if self.tls.is_none() {
+            return Ok(Box::new(self.listener.accept(&self.canceller)?));
+        }
+        let mut callers = Callers::new();
         loop {
-            let channel = self.listener.accept(&self.canceller)?;
-            match within(self.tls.as_ref(), channel) {
-                Ok(link) => return Ok(link),
-                Err(error) if self.canceller.is_cancelled() => {
-                    return Err(Error(error.to_string()));
+            let time = (callers.count() > 0).then_some(Duration::ZERO);
+            if callers.count() < STRANGERS
+                && let Some(channel) = self.listener.accept_within(&self.canceller, time)?
+            {
+                let Caller { greeting, hang_up } = self.caller(channel);
+                if let Err(error) = callers.hear(hang_up, greeting) {
+                    tracing::warn!("a connection was turned away: {error}");
                 }
-                Err(error) => tracing::warn!("a connection was turned away: {error}"),
+            }
+            self.canceller.check().map_err(|error| Error(error.to_string()))?;
+            if let Some(link) = callers.known(GLANCE) {
+                return Ok(link);
             }
         }
+    }
+
+    fn caller(&self, channel: Channel) -> Caller {
+        let (tls, hang_up) = (self.tls.clone(), channel.breaker());
+        let greeting: Greeting = Box::new(move || within(tls.as_ref(), channel));
+        Caller { greeting, hang_up }
     }
 }
 
 /// The channel, or what is in its TLS.
 fn within(tls: Option<&Server>, channel: Channel) -> io::Result<Boxed> {
     let Some(server) = tls else { return Ok(Box::new(channel)) };
-    channel.set_patience(Some(HANDSHAKE));
-    let mut tls = server.accept(channel)?;
-    tls.give_up_after(Duration::MAX);
+    channel.set_deadline(Instant::now().checked_add(HANDSHAKE));
+    let mut tls = tls::accept(server, channel)?;
+    tls.give_up_at(None);
     Ok(Box::new(tls))
 }
 
 impl Door for Gate {
-    fn next(&mut self, time: Duration) -> Result<Option<Greeting>, stream::Error> {
+    fn next(&mut self, time: Duration) -> Result<Option<Caller>, stream::Error> {
         let channel = self.listener.accept_within(&self.canceller, Some(time));
         let channel = channel.map_err(|error| stream::Error::Here(error.0))?;
-        let tls = self.tls.clone();
-        Ok(channel.map(|channel| -> Greeting { Box::new(move || within(tls.as_ref(), channel)) }))
+        Ok(channel.map(|channel| self.caller(channel)))
     }
 }

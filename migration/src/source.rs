@@ -12,29 +12,27 @@
 //!
 //! What comes back on the connection is from anybody: answers are short and compared.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use crate::blocks;
-use crate::channel::{Limiter, is_cancelled};
+use crate::channel::Limiter;
 use crate::chunk::Tally;
 use crate::converge::Converge;
 use crate::dest::Section;
 use crate::inventory::{self, Inventory};
+use crate::link::Link;
 use crate::multifd::Channels;
 use crate::needs::{Announcement, Needs};
 use crate::ram::{self, Block, Sender, Sent, Watch};
 use crate::status::{Limits, Phase, Progress};
-use crate::stream::{self, Error, Writer, answer, command, kind};
+use crate::stream::{Error, Writer, answer, command, kind};
 use crate::xbzrle;
 
-use resources::iol::IoBuf;
 use resources::ram::PAGE;
 
+mod disks;
+mod hand_over;
 mod postcopy;
 
 /// Over this time throughput is measured.
@@ -43,14 +41,6 @@ const WINDOW: Duration = Duration::from_millis(100);
 const PART: Duration = Duration::from_millis(50);
 /// Fewer bytes, sent in less time, say nothing of the bandwidth: the host's buffers took them.
 const TELLING: (u64, Duration) = (1 << 20, Duration::from_secs(1));
-/// So long a destination may be silent while the guest waits, or runs there, before it is given up.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// So long at least a client cannot end the waiting for it.
-const GRACE: Duration = Duration::from_secs(1);
-/// So long a destination may take to say why it has closed a channel.
-const REASON: Duration = Duration::from_secs(5);
-/// The reason why a connection was closed is among so many answers, or is not told.
-const LAST_ANSWERS: usize = 4;
 
 /// The machine whose guest moves.
 pub trait Machine {
@@ -103,139 +93,6 @@ pub trait Machine {
     }
 }
 
-/// The connection to the destination.
-pub trait Link: Read + Write {
-    /// Whether it can answer.
-    fn two_way(&self) -> bool;
-    /// Whether what is sent is only stored.
-    fn is_file(&self) -> bool {
-        false
-    }
-    /// Sends no faster from now on.
-    fn set_limiter(&mut self, _limiter: &Limiter) {}
-    /// Fails when for so long nothing moves.
-    fn give_up_after(&mut self, _silence: Duration) {}
-    /// What breaks it, from any thread, so that whoever waits in it does not.
-    fn breaker(&self) -> Breaker {
-        Box::new(|| {})
-    }
-    /// Writes all of `memory`, as it is at some time before this returns; from where it is, if that
-    /// can be.
-    ///
-    /// # Errors
-    /// Not all of it was written.
-    fn send_memory(&mut self, memory: &IoBuf) -> io::Result<()> {
-        stream::copy(memory, self)
-    }
-    /// From now on little waits in the buffers of the host, so that what is asked for comes soon.
-    fn hasten(&mut self) {}
-    /// Waits until there is something to read, which gives `true`, or one of the others can be
-    /// read, or for so long.
-    ///
-    /// # Errors
-    /// It was cancelled, or the connection cannot tell.
-    fn wait(&mut self, _others: &[BorrowedFd<'_>], _time: Option<Duration>) -> io::Result<bool> {
-        Err(ErrorKind::Unsupported.into())
-    }
-    /// Nothing more is sent: waits until what was is where it belongs.
-    ///
-    /// # Errors
-    /// It is not.
-    fn finish(&mut self) -> io::Result<()>;
-}
-
-/// Breaks a connection.
-pub type Breaker = Box<dyn Fn() + Send + Sync>;
-
-impl<L: Link + ?Sized> Link for Box<L> {
-    fn two_way(&self) -> bool {
-        (**self).two_way()
-    }
-    fn is_file(&self) -> bool {
-        (**self).is_file()
-    }
-    fn set_limiter(&mut self, limiter: &Limiter) {
-        (**self).set_limiter(limiter);
-    }
-    fn give_up_after(&mut self, silence: Duration) {
-        (**self).give_up_after(silence);
-    }
-    fn breaker(&self) -> Breaker {
-        (**self).breaker()
-    }
-    fn send_memory(&mut self, memory: &IoBuf) -> io::Result<()> {
-        (**self).send_memory(memory)
-    }
-    fn hasten(&mut self) {
-        (**self).hasten();
-    }
-    fn wait(&mut self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
-        (**self).wait(others, time)
-    }
-    fn finish(&mut self) -> io::Result<()> {
-        (**self).finish()
-    }
-}
-
-impl<T: Link> Link for &mut T {
-    fn two_way(&self) -> bool {
-        (**self).two_way()
-    }
-    fn is_file(&self) -> bool {
-        (**self).is_file()
-    }
-    fn set_limiter(&mut self, limiter: &Limiter) {
-        (**self).set_limiter(limiter);
-    }
-    fn give_up_after(&mut self, silence: Duration) {
-        (**self).give_up_after(silence);
-    }
-    fn breaker(&self) -> Breaker {
-        (**self).breaker()
-    }
-    fn send_memory(&mut self, memory: &IoBuf) -> io::Result<()> {
-        (**self).send_memory(memory)
-    }
-    fn hasten(&mut self) {
-        (**self).hasten();
-    }
-    fn wait(&mut self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
-        (**self).wait(others, time)
-    }
-    fn finish(&mut self) -> io::Result<()> {
-        (**self).finish()
-    }
-}
-
-/// A stream to be read, which is all that can be done with it.
-#[derive(Debug)]
-pub struct Stored<R>(pub R);
-
-impl<R: Read> Read for Stored<R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.0.read(bytes)
-    }
-}
-
-/// Nobody hears answers.
-impl<R> Write for Stored<R> {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(ErrorKind::Unsupported.into())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<R: Read> Link for Stored<R> {
-    fn two_way(&self) -> bool {
-        false
-    }
-    fn finish(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// What is to be done to make it quick.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wants {
@@ -261,6 +118,9 @@ pub enum Outcome {
     /// The connection was lost at the one moment when it cannot be known who has the guest. It does
     /// not run here, and may run there.
     Unsure(Error),
+    /// The same, where some of the guest's memory was to follow it: if the other side ran it then
+    /// its disks may have changed, and with what this side has it must not go on.
+    PerhapsLost(Error),
     /// The connection was lost when the other side ran the guest and lacked some of its memory. Nobody
     /// has the guest any more.
     Lost(Error),
@@ -309,6 +169,7 @@ pub fn send<L: Link, M: Machine>(
             let error = source.reason(error);
             match progress.phase() {
                 Phase::Postcopy => Outcome::Lost(error),
+                _ if unsure && source.lags() => Outcome::PerhapsLost(error),
                 _ if unsure => Outcome::Unsure(error),
                 _ => Outcome::Stayed(error),
             }
@@ -619,165 +480,8 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.progress.update(|figures| figures.mbps = mbps);
         *window = self.window();
     }
-
-    /// Stops the guest, sends the rest and gives it away.
-    fn complete(&mut self) -> Result<(), Error> {
-        self.progress.check()?;
-        self.stopped = Some(self.machine.now());
-        let sections = self.machine.switch_over().map_err(Error::Here)?;
-        // A guest does not wait for a peer that is stuck.
-        self.to.channel().give_up_after(PATIENCE);
-        // The guest waits.
-        self.to.channel().set_limiter(&Limiter::default());
-        if let Some(channels) = &self.channels {
-            channels.limit(0);
-            channels.give_up_after(PATIENCE)?;
-        }
-        self.sync()?;
-        self.finish_disks()?;
-        self.ram.last();
-        self.set_aside();
-        self.to.part(kind::END, self.ram_id)?;
-        let mut tally = Tally::default();
-        while self.next(&mut tally)?.is_some() {}
-        self.channels.as_mut().map_or(Ok(()), Channels::finish)?;
-        self.end_part(tally)?;
-        self.tell_missing()?;
-        for Section { name, blob } in sections {
-            let bytes = blob.to_bytes().map_err(|error| Error::Here(format!("{name}: {error}")))?;
-            self.full(&name, &bytes)?;
-        }
-        if self.to.channel().two_way() { self.hand_over() } else { self.leave() }
-    }
-
-    /// The destination answers: it gets the guest when it has everything.
-    fn hand_over(&mut self) -> Result<(), Error> {
-        self.end()?;
-        self.to.flush()?;
-        self.answered(answer::LOADED)?;
-        self.progress.check()?;
-        self.release()?;
-        self.to.command(command::TAKE, &[])?;
-        self.answered(answer::READY)?;
-        self.to.channel().give_up_after(PATIENCE);
-        self.progress.commit(GRACE)?;
-        self.to.command(command::GO, &[])?;
-        self.gone = true;
-        self.answered(answer::RUNNING)?;
-        self.stood_still();
-        self.send_late()?;
-        // What is lost now is not the guest.
-        let _ = self.to.channel().finish();
-        Ok(())
-    }
-
-    /// Nobody answers: it is given away when the stream is where it belongs.
-    fn leave(&mut self) -> Result<(), Error> {
-        self.to.flush()?;
-        self.progress.commit(Duration::ZERO)?;
-        self.release()?;
-        self.end()?;
-        self.to.flush()?;
-        self.gone = !self.to.channel().is_file();
-        self.to.channel().finish()?;
-        self.stood_still();
-        Ok(())
-    }
-
-    /// The guest runs there, or is where it is to be.
-    fn stood_still(&self) {
-        let Some(at) = self.stopped else { return };
-        let downtime = (self.machine.now() - at).as_millis();
-        let downtime = u64::try_from(downtime).unwrap_or(u64::MAX);
-        self.progress.update(|figures| figures.downtime = downtime);
-    }
-
-    /// The end of the stream, and what was in it.
-    fn end(&mut self) -> Result<(), Error> {
-        self.to.u8(kind::EOF)?;
-        let devices: Vec<_> =
-            self.described.iter().map(|(name, len)| described(name, *len)).collect();
-        let mut text = json!({ "page_size": PAGE, "devices": devices }).to_string();
-        // Tools look for the first brace after the last zero, which must not be in the length.
-        while (text.len() as u32).to_be_bytes().contains(&b'{') {
-            text.push(' ');
-        }
-        self.to.u8(kind::DESCRIPTION)?;
-        self.to.blob(text.as_bytes())
-    }
-
-    /// Waits for an answer; gives what is in it.
-    fn answered(&mut self, wanted: u16) -> Result<Vec<u8>, Error> {
-        loop {
-            let (number, data) = read_answer(self.to.channel())?;
-            match number {
-                number if number == wanted => return Ok(data),
-                answer::REQUEST => self.serve(&data)?,
-                number => return Err(unexpected(number, &data)),
-            }
-        }
-    }
-
-    /// The reason to tell: a connection that was closed by the other side may hold one.
-    fn reason(&mut self, error: Error) -> Error {
-        if self.progress.phase() == Phase::Cancelling {
-            return Error::Cancelled;
-        }
-        let Error::Io(broken) = &error else { return error };
-        if is_cancelled(broken) {
-            return Error::Cancelled;
-        }
-        let closed = matches!(broken.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
-        if self.wants.channels > 0 {
-            self.channels = None;
-            // The main connection may be whole: the destination shall see that this was all.
-            let _ = self.to.channel().finish();
-            self.to.channel().give_up_after(REASON);
-        }
-        if closed && self.progress.phase() != Phase::Committed && self.to.channel().two_way() {
-            for _ in 0..LAST_ANSWERS {
-                let Ok((number, data)) = read_answer(self.to.channel()) else { break };
-                if number == answer::FAILED {
-                    return Error::Refused(String::from_utf8_lossy(&data).into_owned());
-                }
-            }
-        }
-        error
-    }
 }
 
-/// An answer that was not asked for.
-fn unexpected(number: u16, data: &[u8]) -> Error {
-    match number {
-        answer::FAILED => Error::Refused(String::from_utf8_lossy(data).into_owned()),
-        number => Error::bad(format!("the destination answered {number:#x}, which was not asked")),
-    }
-}
-
-fn read_answer(from: &mut impl Read) -> Result<(u16, Vec<u8>), Error> {
-    let mut head = [0; 4];
-    from.read_exact(&mut head)?;
-    let [a, b, c, d] = head;
-    let mut data = vec![0; u16::from_be_bytes([c, d]).into()];
-    from.read_exact(&mut data)?;
-    Ok((u16::from_be_bytes([a, b]), data))
-}
-
-/// A section of ours, for tools that look into streams.
-fn described(name: &str, len: usize) -> serde_json::Value {
-    json!({
-        "name": name,
-        "instance_id": 0,
-        "vmsd_name": name,
-        "version": 1,
-        "fields": [
-            { "name": "length", "type": "uint32", "size": 4 },
-            { "name": "state", "type": "buffer", "size": len },
-        ],
-    })
-}
-
-mod disks;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

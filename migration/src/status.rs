@@ -147,14 +147,14 @@ struct State {
     phase: Phase,
     error: Option<String>,
     hang_up: Option<HangUp>,
-    /// When a cancel hangs up after all, once the guest was given away.
-    patient_until: Instant,
+    /// When a cancel hangs up after all, once the guest was given away; `None`: never.
+    patient_until: Option<Instant>,
 }
 
 impl Default for Progress {
     fn default() -> Progress {
         let began = Instant::now();
-        let state = State { phase: Phase::Setup, error: None, hang_up: None, patient_until: began };
+        let state = State { phase: Phase::Setup, error: None, hang_up: None, patient_until: None };
         let (figures, early) = (Mutex::default(), AtomicBool::new(false));
         Progress { began, state: Mutex::new(state), figures, early }
     }
@@ -199,12 +199,14 @@ impl Progress {
     }
 
     /// Ends it, unless it has ended. Where the guest was given away this cannot be taken back: then
-    /// it only ends the waiting for a peer that does not say that it has it.
+    /// it only ends the waiting for a peer that does not say that it has it, if a connection that
+    /// ends does the guest no harm.
     pub fn cancel(&self) {
         let mut state = self.state.lock();
         match state.phase {
             Phase::Setup | Phase::Active => state.phase = Phase::Cancelling,
-            Phase::Committed if Instant::now() >= state.patient_until => {}
+            Phase::Committed
+                if state.patient_until.is_some_and(|until| Instant::now() >= until) => {}
             _ => return,
         }
         if let Some(hang_up) = state.hang_up.take() {
@@ -221,9 +223,9 @@ impl Progress {
     }
 
     /// Gives the guest away: after this it cannot be cancelled. The peer has so long to say that it
-    /// has it, whatever a client wants.
-    pub(crate) fn commit(&self, patience: Duration) -> Result<(), Error> {
-        self.state.lock().patient_until = Instant::now() + patience;
+    /// has it, whatever a client wants; `None`: the connection is the peer's for ever.
+    pub(crate) fn commit(&self, patience: Option<Duration>) -> Result<(), Error> {
+        self.state.lock().patient_until = patience.map(|patience| Instant::now() + patience);
         self.step(Phase::Active, Phase::Committed)
     }
 
@@ -279,15 +281,27 @@ mod tests {
         progress.active().unwrap();
         let (tell, told) = std::sync::mpsc::channel();
         progress.hang_up_by(move || tell.send(()).unwrap());
-        progress.commit(Duration::from_secs(60)).unwrap();
+        progress.commit(Some(Duration::from_secs(60))).unwrap();
         progress.cancel();
         assert_eq!(progress.phase(), Phase::Committed);
         told.try_recv().unwrap_err();
         // A peer that is silent for too long is not waited for.
-        progress.state.lock().patient_until = Instant::now();
+        progress.state.lock().patient_until = Some(Instant::now());
         progress.cancel();
         assert_eq!(progress.phase(), Phase::Committed);
         told.try_recv().unwrap();
+
+        // What would be lost with the connection is not cut off.
+        let progress = Progress::default();
+        progress.active().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        progress.hang_up_by(move || tell.send(()).unwrap());
+        progress.commit(None).unwrap();
+        progress.cancel();
+        progress.early();
+        progress.cancel();
+        assert_eq!(progress.phase(), Phase::Postcopy);
+        told.try_recv().unwrap_err();
 
         let progress = Progress::default();
         let (tell, told) = std::sync::mpsc::channel();
@@ -295,7 +309,7 @@ mod tests {
         progress.active().unwrap();
         progress.cancel();
         told.try_recv().unwrap();
-        assert!(matches!(progress.commit(Duration::ZERO), Err(Error::Cancelled)));
+        assert!(matches!(progress.commit(None), Err(Error::Cancelled)));
         progress.ended(Phase::Cancelled, None);
         progress.cancel();
         assert_eq!(progress.phase(), Phase::Cancelled);

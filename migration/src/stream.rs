@@ -14,7 +14,7 @@ use std::ops::Range;
 use resources::iol::IoBuf;
 use resources::ram::RamBlock;
 
-use crate::source::Link;
+use crate::link::Link;
 
 /// "QEVM".
 pub const MAGIC: u32 = 0x5145_564d;

@@ -1,175 +1,49 @@
 //! TLS 1.3 around a channel: the other side is who it says, and nobody reads along.
 //!
-//! Credentials are files in a directory, by the names that `tls-creds-x509` gives them:
-//! `ca-cert.pem`, perhaps `ca-crl.pem`, and `server-cert.pem` with `server-key.pem` or
-//! `client-cert.pem` with `client-key.pem`.
-//!
 //! On migration threads, which wait in the channel; a cancel ends a handshake as it ends
 //! everything else there. After it either direction can go to a thread of its own; a lock around
 //! rustls is held for its calculations only. Before the handshake is done nothing of a peer is believed; what it can
 //! make us hold is bounded by rustls.
 
-use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustls::client::WebPkiServerVerifier;
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
-use rustls::version::TLS13;
-use rustls::{
-    ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
-};
+use resources::tls::{Client, Server};
+use rustls::Connection;
 
-use crate::Error;
 use crate::channel::{self, Channel, Limiter};
-use crate::source::{Breaker, Link};
+use crate::link::{Breaker, Link};
 
-/// What the sending side shows and believes.
-#[derive(Clone, Debug)]
-pub struct Client(Arc<ClientConfig>);
-
-/// What the receiving side shows and believes.
-#[derive(Clone, Debug)]
-pub struct Server(Arc<ServerConfig>);
-
-impl Client {
-    /// From a directory. It has a certificate of its own if one is there.
-    ///
-    /// # Errors
-    /// A file is missing or is not what it should be.
-    pub fn new(directory: &Path) -> Result<Self, Error> {
-        let files = Files(directory);
-        let verifier =
-            WebPkiServerVerifier::builder_with_provider(files.authorities()?, provider())
-                .with_crls(files.revoked()?)
-                .build()
-                .map_err(|error| files.bad("ca-cert.pem", error))?;
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13])
-            .map_err(|error| files.bad("", error))?
-            .with_webpki_verifier(verifier);
-        let config = if files.path("client-cert.pem").exists() {
-            let (chain, key) = files.identity("client")?;
-            let config = config.with_client_auth_cert(chain, key);
-            config.map_err(|error| files.bad("client-key.pem", error))?
-        } else {
-            config.with_no_client_auth()
-        };
-        Ok(Self(Arc::new(config)))
-    }
-
-    /// Makes sure that the other side is `name`, a host name or an address.
-    ///
-    /// # Errors
-    /// It is not, or it goes away.
-    pub fn connect(&self, mut channel: Channel, name: &str) -> io::Result<Tls> {
-        let name = ServerName::try_from(name.to_owned()).map_err(|error| {
-            io::Error::new(ErrorKind::InvalidInput, format!("TLS host name '{name}': {error}"))
-        })?;
-        let client = ClientConnection::new(self.0.clone(), name).map_err(io::Error::other)?;
-        let mut connection = Connection::Client(client);
-        handshake(&mut connection, &mut channel)?;
-        Tls::new(connection, channel)
-    }
+/// Makes sure that the other side is who `client` says.
+///
+/// # Errors
+/// It is not, or it goes away.
+pub fn connect(client: &Client, channel: Channel) -> io::Result<Tls> {
+    agree(client.connection(), channel)
 }
 
-impl Server {
-    /// From a directory. With `verify_peer` the source must show a certificate that the authority
-    /// has signed; without anybody can send a guest.
-    ///
-    /// # Errors
-    /// A file is missing or is not what it should be.
-    pub fn new(directory: &Path, verify_peer: bool) -> Result<Self, Error> {
-        let files = Files(directory);
-        let config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13])
-            .map_err(|error| files.bad("", error))?;
-        let config = if verify_peer {
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(files.authorities()?, provider())
-                    .with_crls(files.revoked()?)
-                    .build()
-                    .map_err(|error| files.bad("ca-cert.pem", error))?;
-            config.with_client_cert_verifier(verifier)
-        } else {
-            config.with_no_client_auth()
-        };
-        let (chain, key) = files.identity("server")?;
-        let config = config.with_single_cert(chain, key);
-        let mut config = config.map_err(|error| files.bad("server-key.pem", error))?;
-        // Nobody comes twice.
-        config.send_tls13_tickets = 0;
-        Ok(Self(Arc::new(config)))
-    }
-
-    /// Makes sure that the other side is one to be believed.
-    ///
-    /// # Errors
-    /// It is not, or it goes away.
-    pub fn accept(&self, mut channel: Channel) -> io::Result<Tls> {
-        let server = ServerConnection::new(self.0.clone()).map_err(io::Error::other)?;
-        let mut connection = Connection::Server(server);
-        handshake(&mut connection, &mut channel)?;
-        Tls::new(connection, channel)
-    }
+/// Makes sure that the other side is one to be believed.
+///
+/// # Errors
+/// It is not, or it goes away.
+pub fn accept(server: &Server, channel: Channel) -> io::Result<Tls> {
+    agree(server.connection(), channel)
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
-}
-
-/// A directory of credentials.
-struct Files<'a>(&'a Path);
-
-impl Files<'_> {
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+/// Has the connection agreed on.
+fn agree(connection: Result<Connection, rustls::Error>, mut channel: Channel) -> io::Result<Tls> {
+    let mut connection = connection.map_err(io::Error::other)?;
+    while connection.is_handshaking() {
+        let done = connection.complete_io(&mut channel);
+        // What is wrong with the peer is said to it too.
+        let flushed = channel.flush();
+        done?;
+        flushed?;
     }
-
-    fn bad(&self, name: &str, error: impl Display) -> Error {
-        Error(format!("TLS credentials {}: {error}", self.path(name).display()))
-    }
-
-    /// All of a kind that a file has.
-    fn all<T: PemObject>(&self, name: &str) -> Result<Vec<T>, Error> {
-        let items = T::pem_file_iter(self.path(name)).and_then(Iterator::collect::<Result<_, _>>);
-        let items: Vec<T> = items.map_err(|error| self.bad(name, error))?;
-        if items.is_empty() {
-            return Err(self.bad(name, "there is nothing of use in it"));
-        }
-        Ok(items)
-    }
-
-    fn authorities(&self) -> Result<Arc<RootCertStore>, Error> {
-        const NAME: &str = "ca-cert.pem";
-        let mut roots = RootCertStore::empty();
-        for certificate in self.all::<CertificateDer<'static>>(NAME)? {
-            roots.add(certificate).map_err(|error| self.bad(NAME, error))?;
-        }
-        Ok(Arc::new(roots))
-    }
-
-    /// Lists of what the authority has taken back, if there are any.
-    fn revoked(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
-        const NAME: &str = "ca-crl.pem";
-        if self.path(NAME).exists() { self.all(NAME) } else { Ok(Vec::new()) }
-    }
-
-    fn identity(
-        &self,
-        end: &str,
-    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
-        let name = format!("{end}-key.pem");
-        let key = PrivateKeyDer::from_pem_file(self.path(&name));
-        Ok((self.all(&format!("{end}-cert.pem"))?, key.map_err(|error| self.bad(&name, error))?))
-    }
+    Tls::new(connection, channel)
 }
 
 /// A channel within TLS.
@@ -211,17 +85,6 @@ impl Tls {
 
 /// Encrypted bytes that are read at once.
 const RAW: usize = 64 << 10;
-
-fn handshake(connection: &mut Connection, channel: &mut Channel) -> io::Result<()> {
-    while connection.is_handshaking() {
-        let done = connection.complete_io(channel);
-        // What is wrong with the peer is said to it too.
-        let flushed = channel.flush();
-        done?;
-        flushed?;
-    }
-    Ok(())
-}
 
 /// What comes from the other side.
 #[derive(Debug)]
@@ -346,6 +209,10 @@ impl Link for Tls {
 
     fn give_up_after(&mut self, silence: Duration) {
         self.reader.set_patience(Some(silence));
+    }
+
+    fn give_up_at(&mut self, deadline: Option<Instant>) {
+        self.reader.input.set_deadline(deadline);
     }
 
     fn breaker(&self) -> Breaker {

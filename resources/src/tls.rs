@@ -37,6 +37,10 @@ pub struct Credentials {
 #[error("{0}")]
 pub struct TlsError(pub String);
 
+/// What an end that connects shows and believes, whoever it will connect to.
+#[derive(Clone)]
+pub struct AnyClient(Arc<ClientConfig>);
+
 /// The end that connects, and the name of the other one.
 #[derive(Clone)]
 pub struct Client {
@@ -48,15 +52,12 @@ pub struct Client {
 #[derive(Clone)]
 pub struct Server(Arc<ServerConfig>);
 
-impl Client {
-    /// From a directory; it has a certificate of its own if one is there. The other end has to
-    /// show that it is `name`, a host name or an address.
+impl AnyClient {
+    /// From a directory; it has a certificate of its own if one is there.
     ///
     /// # Errors
-    /// A file is missing or is not what it should be; `name` is no name.
-    pub fn new(directory: &Path, name: &str) -> Result<Client, TlsError> {
-        let server = ServerName::try_from(name.to_owned())
-            .map_err(|error| TlsError(format!("TLS host name '{name}': {error}")))?;
+    /// A file is missing or is not what it should be.
+    pub fn new(directory: &Path) -> Result<AnyClient, TlsError> {
         let files = Files(directory);
         let verifier =
             WebPkiServerVerifier::builder_with_provider(files.authorities()?, provider())
@@ -74,7 +75,28 @@ impl Client {
         } else {
             config.with_no_client_auth()
         };
-        Ok(Client { config: Arc::new(config), name: server })
+        Ok(AnyClient(Arc::new(config)))
+    }
+
+    /// The end of a connection to `name`, a host name or an address, which the other end has to
+    /// show that it is.
+    ///
+    /// # Errors
+    /// `name` is no name.
+    pub fn to(&self, name: &str) -> Result<Client, TlsError> {
+        let server = ServerName::try_from(name.to_owned())
+            .map_err(|error| TlsError(format!("TLS host name '{name}': {error}")))?;
+        Ok(Client { config: self.0.clone(), name: server })
+    }
+}
+
+impl Client {
+    /// From a directory, as [`AnyClient::new`], and to `name`, as [`AnyClient::to`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn new(directory: &Path, name: &str) -> Result<Client, TlsError> {
+        AnyClient::new(directory)?.to(name)
     }
 
     /// A connection that has not begun.
@@ -124,9 +146,15 @@ impl Server {
     }
 }
 
+impl fmt::Debug for AnyClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TLS")
+    }
+}
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TLS with {:?}", self.name)
+        write!(f, "TLS with '{}'", self.name.to_str())
     }
 }
 

@@ -52,7 +52,9 @@ targets! {
     qcow2_image: block::qcow2::fuzz::fuzz, block::qcow2::fuzz::seeds;
     nbd_client: block::nbd::fuzz::client, Vec::new;
     nbd_server: block::nbd::fuzz::server, Vec::new;
+    migration_answers: migration::fuzz::answers, Vec::new;
     migration_channel: migration::fuzz::channel, Vec::new;
+    migration_late: migration::fuzz::late, Vec::new;
     migration_stream: migration::fuzz::stream, Vec::new;
     xbzrle_delta: migration::xbzrle::fuzz, Vec::new;
 }

@@ -1,15 +1,16 @@
 //! The way in.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
+use rustix::fs::OFlags;
 
 use super::connect::{look_up, open};
 use super::exec::{End, Exec};
@@ -27,6 +28,8 @@ enum Place {
     Unix(UnixListener, PathBuf),
     /// What needs no peer to come; once.
     There(Option<OwnedFd>, Option<Exec>),
+    /// The same, where somebody may write only later.
+    Fifo(Option<OwnedFd>),
 }
 
 impl Listener {
@@ -80,11 +83,18 @@ impl Listener {
                 Place::There(Some(pipe), Some(exec))
             }
             Uri::File { path, offset } => {
-                let file = File::open(path).and_then(|file| seek(&file, *offset).map(|()| file));
+                let mut options = OpenOptions::new();
+                // A FIFO that nobody writes is no reason to wait here.
+                options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+                let file = options.open(path);
+                let file = file.and_then(|file| seek(&file, *offset).map(|()| file));
                 let file = file.map_err(|error| {
                     Error(format!("Could not open '{}': {}", path.display(), reason(&error)))
                 })?;
-                Place::There(Some(file.into()), None)
+                match file.metadata() {
+                    Ok(about) if about.file_type().is_fifo() => Place::Fifo(Some(file.into())),
+                    _ => Place::There(Some(file.into()), None),
+                }
             }
         }))
     }
@@ -127,6 +137,17 @@ impl Listener {
             Place::Unix(listener, _) => {
                 accept(listener, canceller, time, |it| Ok(it.accept()?.0.into()))
             }
+            // Before its first writer has come it looks as if it had ended.
+            Place::Fifo(fd) => match fd.take() {
+                Some(file) => {
+                    let ready = canceller.wait(file.as_fd(), PollFlags::IN, time);
+                    ready.map(|ready| {
+                        *fd = Some(file);
+                        fd.take_if(|_| ready)
+                    })
+                }
+                None => Err(ErrorKind::NotConnected.into()),
+            },
             Place::There(fd, exec) => {
                 let fd = fd.take().ok_or_else(|| ErrorKind::NotConnected.into());
                 return open(fd, exec.take(), canceller, "the incoming stream").map(Some);

@@ -27,8 +27,9 @@ use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::event::PollFlags;
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
@@ -41,7 +42,7 @@ pub use listen::Listener;
 
 use resources::iol::IoBuf;
 
-use crate::source::{Breaker, Link};
+use crate::link::{Breaker, Link};
 
 /// So much is gathered before it is written, and read at once.
 const BUFFER: usize = 256 << 10;
@@ -86,7 +87,8 @@ impl Channel {
         let (reads, writes) = (mode != OFlags::WRONLY, mode != OFlags::RDONLY);
         let (for_reader, for_writer) = if writes { (None, exec) } else { (exec, None) };
         let canceller = canceller.clone();
-        let line = Arc::new(Line { fd, kind, canceller, patience_ms: AtomicU64::new(0) });
+        let (patience_ms, deadline) = (AtomicU64::new(0), Mutex::default());
+        let line = Arc::new(Line { fd, kind, canceller, patience_ms, deadline });
         let writer = writes.then(|| Writer {
             line: line.clone(),
             buffer: Vec::new(),
@@ -125,12 +127,18 @@ impl Channel {
     /// Reading and writing fail with [`ErrorKind::TimedOut`] if for so long no byte moves; None:
     /// never, as in the beginning.
     pub fn set_patience(&self, patience: Option<Duration>) {
-        let lines = self.writer.as_ref().map(|writer| &writer.line);
-        if let Some(line) =
-            lines.or(self.reader.as_ref().map(|reader| &reader.input.get_ref().line))
-        {
-            line.set_patience(patience);
-        }
+        self.line().into_iter().for_each(|line| line.set_patience(patience));
+    }
+
+    /// Reading, writing and waiting fail with [`ErrorKind::TimedOut`] from then on, however much
+    /// moves; None: never, as in the beginning.
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        self.line().into_iter().for_each(|line| *line.deadline.lock() = deadline);
+    }
+
+    fn line(&self) -> Option<&Arc<Line>> {
+        let line = self.reader.as_ref().map(|reader| &reader.input.get_ref().line);
+        line.or(self.writer.as_ref().map(|writer| &writer.line))
     }
 
     /// Bytes that went to the host so far, those in the buffer not among them.
@@ -154,8 +162,7 @@ impl Link for Channel {
     }
 
     fn breaker(&self) -> Breaker {
-        let line = self.reader.as_ref().map(|reader| &reader.input.get_ref().line);
-        line.or(self.writer.as_ref().map(|writer| &writer.line)).map_or(Box::new(|| {}), breaker)
+        self.line().map_or(Box::new(|| {}), breaker)
     }
 
     fn is_file(&self) -> bool {
@@ -174,6 +181,10 @@ impl Link for Channel {
     fn send_memory(&mut self, memory: &IoBuf) -> io::Result<()> {
         let none = || io::Error::new(ErrorKind::Unsupported, "the channel cannot be written");
         self.writer.as_mut().ok_or_else(none)?.send_memory(memory)
+    }
+
+    fn give_up_at(&mut self, deadline: Option<Instant>) {
+        self.set_deadline(deadline);
     }
 
     fn hasten(&mut self) {
@@ -239,6 +250,11 @@ impl Reader {
         self.input.get_ref().line.set_patience(patience);
     }
 
+    /// As [`Channel::set_deadline`]; for both halves.
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        *self.input.get_ref().line.deadline.lock() = deadline;
+    }
+
     /// As [`Link::wait`].
     ///
     /// # Errors
@@ -248,6 +264,7 @@ impl Reader {
             return Ok(true);
         }
         let line = &self.input.get_ref().line;
+        let time = line.left()?.into_iter().chain(time).min();
         line.canceller.wait_any(line.fd.as_fd(), others, time)
     }
 
@@ -453,12 +470,25 @@ struct Line {
     canceller: Canceller,
     /// 0: no end.
     patience_ms: AtomicU64,
+    /// From then on nothing is done. A leaf, held for a moment.
+    deadline: Mutex<Option<Instant>>,
 }
 
 impl Line {
     fn set_patience(&self, patience: Option<Duration>) {
         let ms = patience.map_or(0, |patience| patience.as_millis().max(1));
         self.patience_ms.store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long there is until the deadline, if there is one.
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let Some(deadline) = *self.deadline.lock() else { return Ok(None) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let text = "the other side of the migration took too long";
+            return Err(io::Error::new(ErrorKind::TimedOut, text));
+        }
+        Ok(Some(left))
     }
 
     /// 0: the end.
@@ -485,6 +515,7 @@ impl Line {
     ) -> io::Result<usize> {
         loop {
             self.canceller.check()?;
+            let left = self.left()?;
             match act() {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -492,7 +523,8 @@ impl Line {
             }
             let ms = self.patience_ms.load(Ordering::Relaxed);
             let patience = (ms > 0).then(|| Duration::from_millis(ms));
-            if !self.canceller.wait(self.fd.as_fd(), events, patience)? {
+            let time = left.into_iter().chain(patience).min();
+            if !self.canceller.wait(self.fd.as_fd(), events, time)? && time == patience {
                 let text = format!("the other side of the migration did nothing for {ms} ms");
                 return Err(io::Error::new(ErrorKind::TimedOut, text));
             }
@@ -510,8 +542,11 @@ fn watch(socket: &OwnedFd) {
     let _ = sockopt::set_tcp_user_timeout(socket, GONE_MS);
 }
 
-/// Goes to where the stream begins in a file.
+/// Goes to where the stream begins in a file that was just opened. A FIFO has no places.
 fn seek(file: &File, offset: u64) -> io::Result<()> {
+    if offset == 0 {
+        return Ok(());
+    }
     let offset = rustix::fs::SeekFrom::Start(offset);
     rustix::fs::seek(file, offset).map(drop).map_err(Into::into)
 }

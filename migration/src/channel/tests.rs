@@ -471,3 +471,52 @@ fn what_was_lost_is_not_forgotten() {
     }
     assert_eq!(channel.finish().unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
+
+#[test]
+fn a_deadline_holds_however_much_moves() {
+    let canceller = Canceller::new().unwrap();
+    let (socket, mut peer) = UnixStream::pair().unwrap();
+    let mut channel = Channel::new(socket.into(), &canceller).unwrap();
+    channel.set_deadline(Some(Instant::now() + Duration::from_millis(100)));
+    peer.write_all(b"xyz").unwrap();
+    assert_eq!(channel.read(&mut [0]).unwrap(), 1);
+    let endless = thread::spawn(move || while peer.write_all(&[0; 64 << 10]).is_ok() {});
+    let error = io::copy(&mut channel, &mut io::sink()).unwrap_err();
+    assert_eq!(error.to_string(), "the other side of the migration took too long");
+    assert_eq!(channel.wait(&[], None).unwrap_err().kind(), ErrorKind::TimedOut);
+    channel.set_deadline(None);
+    assert!(channel.read(&mut [0]).unwrap() > 0);
+    drop(channel);
+    endless.join().unwrap();
+}
+
+#[test]
+fn a_fifo_without_a_writer_holds_nobody_up() {
+    let scratch = Scratch::new("fifo");
+    let path = scratch.path("fifo");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, mode, 0).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let uri = format!("file:{path}");
+    thread::spawn({
+        let uri = uri.clone();
+        move || tell.send(incoming(&uri))
+    });
+    let mut listener = told.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
+    let canceller = Canceller::new().unwrap();
+    thread::scope(|scope| {
+        let received = scope.spawn(|| {
+            let mut received = Vec::new();
+            let mut channel = listener.accept(&canceller)?;
+            channel.read_to_end(&mut received).map_err(|error| Error(error.to_string()))?;
+            Ok::<_, Error>(received)
+        });
+        // Somebody reads it already, or will.
+        let mut channel = outgoing(&uri, &canceller).unwrap();
+        thread::sleep(Duration::from_millis(20));
+        channel.write_all(b"stream").unwrap();
+        channel.finish().unwrap();
+        drop(channel);
+        assert_eq!(received.join().unwrap().unwrap(), b"stream");
+    });
+}

@@ -7,30 +7,36 @@
 //! A source can send what it likes: pages go to places of this machine's memory that were missing,
 //! and nowhere else.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::link::Link;
 use crate::postcopy::faults::{Area, Faults};
 use crate::postcopy::missing::Missing;
 use crate::postcopy::{MOST_AT_ONCE, form};
 use crate::ram::Block;
-use crate::source::Link;
 use crate::stream::{Error, Reader, answer, command, kind};
 
 /// So many pages are asked for at a time. That many requests fit into the buffers of any
 /// connection, so that nobody waits to send one.
 const ASKED: usize = 256;
 
+/// So long a page may take that the machine waits for before the guest is here.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 30 });
+
 /// Memory that comes late.
 #[derive(Debug)]
 pub(super) struct Late {
     faults: Faults,
     blocks: Vec<Filling>,
-    asked: HashSet<(usize, u64)>,
+    /// Pages that were asked for, and when.
+    asked: HashMap<(usize, u64), Instant>,
     /// It is missing, and waited for.
     begun: bool,
     page: Vec<u8>,
@@ -64,7 +70,8 @@ impl Late {
                 Err(_) if block.ram.size() <= MOST_AT_ONCE => continue,
                 Err(reason) => return Err(refuse(reason)),
             };
-            // Better to know now what the host refuses than when the guest stands still.
+            // Better to know now what the host refuses than when the guest stands still. Nothing
+            // has come yet, and the machine has never run.
             let tried = faults.register(&area).and_then(|()| area.forget(0, area.page()));
             faults.unregister(&area);
             match tried {
@@ -77,7 +84,7 @@ impl Late {
             }
         }
         blocks.truncate(usize::from(u8::MAX));
-        Ok(Late { faults, blocks, asked: HashSet::new(), begun: false, page: Vec::new() })
+        Ok(Late { faults, blocks, asked: HashMap::new(), begun: false, page: Vec::new() })
     }
 
     /// The blocks, for the source.
@@ -133,6 +140,7 @@ impl Late {
                 result
             })?;
             let filled = self.fill(from, Some((&done, event.as_fd())));
+            from.channel().give_up_at(None);
             if filled.is_err() {
                 // The guest will not run here: whoever waits for its memory need not.
                 self.blocks.iter().for_each(|block| self.faults.unregister(&block.area));
@@ -164,6 +172,11 @@ impl Late {
             self.ask(from)?;
             if work.is_some_and(|(done, _)| done.load(Ordering::Acquire)) {
                 return Ok(None);
+            }
+            if work.is_some() {
+                // Others than this thread may wait for the machine.
+                let since = self.asked.values().min().copied().unwrap_or_else(Instant::now);
+                from.channel().give_up_at(since.checked_add(PATIENCE));
             }
             if !from.has_input() {
                 let mut others = vec![];
@@ -204,7 +217,8 @@ impl Late {
                 // One that has come meanwhile, or was zeros from the beginning, or that the guest
                 // has given back.
                 self.faults.place_zeros(&block.area, offset)?;
-            } else if self.asked.insert((index, offset)) {
+            } else if let Entry::Vacant(place) = self.asked.entry((index, offset)) {
+                place.insert(Instant::now());
                 let mut request = vec![u8::try_from(index).unwrap_or(u8::MAX)];
                 request.extend_from_slice(&offset.to_be_bytes());
                 super::say(from.channel(), answer::REQUEST, &request)?;
@@ -238,9 +252,9 @@ impl Late {
         Ok(())
     }
 
-    /// The guest is here: fills memory until it is all here. If that fails the guest is lost, and
-    /// whoever waits for its memory waits until the process ends.
-    pub(super) fn rest(mut self, from: &mut Reader<impl Link>) -> Result<(), Error> {
+    /// The guest is here: fills memory until it is all here. If that fails the guest is lost: gives
+    /// those who wait for its memory too.
+    pub(super) fn rest(mut self, from: &mut Reader<impl Link>) -> Result<(), (Error, Faults)> {
         let done = self.until(from, command::ALL_SENT).and_then(|()| {
             let missing: u64 = self.blocks.iter().map(|block| block.missing.bytes()).sum();
             match missing {
@@ -248,10 +262,12 @@ impl Late {
                 bytes => Err(Error::bad(format!("{bytes} bytes of memory never came"))),
             }
         });
-        match &done {
-            Ok(()) => self.blocks.iter().for_each(|block| self.faults.unregister(&block.area)),
-            Err(_) => self.faults.never_give_up(),
+        match done {
+            Ok(()) => {
+                self.blocks.iter().for_each(|block| self.faults.unregister(&block.area));
+                Ok(())
+            }
+            Err(error) => Err((error, self.faults)),
         }
-        done
     }
 }

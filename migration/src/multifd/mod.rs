@@ -26,7 +26,7 @@ mod tests;
 use std::io::{self, Read, Write};
 
 pub(crate) use receive::Arrivals;
-pub use receive::{Door, Greeting};
+pub use receive::Door;
 pub(crate) use send::Channels;
 
 use crate::needs::Announcement;

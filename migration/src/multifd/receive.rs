@@ -5,27 +5,25 @@
 //! says nothing keeps nobody out.
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::callers::{Caller, Callers, Greeting};
 use crate::chunk::Unpacker;
+use crate::link::{Breaker, Link};
 use crate::needs::Announcement;
 use crate::ram::Block;
-use crate::source::{Breaker, Link};
 use crate::stream::{Error, Reader};
 
 /// All channels come within this time.
 const MEETING: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(30) };
-/// So long a connection may take for each byte until it is known.
+/// So long a connection may take until it is known.
 const GREETING: Duration = Duration::from_secs(5);
 /// So often it is seen whether others have come than those that say nothing.
 const GLANCE: Duration = Duration::from_millis(100);
 /// So many strangers are heard at once.
 const STRANGERS: usize = 16;
-
-/// Makes of a connection what can be read, on a thread of its own: this may wait for the peer.
-pub type Greeting = Box<dyn FnOnce() -> io::Result<Box<dyn Link + Send>> + Send>;
 
 /// Where channels come in. Dropped, nobody can connect any more.
 pub trait Door: Send {
@@ -33,58 +31,27 @@ pub trait Door: Send {
     ///
     /// # Errors
     /// There can be none.
-    fn next(&mut self, within: Duration) -> Result<Option<Greeting>, Error>;
+    fn next(&mut self, within: Duration) -> Result<Option<Caller>, Error>;
 }
 
-type Met = Option<(u8, Box<dyn Link + Send>)>;
-
-/// Those that were announced, in their order.
-struct Meeting<'a> {
-    announced: &'a Announcement,
-    found: Vec<Option<Box<dyn Link + Send>>>,
-    /// Connections that are not known yet.
-    pending: usize,
-    tell: Sender<Met>,
-    told: Receiver<Met>,
-}
-
-impl Meeting<'_> {
-    fn missing(&self) -> usize {
-        self.found.iter().filter(|link| link.is_none()).count()
-    }
-
-    fn take(&mut self, met: Met) {
-        self.pending = self.pending.saturating_sub(1);
-        let Some((number, link)) = met else { return };
-        // The first is the one; a second would be somebody who has read along.
-        if let Some(place @ None) = self.found.get_mut(usize::from(number)) {
-            *place = Some(link);
-        }
-    }
-
-    /// Hears the next connection, if there is one.
-    fn admit(&mut self, door: &mut dyn Door, within: Duration) -> Result<(), Error> {
-        let Some(greeting) = door.next(within)? else { return Ok(()) };
-        let (announced, tell) = (self.announced.clone(), self.tell.clone());
-        let thread = Builder::new().name("migrate-greet".to_owned());
-        thread.spawn(move || {
-            let met = greet(greeting, &announced);
-            if let Err(error) = &met {
-                tracing::warn!("a connection was turned away: {error}");
-            }
-            let _ = tell.send(met.ok());
-        })?;
-        self.pending += 1;
-        Ok(())
-    }
+/// Hears the next connection, if there is one.
+fn admit(
+    door: &mut dyn Door,
+    within: Duration,
+    callers: &mut Callers<(u8, Box<dyn Link + Send>)>,
+    announced: &Announcement,
+) -> Result<(), Error> {
+    let Some(Caller { greeting, hang_up }) = door.next(within)? else { return Ok(()) };
+    let announced = announced.clone();
+    Ok(callers.hear(hang_up, move || greet(greeting, &announced))?)
 }
 
 fn greet(greeting: Greeting, announced: &Announcement) -> io::Result<(u8, Box<dyn Link + Send>)> {
     let mut link = greeting()?;
-    link.give_up_after(GREETING);
+    link.give_up_at(Instant::now().checked_add(GREETING));
     let number = announced.meet(&mut link)?;
     // From now on it may be silent as long as the main one.
-    link.give_up_after(Duration::MAX);
+    link.give_up_at(None);
     Ok((number, link))
 }
 
@@ -105,17 +72,13 @@ impl Arrivals {
         door: &mut dyn Door,
         announced: &Announcement,
     ) -> Result<Vec<Box<dyn Link + Send>>, Error> {
-        let (tell, told) = channel();
-        let found = (0..announced.count).map(|_| None).collect();
-        let mut meeting = Meeting { announced, found, pending: 0, tell, told };
+        let mut found: Vec<_> = (0..announced.count).map(|_| None).collect();
+        let mut callers = Callers::new();
         let deadline = Instant::now() + MEETING;
         loop {
-            while let Ok(met) = meeting.told.try_recv() {
-                meeting.take(met);
-            }
-            let missing = meeting.missing();
+            let missing = found.iter().filter(|link| link.is_none()).count();
             if missing == 0 {
-                return Ok(meeting.found.into_iter().flatten().collect());
+                return Ok(found.into_iter().flatten().collect());
             }
             let left = deadline.saturating_duration_since(Instant::now()).min(GLANCE);
             if left.is_zero() {
@@ -123,17 +86,22 @@ impl Arrivals {
                 let text = format!("{missing} of {count} channels have not come");
                 return Err(Error::bad(text));
             }
-            if meeting.pending < missing {
-                meeting.admit(door, left)?;
-                continue;
+            let enough = callers.count() >= missing;
+            if !enough {
+                admit(door, left, &mut callers, announced)?;
             }
-            match meeting.told.recv_timeout(left) {
-                Ok(met) => meeting.take(met),
-                // There are strangers among them.
-                Err(RecvTimeoutError::Timeout) if meeting.pending < missing + STRANGERS => {
-                    meeting.admit(door, Duration::ZERO)?;
+            match callers.known(if enough { left } else { Duration::ZERO }) {
+                // The first is the one; a second would be somebody who has read along.
+                Some((number, link)) => {
+                    if let Some(place @ None) = found.get_mut(usize::from(number)) {
+                        *place = Some(link);
+                    }
                 }
-                Err(_) => {}
+                // There are strangers among them.
+                None if enough && callers.count() < missing + STRANGERS => {
+                    admit(door, Duration::ZERO, &mut callers, announced)?;
+                }
+                None => {}
             }
         }
     }

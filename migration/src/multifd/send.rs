@@ -3,7 +3,6 @@
 //! The migration thread has it, and waits for the slowest channel when its queue is full. The
 //! threads share counters and a lock around the first error, a leaf.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,8 +13,8 @@ use parking_lot::Mutex;
 
 use crate::channel::Limiter;
 use crate::chunk::{Chunk, Packer, Tally};
+use crate::link::{Breaker, Link};
 use crate::needs::Announcement;
-use crate::source::{Breaker, Link};
 use crate::stream::Error;
 
 /// Chunks that wait for a channel: enough that it always has work, few enough that they are soon
@@ -76,12 +75,7 @@ impl Channels {
             let (orders, queue) = sync_channel(QUEUE);
             let (shared, hang_up) = (channels.shared.clone(), link.breaker());
             let thread = Builder::new().name(format!("migrate-{number}"));
-            let thread = thread.spawn(move || {
-                if let Err(error) = work(&queue, link, packer, &shared) {
-                    // Before the queue closes, so that whoever sees that sees why.
-                    shared.failed.lock().get_or_insert(error);
-                }
-            })?;
+            let thread = thread.spawn(move || work(&queue, link, packer, &shared))?;
             let (orders, thread) = (Some(orders), Some(thread));
             channels.workers.push(Worker { orders, thread, hang_up });
         }
@@ -194,28 +188,43 @@ fn work(
     mut link: Box<dyn Link + Send>,
     mut packer: Packer,
     shared: &Shared,
-) -> Result<(), Error> {
+) {
     for order in orders {
-        match order {
-            Order::Send(chunk) => {
-                let (tally, bytes) = packer.pack(&chunk);
-                link.send_memory(&bytes)?;
-                shared.zero.fetch_add(tally.zero, Relaxed);
-                shared.normal.fetch_add(tally.normal, Relaxed);
-                shared.written.fetch_add(bytes.len() as u64, Relaxed);
+        if let Err(error) = obey(&order, &mut *link, &mut packer, shared) {
+            // Before the reply and the queue close, so that whoever sees that sees why.
+            shared.failed.lock().get_or_insert(error);
+            return;
+        }
+        if let Order::Done { reply, .. } = order {
+            // Whoever does not wait any more has ended.
+            let _ = reply.send(());
+        }
+    }
+}
+
+fn obey(
+    order: &Order,
+    link: &mut (dyn Link + Send),
+    packer: &mut Packer,
+    shared: &Shared,
+) -> Result<(), Error> {
+    match order {
+        Order::Send(chunk) => {
+            let (tally, bytes) = packer.pack(chunk);
+            link.send_memory(&bytes)?;
+            shared.zero.fetch_add(tally.zero, Relaxed);
+            shared.normal.fetch_add(tally.normal, Relaxed);
+            shared.written.fetch_add(bytes.len() as u64, Relaxed);
+        }
+        Order::GiveUpAfter(silence) => link.give_up_after(*silence),
+        Order::Done { end, .. } => {
+            if *end {
+                link.write_all(&Packer::end())?;
             }
-            Order::GiveUpAfter(silence) => link.give_up_after(silence),
-            Order::Done { end, reply } => {
-                if end {
-                    link.write_all(&Packer::end())?;
-                }
-                link.flush()?;
-                if end {
-                    // The other side may have read the mark, and be gone.
-                    let _ = link.finish();
-                }
-                // Whoever does not wait any more has ended.
-                let _ = reply.send(());
+            link.flush()?;
+            if *end {
+                // The other side may have read the mark, and be gone.
+                let _ = link.finish();
             }
         }
     }

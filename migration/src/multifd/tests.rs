@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,73 +11,31 @@ use resources::ram::{PAGE, RamBlock};
 use resources::state::Blob;
 
 use super::*;
-use crate::channel::{Canceller, Channel, Limiter};
+use crate::callers::Caller;
+use crate::channel::Limiter;
 use crate::chunk::Packer;
 use crate::dest::{Section, Target, receive};
 use crate::inventory::{self, Inventory};
+use crate::link::Link;
 use crate::needs::Needs;
 use crate::ram::{self, Block};
-use crate::source::{Breaker, Link, Machine, Outcome, Wants, send};
+use crate::source::{Machine, Outcome, Wants, send};
 use crate::status::{Limits, Progress};
 use crate::stream::{Writer, command, kind};
+use crate::testing::{Cut, channel, contents, inventory};
 
 const PAGES: u64 = 700;
-
-fn link(socket: UnixStream) -> Channel {
-    Channel::new(socket.into(), &Canceller::new().unwrap()).unwrap()
-}
-
-/// A channel that breaks after so many bytes.
-struct Cut {
-    channel: Channel,
-    left: usize,
-}
-
-impl Read for Cut {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.channel.read(bytes)
-    }
-}
-
-impl Write for Cut {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let now = bytes.len().min(self.left);
-        if now == 0 {
-            self.channel.breaker()();
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        self.left -= now;
-        self.channel.write_all(&bytes[..now])?;
-        self.channel.flush()?;
-        Ok(now)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.channel.flush()
-    }
-}
-
-impl Link for Cut {
-    fn two_way(&self) -> bool {
-        true
-    }
-    fn set_limiter(&mut self, limiter: &Limiter) {
-        self.channel.set_limiter(limiter);
-    }
-    fn breaker(&self) -> Breaker {
-        self.channel.breaker()
-    }
-    fn finish(&mut self) -> io::Result<()> {
-        self.channel.finish()
-    }
-}
 
 /// Connections, in the order in which they come.
 struct Queue(Receiver<UnixStream>);
 
 impl Door for Queue {
-    fn next(&mut self, within: Duration) -> Result<Option<Greeting>, Error> {
+    fn next(&mut self, within: Duration) -> Result<Option<Caller>, Error> {
         let Ok(socket) = self.0.recv_timeout(within) else { return Ok(None) };
-        Ok(Some(Box::new(move || Ok(Box::new(link(socket)) as Box<dyn Link + Send>))))
+        let link = channel(socket);
+        let hang_up = link.breaker();
+        let greeting = Box::new(move || Ok(Box::new(link) as Box<dyn Link + Send>));
+        Ok(Some(Caller { greeting, hang_up }))
     }
 }
 
@@ -101,12 +59,6 @@ fn memory() -> Arc<RamBlock> {
 
 fn blocks(ram: &Arc<RamBlock>) -> Vec<Block> {
     vec![Block { name: "ram".to_owned(), ram: ram.clone() }]
-}
-
-fn contents(ram: &RamBlock) -> Vec<u8> {
-    let mut all = vec![0; ram.size() as usize];
-    ram.read(0, &mut all);
-    all
 }
 
 impl Fake {
@@ -163,7 +115,7 @@ impl Machine for Fake {
         self.way.send(b).map_err(|_| "nobody listens".to_owned())?;
         let left = if self.opened == 0 { self.cut } else { usize::MAX };
         self.opened += 1;
-        Ok(Box::new(Cut { channel: link(a), left }))
+        Ok(Box::new(Cut::new(a, left)))
     }
 }
 
@@ -182,12 +134,6 @@ impl Target for Taker {
     }
 }
 
-fn inventory() -> Inventory {
-    let parts = [("cpu".to_owned(), "x".to_owned())].into();
-    let (machine, cpu) = ("pc".to_owned(), "qemu64".to_owned());
-    Inventory { machine, cpu, parts, ..Inventory::default() }
-}
-
 struct Ended {
     here: Fake,
     there: Arc<RamBlock>,
@@ -197,13 +143,13 @@ struct Ended {
 }
 
 fn run(wants: Wants, cut: usize, door: bool) -> Ended {
-    let (way, came) = channel();
+    let (way, came) = mpsc::channel();
     let (mut here, there) = (Fake::new(way, cut), memory());
     let (a, b) = UnixStream::pair().unwrap();
     let to = blocks(&there);
     let receiver = thread::spawn(move || {
         let queue = door.then_some(Queue(came));
-        let mut main = link(b);
+        let mut main = channel(b);
         let received = receive(&mut main, to, &inventory(), &mut Taker(queue, false));
         // Who has the guest keeps the connection; who has not closes it.
         let main = received.is_ok().then_some(main);
@@ -212,7 +158,7 @@ fn run(wants: Wants, cut: usize, door: bool) -> Ended {
     let (progress, limits) = (Arc::new(Progress::default()), Arc::new(Limits::default()));
     limits.set_bandwidth(0);
     let from = blocks(&here.ram);
-    let outcome = send(link(a), from, &inventory(), &mut here, &limits, &progress, wants);
+    let outcome = send(channel(a), from, &inventory(), &mut here, &limits, &progress, wants);
     let (received, _) = receiver.join().unwrap();
     let progress = Arc::into_inner(progress).unwrap();
     Ended { here, there, outcome, received, progress }
@@ -306,7 +252,7 @@ fn strangers_are_turned_away_and_keep_nobody_out() {
     };
     let mut newer = hello(&announced, 0);
     newer[7] = 2;
-    let (way, came) = channel();
+    let (way, came) = mpsc::channel();
     let mut ends = Vec::new();
     for say in [
         b"".to_vec(),
@@ -332,15 +278,17 @@ fn strangers_are_turned_away_and_keep_nobody_out() {
         assert_eq!(&byte, b"x");
     }
     // Nobody else was let in.
-    for end in [1, 2, 4, 5, 6] {
-        ends[end].set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        assert!(matches!(ends[end].read(&mut [0]), Ok(0) | Err(_)), "{end}");
+    for end in [0, 1, 2, 4, 5, 6, 7, 9] {
+        // Nor is anybody heard any more.
+        ends[end].set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let end_of = ends[end].read(&mut [0]).map_err(|error| error.kind());
+        assert!(matches!(end_of, Ok(0) | Err(io::ErrorKind::ConnectionReset)), "{end}: {end_of:?}");
     }
 }
 
 #[test]
 fn channels_that_do_not_come_are_not_awaited_for_ever() {
-    let (_way, came) = channel();
+    let (_way, came) = mpsc::channel();
     let announced = Announcement::new(3).unwrap();
     let began = Instant::now();
     let error = Arrivals::meet(&mut Queue(came), &announced).err().unwrap();
@@ -351,11 +299,11 @@ fn channels_that_do_not_come_are_not_awaited_for_ever() {
 /// A source up to its list of memory: the main stream, and its channels, which say `say`.
 fn by_hand(say: &[u8]) -> (UnixStream, Vec<UnixStream>, JoinHandle<Result<(), Error>>) {
     let (a, b) = UnixStream::pair().unwrap();
-    let (way, came) = channel();
+    let (way, came) = mpsc::channel();
     let announced = Announcement::new(2).unwrap();
     let receiver = thread::spawn(move || {
         let mut taker = Taker(Some(Queue(came)), false);
-        let received = receive(&mut link(b), blocks(&memory()), &inventory(), &mut taker);
+        let received = receive(&mut channel(b), blocks(&memory()), &inventory(), &mut taker);
         assert!(!taker.1 || received.is_ok());
         received
     });
@@ -417,4 +365,51 @@ fn nothing_is_loaded_before_every_channel_has_its_mark() {
     // The other one ends without.
     drop(channels);
     receiver.join().unwrap().unwrap_err();
+}
+
+/// A channel that breaks after its greeting, and takes its time to go away.
+#[derive(Default)]
+struct Broken {
+    greeted: bool,
+}
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+}
+
+impl Write for Broken {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        match std::mem::replace(&mut self.greeted, true) {
+            false => Ok(()),
+            true => Err(io::Error::other("the way is gone")),
+        }
+    }
+}
+
+impl Link for Broken {
+    fn two_way(&self) -> bool {
+        true
+    }
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn why_a_channel_has_failed_is_known_as_soon_as_that_it_has() {
+    let announced = Announcement::new(1).unwrap();
+    let connect = || Ok(Box::new(Broken::default()) as Box<dyn Link + Send>);
+    let channels = Channels::open(&announced, None, Limiter::default(), connect).unwrap();
+    assert_eq!(channels.drain().unwrap_err().to_string(), "the way is gone");
 }

@@ -35,7 +35,7 @@ mod number {
 }
 
 /// The largest page that is placed at once.
-const LARGEST: u64 = 2 << 20;
+pub(crate) const LARGEST: u64 = 2 << 20;
 
 /// How the pages of a block are forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -321,10 +321,7 @@ mod tests {
     fn pages_of_every_kind_of_memory_are_waited_for() {
         let faults = match Faults::open() {
             Ok(faults) => faults,
-            Err(reason) => {
-                eprintln!("skipped: {reason}");
-                return;
-            }
+            Err(reason) => return resources::testing::skipped(reason),
         };
         for (backend, share) in [
             (RamBackend::Anonymous, false),

@@ -1,8 +1,6 @@
 //! Both sides against each other, with memory that really lacks pages. On a host that does not let
 //! this process handle page faults only the refusal is seen.
 
-use std::io::{self, Read, Write};
-use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -13,13 +11,13 @@ use parking_lot::Mutex;
 use resources::ram::{PAGE, Ram, RamBackend, RamBlock, RamConfig};
 use resources::state::Blob;
 
-use crate::channel::{Canceller, Channel, Limiter};
-use crate::dest::{Section, Target, postcopy_possible, receive};
-use crate::inventory::Inventory;
+use crate::channel::{Canceller, Channel};
+use crate::dest::{Section, Target, receive};
 use crate::ram::Block;
-use crate::source::{Link, Machine, Outcome, Wants, send};
+use crate::source::{Machine, Outcome, Wants, send};
 use crate::status::{Limits, Phase, Progress};
 use crate::stream::Error;
+use crate::testing::{self, Cut, inventory, skips_postcopy};
 
 const PAGES: u64 = 512;
 
@@ -31,13 +29,7 @@ fn memory(backend: RamBackend, share: bool) -> Vec<Block> {
 }
 
 fn contents(blocks: &[Block]) -> Vec<u8> {
-    let mut all = Vec::new();
-    for block in blocks {
-        let mut bytes = vec![0; block.ram.size() as usize];
-        block.ram.read(0, &mut bytes);
-        all.extend(bytes);
-    }
-    all
+    blocks.iter().flat_map(|block| testing::contents(&block.ram)).collect()
 }
 
 /// A guest that writes its memory faster than any link.
@@ -146,65 +138,6 @@ impl Target for There {
     }
 }
 
-/// A channel that breaks when so many bytes were written to it.
-struct Cut {
-    channel: Channel,
-    left: usize,
-    dead: bool,
-}
-
-impl Read for Cut {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self.dead {
-            true => Err(io::ErrorKind::BrokenPipe.into()),
-            false => self.channel.read(bytes),
-        }
-    }
-}
-
-impl Write for Cut {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let now = bytes.len().min(self.left);
-        if now == 0 {
-            self.dead = true;
-            let _ = self.channel.flush();
-            let _ = self.channel.finish();
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        self.left -= now;
-        self.channel.write(&bytes[..now])
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.channel.flush()
-    }
-}
-
-impl Link for Cut {
-    fn two_way(&self) -> bool {
-        true
-    }
-    fn set_limiter(&mut self, limiter: &Limiter) {
-        self.channel.set_limiter(limiter);
-    }
-    fn hasten(&mut self) {
-        self.channel.hasten();
-    }
-    fn wait(&mut self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
-        match self.dead {
-            true => Err(io::ErrorKind::BrokenPipe.into()),
-            false => self.channel.wait(others, time),
-        }
-    }
-    fn finish(&mut self) -> io::Result<()> {
-        self.channel.finish()
-    }
-}
-
-fn inventory() -> Inventory {
-    let parts = [("cpu".to_owned(), "x".to_owned())].into();
-    Inventory { machine: "pc".to_owned(), cpu: "qemu64".to_owned(), parts, ..Inventory::default() }
-}
-
 struct Ended {
     outcome: Outcome,
     received: Result<(), Error>,
@@ -220,11 +153,7 @@ fn run(blocks: Vec<Block>, touches: bool, limits: (usize, usize)) -> Ended {
     let snapshot: Arc<Mutex<Vec<u8>>> = Arc::default();
     let mut here = Here::start(memory(RamBackend::Anonymous, false), &snapshot);
     let (a, b) = UnixStream::pair().unwrap();
-    let link = |socket: UnixStream, left| {
-        let channel = Channel::new(socket.into(), &Canceller::new().unwrap()).unwrap();
-        Cut { channel, left, dead: false }
-    };
-    let (mut a, mut b) = (link(a, limits.0), link(b, limits.1));
+    let (mut a, mut b) = (Cut::new(a, limits.0), Cut::new(b, limits.1));
     let ram = blocks[0].ram.clone();
     let mut there = There { ram, snapshot, guests: Vec::new(), touches, early: false };
     let into = blocks.clone();
@@ -250,17 +179,9 @@ fn run(blocks: Vec<Block>, touches: bool, limits: (usize, usize)) -> Ended {
 
 const ALL: (usize, usize) = (usize::MAX, usize::MAX);
 
-fn skipped() -> bool {
-    let possible = postcopy_possible();
-    if let Err(reason) = &possible {
-        eprintln!("skipped: {reason}");
-    }
-    possible.is_err()
-}
-
 #[test]
 fn a_guest_goes_before_its_memory_which_follows() {
-    if skipped() {
+    if skips_postcopy() {
         return;
     }
     let mut kinds = vec![
@@ -299,17 +220,18 @@ fn a_guest_goes_before_its_memory_which_follows() {
 
 #[test]
 fn whoever_is_killed_nobody_runs_twice_and_loss_is_told() {
-    if skipped() {
+    if skips_postcopy() {
         return;
     }
     let run = |limits| run(memory(RamBackend::Anonymous, false), false, limits);
     let whole = run(ALL).written;
     let far = (1..16).map(|part| whole.0 / 16 * part).chain(whole.0 - 60..whole.0);
     let cuts = (far.map(|cut| (cut, usize::MAX))).chain((0..=whole.1).map(|cut| (usize::MAX, cut)));
-    let (mut stayed, mut lost) = (0, 0);
+    let (mut stayed, mut lost, mut perhaps) = (0, 0, 0);
     for cut in cuts {
         let ended = run(cut);
         let (early, here) = (ended.there.early, ended.received.is_ok());
+        let given = ended.progress.phase() == Phase::Committed;
         match ended.outcome {
             Outcome::Moved => assert!(here && early, "{cut:?}"),
             Outcome::Stayed(_) => {
@@ -321,10 +243,15 @@ fn whoever_is_killed_nobody_runs_twice_and_loss_is_told() {
                 lost += 1;
                 assert!(early, "{cut:?}");
             }
-            Outcome::Unsure(_) => {}
+            // It has not said that it runs the guest, which it may do: the disks are its own.
+            Outcome::PerhapsLost(_) => {
+                perhaps += 1;
+                assert!(given && ended.here.released, "{cut:?}");
+            }
+            Outcome::Unsure(error) => panic!("{cut:?}: {error}"),
         }
     }
-    assert!(stayed > 10 && lost > 0, "{stayed} {lost}");
+    assert!(stayed > 10 && lost > 0 && perhaps > 0, "{stayed} {lost} {perhaps}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The contents of disks on their way, where they move too.
 
-use super::{Link, Machine, PART, Source, Window};
+use super::{Machine, PART, Source, Window};
 use crate::blocks;
+use crate::link::Link;
 use crate::stream::{Error, kind};
 
 /// Disks that move, and what is told of them.

@@ -2,12 +2,16 @@
 //! bytes go over the link, and with it the guest writes. So every rate can be tried, a minute takes
 //! a moment, and all figures are exact.
 
+use std::io::{self, ErrorKind, Read, Write};
+
 use parking_lot::Mutex;
 use resources::ram::RamBlock;
 use resources::state::Blob;
 
 use super::*;
 use crate::dest::{Target, receive};
+use crate::link::Stored;
+use crate::testing::{contents, inventory};
 
 /// Pages of the guest, and how many of them it writes over and over.
 const PAGES: u64 = 1024;
@@ -183,11 +187,6 @@ impl Went {
     }
 }
 
-fn inventory() -> Inventory {
-    let parts = [("cpu".to_owned(), "x".to_owned())].into();
-    Inventory { machine: "pc".to_owned(), cpu: "qemu64".to_owned(), parts, ..Inventory::default() }
-}
-
 fn blocks(ram: &Arc<RamBlock>) -> Vec<Block> {
     vec![Block { name: "ram".to_owned(), ram: ram.clone() }]
 }
@@ -250,11 +249,7 @@ fn expect_whole(went: &Went) {
     let mut taker = Taker::default();
     let stream = io::Cursor::new(went.stream.clone());
     receive(Stored(stream), blocks(&ram), &inventory(), &mut taker).unwrap();
-    let (mut here, mut there) =
-        (vec![0; (PAGES * PAGE) as usize], vec![1; (PAGES * PAGE) as usize]);
-    went.ram.read(0, &mut here);
-    ram.read(0, &mut there);
-    assert!(here == there && taker.0 == 7);
+    assert!(contents(&went.ram) == contents(&ram) && taker.0 == 7);
 }
 
 fn close(what: &str, found: f64, wanted: f64, tolerance: f64) {

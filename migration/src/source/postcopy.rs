@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use resources::ram::{PAGE, RamBlock};
 
-use super::{Link, Machine, Source, WINDOW};
+use super::hand_over::{read_answer, unexpected};
+use super::{Machine, Source, WINDOW};
+use crate::link::Link;
+use crate::postcopy::faults::LARGEST;
 use crate::postcopy::missing::Missing;
 use crate::postcopy::{NAME, VERSION, form};
 use crate::stream::{Error, Writer, answer, command, kind};
@@ -20,6 +23,8 @@ use crate::zero::is_zero;
 const CHUNK: u64 = 64 << 10;
 /// So many requests are read before something else is sent.
 const REQUESTS: usize = 64;
+/// So long the destination may take to place the last pages and say so.
+const LAST: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 120 });
 
 /// The memory that may come late.
 #[derive(Debug)]
@@ -54,7 +59,9 @@ impl Late {
             let page = u64::from(u32::from_be_bytes(*page));
             let found = blocks.iter().find(|(block, _)| block.as_bytes() == name);
             let (name, ram) = found.ok_or_else(bad)?;
-            let fits = page.is_power_of_two() && page >= PAGE && ram.size().is_multiple_of(page);
+            let fits = (PAGE..=LARGEST).contains(&page)
+                && page.is_power_of_two()
+                && ram.size().is_multiple_of(page);
             if !fits || all.iter().any(|block| block.name == *name) {
                 return Err(bad());
             }
@@ -141,6 +148,11 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         Ok(self.late.is_some() && self.progress.is_early_wanted() && self.read_there()?)
     }
 
+    /// Whether some of the guest's memory follows it.
+    pub(super) fn lags(&self) -> bool {
+        self.late.as_ref().is_some_and(|late| late.begun)
+    }
+
     /// The guest stands still: takes what may come late out of what is sent before it goes on, if
     /// a client has said that it is to go early.
     pub(super) fn set_aside(&mut self) {
@@ -179,7 +191,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
 
     /// The guest runs at the destination: sends what comes late, what is asked for first.
     pub(super) fn send_late(&mut self) -> Result<(), Error> {
-        if self.late.as_ref().is_none_or(|late| !late.begun) {
+        if !self.lags() {
             return Ok(());
         }
         self.progress.early();
@@ -192,10 +204,10 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
                 if !self.to.channel().wait(&[], Some(Duration::ZERO))? {
                     break;
                 }
-                let (number, data) = super::read_answer(self.to.channel())?;
+                let (number, data) = read_answer(self.to.channel())?;
                 match number {
                     answer::REQUEST => self.serve(&data)?,
-                    other => return Err(super::unexpected(other, &data)),
+                    other => return Err(unexpected(other, &data)),
                 }
             }
             let Some(late) = &mut self.late else { return Ok(()) };
@@ -225,6 +237,26 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
             }
         }
         self.to.command(command::ALL_SENT, &[])?;
-        self.answered(answer::FULL).map(drop)
+        self.answered_within(answer::FULL, LAST)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_page_is_larger_than_a_destination_can_place() {
+        let ram = RamBlock::anonymous(2 * LARGEST).unwrap();
+        let blocks = [("ram".to_owned(), ram)];
+        let listed = |page: u64| {
+            let list = [&[3][..], b"ram", &(page as u32).to_be_bytes()].concat();
+            Late::new(&list, &blocks)
+        };
+        listed(LARGEST).unwrap();
+        for page in [0, PAGE / 2, 3 * PAGE, 2 * LARGEST] {
+            listed(page).unwrap_err();
+        }
     }
 }

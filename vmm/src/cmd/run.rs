@@ -45,6 +45,11 @@ impl Handle<Cont> for Vm {
             RunState::InternalError | RunState::Shutdown => {
                 return Err(QmpError::generic("Resetting the Virtual Machine is required"));
             }
+            RunState::Postmigrate if self.migration.memory_left => {
+                return Err(QmpError::generic(
+                    "Resetting the Virtual Machine is required: it left without all of its memory",
+                ));
+            }
             RunState::Suspended => {}
             RunState::FinishMigrate => self.refuse_handing_over()?,
             RunState::Inmigrate => {

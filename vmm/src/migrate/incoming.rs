@@ -3,9 +3,11 @@
 //! The thread that listens and reads, and what the main thread does for it. The machine was built
 //! and reset, and has never run.
 
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use migration::blocks::Sink;
+use migration::channel::Canceller;
 use migration::dest::{self, Section, Target};
 use migration::multifd::Door;
 use migration::road::Gate;
@@ -24,17 +26,45 @@ use crate::vm::{Section as Saved, Vm, VmError};
 /// that never comes.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// So long a thread may take to end that is told to.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// A machine that waits for its guest.
 #[derive(Debug, Default)]
 pub(crate) struct Incoming {
     /// It is to run when it is here, if it ran.
     pub(super) run: bool,
-    /// Somebody listens, or reads.
-    started: bool,
+    /// Who listens, or reads.
+    listening: Option<Listening>,
     /// The guest ran where it comes from.
     ran: bool,
     /// The run state that it takes along.
     state: Option<RunState>,
+}
+
+/// The thread that listens, or reads. Dropped it is ended, and with it what it has made: the file
+/// of a socket, a command.
+#[derive(Debug)]
+struct Listening {
+    /// None: nobody ends it.
+    canceller: Option<Canceller>,
+    ended: Receiver<()>,
+}
+
+impl Listening {
+    /// The guest is here: the thread ends with the source, or with this process.
+    fn leave_alone(mut self) {
+        self.canceller = None;
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Some(canceller) = &self.canceller {
+            canceller.cancel();
+            let _ = self.ended.recv_timeout(GOODBYE);
+        }
+    }
 }
 
 /// The machine, as the thread sees it.
@@ -83,34 +113,18 @@ impl Vm {
         self.migration.incoming.as_mut()
     }
 
-    /// Takes a guest that comes in by `gate`, on a thread.
-    pub(crate) fn receive_over(&mut self, mut gate: Gate) {
+    /// Takes a guest that comes in by `gate`, on a thread, until that is cancelled.
+    pub(crate) fn receive_over(&mut self, gate: Gate, canceller: Canceller) {
+        let (end, ended) = channel();
         if let Some(incoming) = &mut self.migration.incoming {
-            incoming.started = true;
+            incoming.listening = Some(Listening { canceller: Some(canceller), ended });
         }
         let main = self.main();
         let thread = std::thread::Builder::new().name("migrate".to_owned());
         let on_failure = main.clone();
         let spawned = thread.spawn(move || {
-            let link = match gate.first() {
-                Ok(link) => link,
-                Err(error) => {
-                    tell(format_args!("{error}"));
-                    return;
-                }
-            };
-            let Ok((blocks, inventory)) = main.ask(Ask::Describe) else { return };
-            let mut link = link;
-            let mut here = Here { main: main.clone(), gate: Some(gate), early: false };
-            let done = dest::receive(&mut link, blocks, &inventory, &mut here);
-            match here.early {
-                true => fill_up(&main, done),
-                false => main.tell(Ask::Received(done.map(|()| false))),
-            }
-            // As long as the source wants to hear whether the guest is here, it is told by this
-            // connection: it ends with the source, or with this process.
-            let mut rest = [0; 64];
-            while matches!(link.read(&mut rest), Ok(1..)) {}
+            take_over(&main, gate);
+            drop(end);
         });
         if let Err(error) = spawned {
             on_failure.tell(Ask::Received(Err(Error::Io(error))));
@@ -131,15 +145,19 @@ impl Vm {
 
     /// The guest is here, or never will be; whether some of its memory is still to come.
     pub(super) fn received(&mut self, result: Result<bool, Error>) {
-        let incoming = self.migration.incoming.take().unwrap_or_default();
-        self.migration.filling = matches!(result, Ok(true)).then_some(true);
-        match result {
-            Ok(_) if incoming.run && incoming.ran => self.start(),
-            Ok(_) => self.set_state(incoming.state.unwrap_or(RunState::Paused)),
+        let late = match result {
+            Ok(late) => late,
             Err(error) => {
                 tell(format_args!("load of migration failed: {error}"));
-                self.end(1);
+                return self.end(1);
             }
+        };
+        let mut incoming = self.migration.incoming.take().unwrap_or_default();
+        incoming.listening.take().into_iter().for_each(Listening::leave_alone);
+        self.migration.filling = late.then_some(true);
+        match incoming.run && incoming.ran {
+            true => self.start(),
+            false => self.set_state(incoming.state.unwrap_or(RunState::Paused)),
         }
     }
 
@@ -152,6 +170,25 @@ impl Vm {
             self.end(1);
         }
     }
+}
+
+/// The thread.
+fn take_over(main: &Main, mut gate: Gate) {
+    let mut link = match gate.first() {
+        Ok(link) => link,
+        Err(error) => return main.tell(Ask::Received(Err(Error::Here(error.0)))),
+    };
+    let Ok((blocks, inventory)) = main.ask(Ask::Describe) else { return };
+    let mut here = Here { main: main.clone(), gate: Some(gate), early: false };
+    let done = dest::receive(&mut link, blocks, &inventory, &mut here);
+    match here.early {
+        true => fill_up(main, done),
+        false => main.tell(Ask::Received(done.map(|()| false))),
+    }
+    // As long as the source wants to hear whether the guest is here, it is told by this
+    // connection: it ends with the source, or with this process.
+    let mut rest = [0; 64];
+    while matches!(link.read(&mut rest), Ok(1..)) {}
 }
 
 /// The memory of a guest that runs here is all here, or never will be.
@@ -184,6 +221,67 @@ impl Incoming {
 
     /// Whether nobody listens yet (`-incoming defer`).
     pub(crate) fn is_deferred(&self) -> bool {
-        !self.started
+        self.listening.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Instant;
+
+    use migration::channel::Listener;
+    use migration::uri::Uri;
+
+    use super::*;
+    use crate::cmd::testing::fake;
+
+    #[test]
+    fn a_machine_to_which_nobody_can_come_ends() {
+        let mut vm = fake();
+        vm.await_guest(true);
+        let canceller = Canceller::new().unwrap();
+        canceller.cancel();
+        let uri = Uri::incoming("exec:true").unwrap();
+        let none = |_: &str| Err(migration::Error("there is none".to_owned()));
+        let gate = Gate::new(Listener::start(&uri, none).unwrap(), &canceller, None);
+        vm.receive_over(gate, canceller);
+        let until = Instant::now() + Duration::from_secs(10);
+        while vm.exit_status().is_none() && Instant::now() < until {
+            vm.service();
+            std::thread::yield_now();
+        }
+        assert_eq!(vm.exit_status(), Some(1));
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("vmm-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn what_waits_for_a_guest_goes_with_its_machine() {
+        let socket = scratch("awaits");
+        let mut vm = fake();
+        vm.await_guest(true);
+        vm.receive_from(&format!("unix:{}", socket.display())).unwrap();
+        assert!(socket.exists());
+        drop(vm);
+        assert!(!socket.exists());
+
+        let file = scratch("awaits-pid");
+        let mut vm = fake();
+        vm.await_guest(true);
+        let command = format!("exec:echo $$ >{0}.new; mv {0}.new {0}; sleep 100", file.display());
+        vm.receive_from(&command).unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while !file.exists() && Instant::now() < until {
+            std::thread::yield_now();
+        }
+        let pid = std::fs::read_to_string(&file).unwrap();
+        let process = PathBuf::from(format!("/proc/{}", pid.trim()));
+        assert!(process.exists());
+        drop(vm);
+        assert!(!process.exists());
+        std::fs::remove_file(file).unwrap();
     }
 }

@@ -105,6 +105,9 @@ pub struct Migration {
     /// The images of the disks then.
     images: Vec<(String, String)>,
     incoming: Option<Incoming>,
+    /// The guest has left with a part of its memory, or may have: with the rest it must not run
+    /// here before it is reset.
+    pub memory_left: bool,
     /// The guest came before its memory, some of which is still to come.
     filling: Option<bool>,
 }
@@ -122,6 +125,7 @@ impl Default for Migration {
             announced: Inventory::default(),
             images: Vec::new(),
             incoming: None,
+            memory_left: false,
             filling: None,
         }
     }

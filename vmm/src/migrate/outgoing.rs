@@ -9,9 +9,10 @@ use migration::blocks;
 use migration::channel::Connecting;
 use migration::dest::Section;
 use migration::inventory::Inventory;
+use migration::link::Link;
 use migration::ram::{Block, Watch};
 use migration::road::Road;
-use migration::source::{self, Link, Machine, Outcome, Wants};
+use migration::source::{self, Machine, Outcome, Wants};
 use migration::status::{Limits, Phase, Progress};
 use migration::stream::Error;
 use qmp::{QmpError, RunState};
@@ -198,11 +199,18 @@ impl Vm {
         }
     }
 
+    /// Brings the guest to a standstill, and wakes it if it sleeps, also if it fell asleep in its
+    /// last moment: a sleeping guest does not travel.
+    pub(super) fn settle_awake(&mut self) {
+        self.settle();
+        if self.state() == RunState::Suspended && self.exit_status().is_none() {
+            self.mailbox().ask(|mail| mail.wakeup = Some(WakeReason::Other));
+            self.settle();
+        }
+    }
+
     /// Stops the guest and saves everything but memory.
     pub(super) fn switch_over(&mut self) -> Result<Vec<Section>, String> {
-        if self.state() == RunState::Suspended {
-            self.mailbox().ask(|mail| mail.wakeup = Some(WakeReason::Other));
-        }
         let cancelled = |vm: &Vm| {
             let progress = vm.migration.progress.as_ref();
             progress.is_some_and(|progress| progress.phase() == Phase::Cancelling)
@@ -210,7 +218,7 @@ impl Vm {
         if cancelled(self) {
             return Err("it was cancelled".to_owned());
         }
-        self.settle();
+        self.settle_awake();
         if self.exit_status().is_some() {
             return Err("the machine ends".to_owned());
         }
@@ -282,6 +290,17 @@ impl Vm {
                     "{error}; the destination ran the guest already and lacks some of its memory: \
                      the guest is lost"
                 );
+                self.migration.memory_left = true;
+                tell(format_args!("migration failed: {text}"));
+                self.set_state(RunState::Postmigrate);
+                progress.ended(Phase::Failed, Some(text));
+            }
+            Outcome::PerhapsLost(error) => {
+                let text = format!(
+                    "{error}; the destination may have run the guest before its memory was there, \
+                     and changed its disks: it cannot go on here, only begin anew"
+                );
+                self.migration.memory_left = true;
                 tell(format_args!("migration failed: {text}"));
                 self.set_state(RunState::Postmigrate);
                 progress.ended(Phase::Failed, Some(text));
@@ -306,5 +325,63 @@ impl Vm {
         if let Some(incoming) = &mut self.migration.incoming {
             incoming.run = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cmd::testing::{ask, fake};
+    use crate::migrate::incoming::unpack;
+
+    #[test]
+    fn a_guest_that_falls_asleep_in_its_last_moment_goes_awake() {
+        for asleep in [false, true] {
+            let mut vm = fake();
+            vm.start();
+            vm.begin_migration();
+            vm.mailbox().ask(|mail| mail.suspend = true);
+            if asleep {
+                vm.service();
+                assert_eq!(vm.state(), RunState::Suspended);
+            }
+            let (global, _) = unpack(vm.switch_over().unwrap()).unwrap();
+            assert!(global.running, "{asleep}");
+            assert_eq!(vm.state(), RunState::FinishMigrate);
+        }
+    }
+
+    #[test]
+    fn a_guest_that_left_without_its_memory_does_not_go_on_here() {
+        for outcome in [Outcome::Lost, Outcome::PerhapsLost] {
+            let mut vm = fake();
+            vm.start();
+            vm.begin_migration();
+            vm.switch_over().unwrap();
+            vm.sent(outcome(Error::Here("the way is gone".to_owned())));
+            assert_eq!(vm.state(), RunState::Postmigrate);
+            let error = ask(&mut vm, "cont", json!({})).unwrap_err().desc;
+            assert!(error.starts_with("Resetting the Virtual Machine is required"), "{error}");
+            assert!(!vm.is_running());
+            // With the memory of one that was just switched on it can.
+            ask(&mut vm, "system_reset", json!({})).unwrap();
+            vm.service();
+            ask(&mut vm, "cont", json!({})).unwrap();
+            assert!(vm.is_running());
+        }
+    }
+
+    #[test]
+    fn one_that_may_have_left_whole_goes_on_where_its_user_says() {
+        let mut vm = fake();
+        vm.start();
+        vm.begin_migration();
+        vm.switch_over().unwrap();
+        vm.sent(Outcome::Unsure(Error::Here("the way is gone".to_owned())));
+        assert_eq!(vm.state(), RunState::Postmigrate);
+        ask(&mut vm, "cont", json!({})).unwrap();
+        assert!(vm.is_running());
     }
 }

@@ -5,8 +5,8 @@
 use migration::Error;
 use migration::compress::LEVEL;
 use migration::source::Wants;
-use migration::tls::{Client, Server};
 use qmp::MigrationCapability;
+use resources::tls::{AnyClient, Server};
 
 use crate::objects::tls::TlsCreds;
 use crate::vm::Vm;
@@ -63,7 +63,7 @@ impl Vm {
     ///
     /// # Errors
     /// There are no such credentials.
-    pub(super) fn tls_client(&self) -> Result<Option<(Client, Option<String>)>, Error> {
+    pub(super) fn tls_client(&self) -> Result<Option<(AnyClient, Option<String>)>, Error> {
         let name = Some(&self.migration.parameters.tls_hostname).filter(|name| !name.is_empty());
         match self.tls_creds()? {
             None => Ok(None),

@@ -20,12 +20,12 @@ use block::snapshot::{
 };
 use block::vmstate::{self, Reader, Writer};
 use migration::dest::{self, Section, Target};
-use migration::source::{self, Link, Machine, Outcome, Wants};
+use migration::link::{Link, Stored};
+use migration::source::{self, Machine, Outcome, Wants};
 use migration::status::{Limits, Progress};
 use migration::stream::Error;
 use qmp::{QmpError, RunState};
 use resources::ram::PAGE;
-use resources::request::WakeReason;
 
 use super::incoming::unpack;
 use crate::vm::{Vm, VmError};
@@ -197,9 +197,7 @@ impl Vm {
         if self.all_snapshot_disks()?.is_empty() {
             return refuse("No block device can accept snapshots");
         }
-        if self.state() == RunState::Suspended {
-            self.mailbox().ask(|mail| mail.wakeup = Some(WakeReason::Other));
-        }
+        self.settle_awake();
         self.halt(RunState::SaveVm)?;
         let done = self.save_halted(tag);
         if self.state() == RunState::SaveVm {
@@ -256,7 +254,10 @@ impl Vm {
         );
         match outcome {
             Outcome::Moved => Ok(link.0.written()),
-            Outcome::Stayed(error) | Outcome::Unsure(error) | Outcome::Lost(error) => Err(error),
+            Outcome::Stayed(error)
+            | Outcome::Unsure(error)
+            | Outcome::PerhapsLost(error)
+            | Outcome::Lost(error) => Err(error),
         }
     }
 
@@ -325,7 +326,7 @@ impl Vm {
             .map_err(|error| QmpError::generic(format!("Could not open VM state file: {error}")))?;
         let inventory = self.inventory();
         let mut back = Back { vm: self, changed: false };
-        let done = dest::receive(source::Stored(OutOfImage(link)), blocks, &inventory, &mut back);
+        let done = dest::receive(Stored(OutOfImage(link)), blocks, &inventory, &mut back);
         *changed = back.changed;
         done.map_err(|error| QmpError::generic(told(&error, "loading VM state")))?;
         let held: Vec<Held> = self.drives.iter().filter_map(|drive| drive.hold()).collect();

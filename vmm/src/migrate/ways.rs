@@ -62,7 +62,8 @@ impl Vm {
         let uri = Uri::incoming(uri)?;
         let canceller = Canceller::new().map_err(|error| Error(error.to_string()))?;
         let tls = self.tls_server()?;
-        self.receive_over(Gate::new(Listener::start(&uri, inherited)?, &canceller, tls));
+        let gate = Gate::new(Listener::start(&uri, inherited)?, &canceller, tls);
+        self.receive_over(gate, canceller);
         Ok(())
     }
 }

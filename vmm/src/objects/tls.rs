@@ -6,8 +6,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use migration::tls::{Client, Server};
 use resources::props::{Kind, Prop};
+use resources::tls::{AnyClient, Server, TlsError};
 
 use super::{Object, ObjectError, ObjectType};
 
@@ -37,7 +37,7 @@ pub(super) const TLS_CREDS: ObjectType = ObjectType {
     ],
     needs: &["dir"],
     create: |props, _| {
-        let refused = |error: migration::Error| ObjectError::Refused(error.0);
+        let refused = |error: TlsError| ObjectError::Refused(error.0);
         let dir = Path::new(props.get::<&str>("dir")?);
         let verify = props.get::<bool>("verify-peer")?;
         Ok(Object::TlsCreds(Arc::new(match props.get::<&str>("endpoint")? {
@@ -47,7 +47,7 @@ pub(super) const TLS_CREDS: ObjectType = ObjectType {
                             is for servers";
                 return Err(ObjectError::Refused(text.to_owned()));
             }
-            _ => TlsCreds::Client(Client::new(dir).map_err(refused)?),
+            _ => TlsCreds::Client(AnyClient::new(dir).map_err(refused)?),
         })))
     },
 };
@@ -55,7 +55,7 @@ pub(super) const TLS_CREDS: ObjectType = ObjectType {
 /// What one end shows and believes.
 pub enum TlsCreds {
     /// Of one that sends guests.
-    Client(Client),
+    Client(AnyClient),
     /// Of one that takes them.
     Server(Server),
 }

@@ -166,6 +166,7 @@ impl Vm {
             tell(format_args!("reset: {error}"));
             return self.fail();
         }
+        self.migration.memory_left = false;
         self.context.raise(Event::Reset { guest: by_guest(reason), reason });
         match self.state {
             RunState::InternalError | RunState::Shutdown => self.set_state(RunState::Paused),

@@ -1,0 +1,195 @@
+//! The end of a migration at the source: the guest stops and changes hands.
+//!
+//! On the thread of the migration. What comes back is from anybody: answers are short and compared,
+//! and none is waited for without limit while the guest stands still.
+
+use std::io::{ErrorKind, Read};
+use std::time::{Duration, Instant};
+
+use resources::ram::PAGE;
+use serde_json::json;
+
+use super::{Machine, Source};
+use crate::channel::{Limiter, is_cancelled};
+use crate::chunk::Tally;
+use crate::dest::Section;
+use crate::link::Link;
+use crate::multifd::Channels;
+use crate::status::Phase;
+use crate::stream::{Error, answer, command, kind};
+
+/// So long a destination may be silent while the guest waits, or runs there, and so long it may
+/// take for each answer then, before it is given up.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
+/// So long at least a client cannot end the waiting for it.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+/// So long a destination may take to say why it has closed a channel.
+const REASON: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
+/// The reason why a connection was closed is among so many answers, or is not told.
+const LAST_ANSWERS: usize = 4;
+
+impl<L: Link, M: Machine> Source<'_, L, M> {
+    /// Stops the guest, sends the rest and gives it away.
+    pub(super) fn complete(&mut self) -> Result<(), Error> {
+        self.progress.check()?;
+        self.stopped = Some(self.machine.now());
+        let sections = self.machine.switch_over().map_err(Error::Here)?;
+        // A guest does not wait for a peer that is stuck.
+        self.to.channel().give_up_after(PATIENCE);
+        // The guest waits.
+        self.to.channel().set_limiter(&Limiter::default());
+        if let Some(channels) = &self.channels {
+            channels.limit(0);
+            channels.give_up_after(PATIENCE)?;
+        }
+        self.sync()?;
+        self.finish_disks()?;
+        self.ram.last();
+        self.set_aside();
+        self.to.part(kind::END, self.ram_id)?;
+        let mut tally = Tally::default();
+        while self.next(&mut tally)?.is_some() {}
+        self.channels.as_mut().map_or(Ok(()), Channels::finish)?;
+        self.end_part(tally)?;
+        self.tell_missing()?;
+        for Section { name, blob } in sections {
+            let bytes = blob.to_bytes().map_err(|error| Error::Here(format!("{name}: {error}")))?;
+            self.full(&name, &bytes)?;
+        }
+        if self.to.channel().two_way() { self.hand_over() } else { self.leave() }
+    }
+
+    /// The destination answers: it gets the guest when it has everything.
+    fn hand_over(&mut self) -> Result<(), Error> {
+        self.end()?;
+        self.to.flush()?;
+        self.answered_within(answer::LOADED, PATIENCE)?;
+        self.progress.check()?;
+        self.release()?;
+        self.to.command(command::TAKE, &[])?;
+        self.answered_within(answer::READY, PATIENCE)?;
+        // Where memory is to follow, a connection that ends takes the guest along.
+        self.progress.commit(Some(GRACE).filter(|_| !self.lags()))?;
+        self.to.command(command::GO, &[])?;
+        self.gone = true;
+        self.answered_within(answer::RUNNING, PATIENCE)?;
+        self.stood_still();
+        self.send_late()?;
+        // What is lost now is not the guest.
+        let _ = self.to.channel().finish();
+        Ok(())
+    }
+
+    /// Nobody answers: it is given away when the stream is where it belongs.
+    fn leave(&mut self) -> Result<(), Error> {
+        self.to.flush()?;
+        self.progress.commit(Some(Duration::ZERO))?;
+        self.release()?;
+        self.end()?;
+        self.to.flush()?;
+        self.gone = !self.to.channel().is_file();
+        self.to.channel().finish()?;
+        self.stood_still();
+        Ok(())
+    }
+
+    /// The guest runs there, or is where it is to be.
+    fn stood_still(&self) {
+        let Some(at) = self.stopped else { return };
+        let downtime = (self.machine.now() - at).as_millis();
+        let downtime = u64::try_from(downtime).unwrap_or(u64::MAX);
+        self.progress.update(|figures| figures.downtime = downtime);
+    }
+
+    /// The end of the stream, and what was in it.
+    fn end(&mut self) -> Result<(), Error> {
+        self.to.u8(kind::EOF)?;
+        let devices: Vec<_> =
+            self.described.iter().map(|(name, len)| described(name, *len)).collect();
+        let mut text = json!({ "page_size": PAGE, "devices": devices }).to_string();
+        // Tools look for the first brace after the last zero, which must not be in the length.
+        while (text.len() as u32).to_be_bytes().contains(&b'{') {
+            text.push(' ');
+        }
+        self.to.u8(kind::DESCRIPTION)?;
+        self.to.blob(text.as_bytes())
+    }
+
+    /// Waits for an answer while the guest stands still, which it does not for ever.
+    pub(super) fn answered_within(&mut self, wanted: u16, time: Duration) -> Result<(), Error> {
+        self.to.channel().give_up_at(Instant::now().checked_add(time));
+        self.answered(wanted)?;
+        self.to.channel().give_up_at(None);
+        Ok(())
+    }
+
+    /// Waits for an answer; gives what is in it.
+    pub(super) fn answered(&mut self, wanted: u16) -> Result<Vec<u8>, Error> {
+        loop {
+            let (number, data) = read_answer(self.to.channel())?;
+            match number {
+                number if number == wanted => return Ok(data),
+                answer::REQUEST => self.serve(&data)?,
+                number => return Err(unexpected(number, &data)),
+            }
+        }
+    }
+
+    /// The reason to tell: a connection that was closed by the other side may hold one.
+    pub(super) fn reason(&mut self, error: Error) -> Error {
+        if self.progress.phase() == Phase::Cancelling {
+            return Error::Cancelled;
+        }
+        let Error::Io(broken) = &error else { return error };
+        if is_cancelled(broken) {
+            return Error::Cancelled;
+        }
+        let closed = matches!(broken.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+        self.to.channel().give_up_at(Instant::now().checked_add(REASON));
+        if self.wants.channels > 0 {
+            self.channels = None;
+            // The main connection may be whole: the destination shall see that this was all.
+            let _ = self.to.channel().finish();
+        }
+        if closed && self.progress.phase() != Phase::Committed && self.to.channel().two_way() {
+            for _ in 0..LAST_ANSWERS {
+                let Ok((number, data)) = read_answer(self.to.channel()) else { break };
+                if number == answer::FAILED {
+                    return Error::Refused(String::from_utf8_lossy(&data).into_owned());
+                }
+            }
+        }
+        error
+    }
+}
+
+/// An answer that was not asked for.
+pub(super) fn unexpected(number: u16, data: &[u8]) -> Error {
+    match number {
+        answer::FAILED => Error::Refused(String::from_utf8_lossy(data).into_owned()),
+        number => Error::bad(format!("the destination answered {number:#x}, which was not asked")),
+    }
+}
+
+pub(super) fn read_answer(from: &mut impl Read) -> Result<(u16, Vec<u8>), Error> {
+    let mut head = [0; 4];
+    from.read_exact(&mut head)?;
+    let [a, b, c, d] = head;
+    let mut data = vec![0; u16::from_be_bytes([c, d]).into()];
+    from.read_exact(&mut data)?;
+    Ok((u16::from_be_bytes([a, b]), data))
+}
+
+/// A section of ours, for tools that look into streams.
+fn described(name: &str, len: usize) -> serde_json::Value {
+    json!({
+        "name": name,
+        "instance_id": 0,
+        "vmsd_name": name,
+        "version": 1,
+        "fields": [
+            { "name": "length", "type": "uint32", "size": 4 },
+            { "name": "state", "type": "buffer", "size": len },
+        ],
+    })
+}
