@@ -116,10 +116,9 @@ proptest! {
     }
 }
 
-/// Each of two that come at once ends before the other begins, and leaves the image whole.
+/// Each of several that come at once ends before the next one begins, and leaves the image whole.
 #[test]
 fn an_image_is_resized_by_one_at_a_time() {
-    const SMALL: usize = 64 << 10;
     run(|local| async move {
         let file = Faulty::new(&local, 0);
         let options =
@@ -129,21 +128,30 @@ fn an_image_is_resized_by_one_at_a_time() {
         let server = Server::new(1);
         server.add(export(&local, "disk", image.clone()).resizable(true)).unwrap();
         let client = client(&local, &server, "disk", Options::default()).await;
-        for round in 0..6u8 {
-            let data = IoBuf::zeroed(client.info().size as usize);
+        let mut random = 1u32;
+        for round in 0..40u8 {
+            let before = client.info().size as usize;
+            let data = IoBuf::zeroed(before);
             data.fill(round + 1);
             client.write(0, data, false).await.unwrap();
-            let large = (2 * SIZE) << round;
-            let resizes = [SMALL, large].map(|size| {
+            let mut sizes = [0; 4].map(|_: usize| {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (random >> 12) as usize % (16 * SIZE) / 512 * 512 + 512
+            });
+            // The first one makes it smaller, in many steps.
+            sizes[0] = sizes[0].min(before / 2 / 512 * 512 + 512);
+            let resizes = sizes.map(|size| {
                 let client = client.clone();
                 local.spawn(async move { client.resize(size as u64).await })
             });
             for resize in resizes {
                 resize.await.unwrap();
             }
-            let seen = bytes(&*image, 0, large).await.unwrap();
-            assert!(seen[..SMALL].iter().all(|byte| *byte == round + 1));
-            assert!(seen[SMALL..].iter().all(|byte| *byte == 0));
+            let kept = sizes.into_iter().min().unwrap().min(before);
+            let seen = bytes(&*image, 0, image.info().size as usize).await.unwrap();
+            assert_eq!(seen.len(), sizes[3]);
+            assert!(seen[..kept].iter().all(|byte| *byte == round + 1), "{round} {sizes:?}");
+            assert!(seen[kept..].iter().all(|byte| *byte == 0), "{round} {sizes:?}");
             image.flush().await.unwrap();
             let check = check_file(&*file, Repair::No).await.unwrap();
             assert_eq!((check.corruptions, check.check_errors), (0, 0), "{:?}", check.lines);
