@@ -1,6 +1,7 @@
 //! NBD: our server with the clients of libnbd and QEMU, QEMU's server with ours.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -44,7 +45,8 @@ pub(super) fn serve_as(
     die_with_parent(&mut command);
     let server = Server(command.spawn()?);
     let start = Instant::now();
-    while !socket.exists() {
+    // It has a name before it listens.
+    while UnixStream::connect(&socket).is_err() {
         if start.elapsed() > SOON {
             return Err(format!("{whose:?} nbd does not listen").into());
         }
