@@ -43,6 +43,8 @@ pub trait Tap {
 pub struct Disk {
     node: RefCell<Rc<dyn Node>>,
     shared: Arc<Shared>,
+    /// Requests that have come and may not begin yet.
+    coming: Cell<usize>,
     /// Requests under way.
     busy: Cell<usize>,
     /// How many want no new ones to begin.
@@ -70,6 +72,7 @@ impl Disk {
         let disk = Disk {
             node: RefCell::new(node),
             shared,
+            coming: Cell::new(0),
             busy: Cell::new(0),
             held: Cell::new(0),
             holders: Cell::new(0),
@@ -136,11 +139,22 @@ impl Disk {
     /// Waits until the limits let a request of so many bytes begin, counts it, and lets it through.
     /// Whoever waits may give up: nothing has begun.
     pub async fn admit(&self, direction: Direction, len: u64) -> Admitted<'_> {
+        let _coming = self.come();
         self.throttle.pass(direction, len).await;
+        self.until_free().await;
+        Admitted(self)
+    }
+
+    /// A request has come that may have to wait, and does not any more when the result is dropped.
+    fn come(&self) -> Coming<'_> {
+        self.coming.set(self.coming.get() + 1);
+        Coming(self)
+    }
+
+    async fn until_free(&self) {
         if self.held.get() > 0 {
             self.waiters.until(|| self.held.get() == 0).await;
         }
-        Admitted(self)
     }
 
     /// Lets through what no limit is for.
@@ -238,7 +252,7 @@ impl Disk {
     /// # Errors
     /// As [`write`](Self::write); `Unsupported` when it is not quicker.
     pub async fn zero_fast(&self, offset: u64, len: u64, how: Zero) -> io::Result<()> {
-        self.throttle.pass(Direction::Write, len).await;
+        let _may_begin = self.admit(Direction::Write, len).await;
         let request = self.begin_write(offset, len).await?;
         let how = if self.shared.discards() { how } else { Zero::Keep };
         request.node.zero_fast(offset, len, how).await?;
@@ -297,10 +311,24 @@ impl Disk {
     /// dropped. One task at a time has it so, and waits for no other one meanwhile.
     pub async fn drain(&self) -> Held<'_> {
         let turn = self.turn.enter().await;
+        self.drained(turn).await
+    }
+
+    async fn drained<'a>(&'a self, turn: Turn<'a>) -> Held<'a> {
         self.begin_hold();
         let held = Held { disk: self, _turn: turn };
         self.waiters.until(|| self.busy.get() == 0).await;
         held
+    }
+
+    /// As [`drain`](Self::drain), when whatever has come before has begun: for what makes requests
+    /// fail that come later. Nobody [holds](Self::hold) it.
+    pub(crate) async fn drain_after_all(&self) -> Held<'_> {
+        let turn = self.turn.enter().await;
+        self.throttle.open();
+        self.waiters.until(|| self.coming.get() == 0).await;
+        self.throttle.close();
+        self.drained(turn).await
     }
 
     /// As [`drain`](Self::drain), when nobody [holds](Self::hold) it: for what comes at any time,
@@ -348,9 +376,9 @@ impl Disk {
     /// # Errors
     /// `InvalidInput` beyond the end.
     pub(crate) async fn begin(&self, offset: u64, len: u64) -> io::Result<Request<'_>> {
-        if self.held.get() > 0 {
-            self.waiters.until(|| self.held.get() == 0).await;
-        }
+        let coming = self.come();
+        self.until_free().await;
+        drop(coming);
         let node = self.node();
         match offset.checked_add(len) {
             Some(end) if end <= node.info().size => {}
@@ -382,6 +410,18 @@ impl Disk {
             request.changes = Some(Changes { taps, offset, len });
         }
         Ok(request)
+    }
+}
+
+/// See [`Disk::come`].
+struct Coming<'a>(&'a Disk);
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.0.coming.set(self.0.coming.get() - 1);
+        if self.0.coming.get() == 0 {
+            self.0.waiters.wake();
+        }
     }
 }
 

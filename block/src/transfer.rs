@@ -246,11 +246,13 @@ impl Receiving {
 
 #[cfg(test)]
 mod tests {
+    use resources::clock::Clock;
     use resources::iol::Thread;
     use vmm_sys_util::tempfile::TempFile;
 
     use super::*;
     use crate::Spec;
+    use crate::throttle::Given;
 
     /// What is refused leaves nothing to be moved, what is written does.
     #[test]
@@ -277,5 +279,33 @@ mod tests {
         drive.activate().unwrap();
         write().unwrap();
         assert!(sending.left() > 0);
+    }
+
+    /// What was accepted from a client of another process is carried out, however late.
+    #[test]
+    fn what_waits_for_its_limits_is_done_before_a_drive_is_let_go() {
+        let (_thread, on) = Thread::spawn("test").unwrap();
+        let file = TempFile::new().unwrap();
+        file.as_file().set_len(3 << 20).unwrap();
+        let spec = Spec::file(file.as_path().to_str().unwrap(), Some("raw"));
+        let drive = Drive::with("d", on, spec).unwrap();
+        drive.set_clock(Clock::stepped());
+        let slow = Given { iops: [1, 0, 0], ..Given::default() };
+        drive.set_limits(slow.limits().unwrap());
+        let (tell, told) = std::sync::mpsc::channel();
+        let begun = drive.on_loop(move |local, disk| async move {
+            for at in 0..20u64 {
+                let (disk, tell) = (disk.clone(), tell.clone());
+                let write = async move {
+                    let done = disk.write(at << 12, IoBuf::copy_of(&[1; 4096]), false).await;
+                    tell.send(done.is_ok()).unwrap();
+                };
+                local.spawn(write).detach();
+            }
+            local.yield_now().await;
+        });
+        begun.unwrap();
+        drive.deactivate().unwrap();
+        assert!((0..20).all(|_| told.recv().unwrap()));
     }
 }

@@ -25,7 +25,7 @@ impl Drive {
     }
 
     /// Makes everything durable and lets go of the medium. Nothing may be under way but what ends
-    /// by itself.
+    /// by itself: what has come before is done, what comes later is refused.
     ///
     /// # Errors
     /// What was written could not be made durable: the drive is as before, if it can be.
@@ -35,7 +35,7 @@ impl Drive {
         let spec = self.as_opened(&spec);
         let read_only = self.read_only();
         self.on_loop(move |local, disk| async move {
-            let _held = disk.drain().await;
+            let _held = disk.drain_after_all().await;
             let node = disk.node();
             let durable = async {
                 if !read_only {
