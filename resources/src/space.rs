@@ -137,6 +137,8 @@ struct Writer {
     slots: Vec<Slot>,
     bells: Vec<(Doorbell, Arc<EventFd>)>,
     log: bool,
+    /// So many are making changes that are to be seen together.
+    held: u32,
 }
 
 /// The painted form: sorted ranges that do not overlap.
@@ -151,8 +153,9 @@ struct Range {
     target: Target,
     /// Offset of `first` inside the mapping.
     offset: u64,
-    /// Which mapping it comes from, for doorbells.
+    /// Which mapping it comes from, for doorbells, and the priority of that.
     id: MapId,
+    priority: i8,
 }
 
 impl View {
@@ -215,6 +218,21 @@ impl Space {
             return Err(error);
         }
         Ok(id)
+    }
+
+    /// Makes the changes of `change` seen together, and the hypervisor hear of the last state only:
+    /// each change costs as much as all mappings there are. What other threads change meanwhile is
+    /// among them.
+    ///
+    /// # Errors
+    /// The hypervisor refuses the state after them; the view shows it all the same.
+    pub fn together<T>(&self, change: impl FnOnce() -> T) -> Result<T, SpaceError> {
+        self.writer.lock().held += 1;
+        let done = change();
+        let mut writer = self.writer.lock();
+        writer.held -= 1;
+        self.publish(&mut writer)?;
+        Ok(done)
     }
 
     /// Takes a mapping away.
@@ -371,6 +389,9 @@ impl Space {
 
     /// Paints the mappings, has the hypervisor follow, and publishes the view.
     fn publish(&self, writer: &mut Writer) -> Result<(), SpaceError> {
+        if writer.held > 0 {
+            return Ok(());
+        }
         let view = paint(&writer.mappings);
         let done =
             if self.kind == SpaceKind::Memory { self.follow_slots(writer, &view) } else { Ok(()) };
@@ -516,15 +537,19 @@ fn paint(mappings: &[(MapId, Mapping)]) -> View {
                 target: mapping.target.clone(),
                 offset: first - mapping.base,
                 id: *id,
+                priority: mapping.priority,
             }),
         }
     }
     View { ranges }
 }
 
-/// The memory slots a view asks for: whole pages of RAM. Their ids are still to be given.
+/// The memory slots a view asks for: whole pages of RAM. Their ids are still to be given. Neighbours
+/// that show one piece of memory are one slot; but not those of different priorities, of which one
+/// comes and goes while the other stays.
 fn slots(view: &View, log: bool) -> Vec<Slot> {
     let mut slots: Vec<Slot> = Vec::new();
+    let mut priority = None;
     for range in &view.ranges {
         let Target::Ram { block, offset, readonly } = &range.target else { continue };
         let (Some(guest), Some(end)) = (
@@ -541,6 +566,17 @@ fn slots(view: &View, log: bool) -> Vec<Slot> {
             // Not congruent to pages: every access is emulated.
             continue;
         }
+        if let Some(before) = slots.last_mut()
+            && priority.replace(range.priority) == Some(range.priority)
+            && Arc::ptr_eq(&before.ram, block)
+            && before.guest.checked_add(before.size) == Some(guest)
+            && before.offset.checked_add(before.size) == Some(offset)
+            && before.readonly == *readonly
+        {
+            before.size += end - guest;
+            continue;
+        }
+        priority = Some(range.priority);
         slots.push(Slot {
             id: u32::MAX,
             guest,

@@ -118,18 +118,20 @@ impl I440fx {
     }
 
     fn show(&self, config: &ConfigSpace) {
-        for segment in &self.segments {
-            let register = config.u8(segment.register);
-            let attributes = if segment.upper { register >> 4 } else { register };
-            let (writable, readonly) = match attributes & (READ | WRITE) {
-                READ => (false, true),
-                attributes => (attributes == READ | WRITE, false),
-            };
-            for (map, enabled) in [(segment.writable, writable), (segment.readonly, readonly)] {
-                if let Err(error) = self.memory.place(map, segment.base, enabled) {
-                    resources::guest_error!("i440fx", "segment {:#x}: {error}", segment.base);
-                }
-            }
+        let done = self.memory.together(|| {
+            self.segments.iter().try_for_each(|segment| {
+                let register = config.u8(segment.register);
+                let attributes = if segment.upper { register >> 4 } else { register };
+                let (writable, readonly) = match attributes & (READ | WRITE) {
+                    READ => (false, true),
+                    attributes => (attributes == READ | WRITE, false),
+                };
+                self.memory.place(segment.writable, segment.base, writable)?;
+                self.memory.place(segment.readonly, segment.base, readonly)
+            })
+        });
+        if let Err(error) = done.flatten() {
+            resources::guest_error!("i440fx", "the memory from 768 KiB to 1 MiB: {error}");
         }
     }
 }

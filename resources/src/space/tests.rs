@@ -161,6 +161,32 @@ fn memory_is_watched_by_the_pages_of_its_slots() {
 }
 
 #[test]
+fn neighbours_of_one_priority_are_one_slot_and_changes_together_one_change() {
+    let hv = Fake::new();
+    let space = Space::new(SpaceKind::Memory, hv.clone());
+    let ram = RamBlock::anonymous(0x10_0000).unwrap();
+    let part = |start: u64, size, priority| Mapping {
+        base: start,
+        size,
+        priority,
+        target: Target::Ram { block: ram.clone(), offset: start, readonly: false },
+        ..Mapping::ram(0, ram.clone())
+    };
+    let ids = space.together(|| {
+        space.map(part(0, 0x8000, 0)).unwrap();
+        [0x8000, 0xa000, 0xc000].map(|start| space.map(part(start, 0x2000, 2)).unwrap())
+    });
+    assert_eq!(hv.take_calls(), [slot(0, 0, 0x8000, 0), slot(1, 0x8000, 0x6000, 0x8000)]);
+    space.place(ids.unwrap()[1], 0xa000, false).unwrap();
+    let apart = [slot(1, 0x8000, 0x2000, 0x8000), slot(2, 0xc000, 0x2000, 0xc000)];
+    assert_eq!(hv.take_calls(), [[slot(1, 0x8000, 0, 0x8000)].as_slice(), &apart].concat());
+    // What is refused shows when it is published.
+    hv.refuse(|call| matches!(call, Call::Slot { guest: 0x10_0000, .. }));
+    let map = || space.map(Mapping { base: 0x10_0000, ..part(0, 0x1000, 0) });
+    assert!(matches!(space.together(map), Err(SpaceError::Hypervisor(_))));
+}
+
+#[test]
 fn rom_takes_no_writes_and_a_dead_device_reads_as_ones() {
     let space = Space::new(SpaceKind::Memory, Fake::new());
     let block = RamBlock::anonymous(4096).unwrap();

@@ -108,7 +108,12 @@ pub enum BuildError {
 /// # Errors
 /// When KVM refuses a part of it.
 pub fn build(accel: Accel, config: PcConfig, requests: &Requests) -> Result<Board, BuildError> {
-    let mut board = Board::new(accel);
+    let board = Board::new(accel);
+    let (memory, ports) = (board.memory.clone(), board.ports.clone());
+    memory.together(|| ports.together(|| fill(board, config, requests)))??
+}
+
+fn fill(mut board: Board, config: PcConfig, requests: &Requests) -> Result<Board, BuildError> {
     map_memory(&mut board, &config)?;
     board.wires = (0..WIRED_GSIS).map(|gsi| Wire::new(gsi, board.accel.hypervisor())).collect();
     if let Accel::Kvm(vm) = &board.accel {
