@@ -284,9 +284,11 @@ mod tests {
             for len in 0..said.len() {
                 assert!(!matches!(answered(&said[..len]).0, Outcome::Moved), "{len}");
             }
+            change(&said, answers);
             if skips_postcopy() {
                 return;
             }
+            change(&stream, late);
             received(&stream, true).unwrap();
             for len in (0..stream.len()).step_by(61).chain(stream.len() - 5..stream.len()) {
                 received(&stream[..len], true).unwrap_err();
@@ -304,16 +306,20 @@ mod tests {
         // Cut off anywhere before its end it is refused, without harm.
         let mut cuts = (0..stream.len()).step_by(61).chain(stream.len() - 1..stream.len());
         cuts.all(|len| received(&stream[..len], false).is_err()).then_some(()).unwrap();
-        // Nor do bytes that were changed on the way harm.
+        change(&stream, super::stream);
+    }
+
+    /// Nor do bytes that were changed on the way harm.
+    fn change(seed: &[u8], take: fn(&[u8])) {
         let mut state = 1_u64;
         for _ in 0..2000 {
-            let mut changed = stream.clone();
+            let mut changed = seed.to_vec();
             for _ in 0..3 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let (at, byte) = ((state >> 33) as usize % changed.len(), (state >> 24) as u8);
                 changed[at] = byte;
             }
-            super::stream(&changed);
+            take(&changed);
         }
     }
 
