@@ -77,7 +77,7 @@ impl Canceller {
     /// # Errors
     /// It was cancelled.
     pub fn sleep(&self, time: Duration) -> io::Result<()> {
-        self.poll(None, Some(time)).map(drop)
+        self.poll(&mut [self.event()], Some(time)).map(drop)
     }
 
     /// Waits until `fd` has one of `events`, an error or an end; false if it does not within
@@ -88,7 +88,7 @@ impl Canceller {
         events: PollFlags,
         time: Option<Duration>,
     ) -> io::Result<bool> {
-        self.poll(Some((fd, events)), time)
+        self.poll(&mut [self.event(), PollFd::from_borrowed_fd(fd, events)], time)
     }
 
     /// Waits until `fd` can be read, which gives `true`, or one of the others can, or for so long.
@@ -98,44 +98,32 @@ impl Canceller {
         others: &[BorrowedFd<'_>],
         time: Option<Duration>,
     ) -> io::Result<bool> {
-        let time = time.and_then(|time| Timespec::try_from(time).ok());
-        let all = [self.0.event.as_fd(), fd].into_iter().chain(others.iter().copied());
-        let mut fds: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        self.check()?;
-        match poll(&mut fds, time.as_ref()) {
-            Err(Errno::INTR) => return Ok(false),
-            Err(error) => return Err(error.into()),
-            Ok(_) => {}
-        }
-        self.check()?;
+        let all = std::iter::once(fd).chain(others.iter().copied());
+        let all = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let mut fds: Vec<_> = std::iter::once(self.event()).chain(all).collect();
+        self.poll(&mut fds, time)?;
         Ok(fds.get(1).is_some_and(|fd| !fd.revents().is_empty()))
     }
 
-    fn poll(
-        &self,
-        fd: Option<(BorrowedFd<'_>, PollFlags)>,
-        time: Option<Duration>,
-    ) -> io::Result<bool> {
+    fn event(&self) -> PollFd<'_> {
+        PollFd::from_borrowed_fd(self.0.event.as_fd(), PollFlags::IN)
+    }
+
+    /// Waits until one of them is ready; false if none is within `time`. The event is among them.
+    fn poll(&self, fds: &mut [PollFd<'_>], time: Option<Duration>) -> io::Result<bool> {
         let deadline = time.and_then(|time| Instant::now().checked_add(time));
         loop {
             self.check()?;
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let left = left.and_then(|left| Timespec::try_from(left).ok());
-            let mut fds = [
-                PollFd::from_borrowed_fd(self.0.event.as_fd(), PollFlags::IN),
-                match fd {
-                    Some((fd, events)) => PollFd::from_borrowed_fd(fd, events),
-                    None => PollFd::from_borrowed_fd(self.0.event.as_fd(), PollFlags::IN),
-                },
-            ];
-            match poll(&mut fds, left.as_ref()) {
-                Err(Errno::INTR) => continue,
+            match poll(fds, left.as_ref()) {
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
-                Ok(0) => return Ok(false),
-                Ok(_) => {}
+                Ok(ready) => {
+                    self.check()?;
+                    return Ok(ready > 0);
+                }
             }
-            self.check()?;
-            return Ok(true);
         }
     }
 }
