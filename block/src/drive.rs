@@ -364,7 +364,7 @@ impl Drive {
         if !self.has_medium() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        self.on_loop(move |_, disk| work(disk)).map_err(|error| io::Error::other(error.0))
+        Ok(self.on_loop(move |_, disk| work(disk))?)
     }
 }
 

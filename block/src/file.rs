@@ -11,13 +11,13 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 
 use resources::iol::{FallocateFlags, IoBuf, Local};
 use rustix::fs::{SeekFrom, seek};
 
 use crate::host::{HostError, HostFile};
 use crate::node::{Extent, Info, Node, Op, State, Zero};
+use crate::wait::Waiters;
 
 /// Zeros are written in pieces of this many bytes where the file system has no other way.
 const ZEROS: u64 = 1 << 20;
@@ -405,7 +405,7 @@ fn extent(host: &HostFile, offset: u64, len: u64) -> io::Result<Extent> {
 pub(crate) struct Gate {
     together: Cell<usize>,
     alone: Cell<bool>,
-    waiting: RefCell<Vec<Waker>>,
+    waiters: Waiters,
 }
 
 pub(crate) struct Pass<'a> {
@@ -415,19 +415,13 @@ pub(crate) struct Pass<'a> {
 
 impl Gate {
     pub(crate) async fn pass(&self, alone: bool) -> Pass<'_> {
-        std::future::poll_fn(|cx| {
-            if self.alone.get() || alone && self.together.get() > 0 {
-                self.waiting.borrow_mut().push(cx.waker().clone());
-                return Poll::Pending;
-            }
-            if alone {
-                self.alone.set(true);
-            } else {
-                self.together.set(self.together.get() + 1);
-            }
-            Poll::Ready(())
-        })
-        .await;
+        let blocked = || self.alone.get() || alone && self.together.get() > 0;
+        self.waiters.until(|| !blocked()).await;
+        if alone {
+            self.alone.set(true);
+        } else {
+            self.together.set(self.together.get() + 1);
+        }
         Pass { gate: self, alone }
     }
 }
@@ -440,8 +434,7 @@ impl Drop for Pass<'_> {
             self.gate.together.set(self.gate.together.get() - 1);
         }
         if self.gate.together.get() == 0 {
-            let waiting = std::mem::take(&mut *self.gate.waiting.borrow_mut());
-            waiting.into_iter().for_each(Waker::wake);
+            self.gate.waiters.wake();
         }
     }
 }

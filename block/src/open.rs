@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,6 +53,12 @@ pub type MakeNode = dyn Fn(&Local) -> Rc<dyn Node> + Send + Sync;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct OpenError(pub String);
+
+impl From<OpenError> for io::Error {
+    fn from(error: OpenError) -> io::Error {
+        io::Error::other(error)
+    }
+}
 
 impl From<HostError> for OpenError {
     fn from(error: HostError) -> OpenError {

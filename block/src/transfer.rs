@@ -24,10 +24,6 @@ pub const CHUNK: u64 = 1 << 20;
 /// What is looked at in one step at first.
 const LOOK: u64 = 1 << 30;
 
-fn failed(error: impl ToString) -> io::Error {
-    io::Error::other(error.to_string())
-}
-
 /// A range of a drive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
@@ -114,7 +110,7 @@ impl Sending {
             mark_first(&disk, &marks, size, top_only).await?;
             Ok::<_, io::Error>((Arc::new(local.keep(marks)), size))
         });
-        let (marks, size) = started.map_err(failed)??;
+        let (marks, size) = started??;
         Ok(Sending { drive: drive.clone(), place, marks, left, size })
     }
 
@@ -153,7 +149,7 @@ impl Sending {
             let content = content.inspect_err(|_| marks.set(offset, len))?;
             Ok(Some(Chunk { offset, content }))
         });
-        read.map_err(failed)?
+        read?
     }
 }
 
@@ -183,7 +179,7 @@ async fn read(disk: &Disk, offset: u64, len: u64) -> io::Result<Content> {
     if state != State::Data && known >= len {
         return Ok(Content::Zeros(len));
     }
-    let buf = IoBuf::zeroed(usize::try_from(len).map_err(failed)?);
+    let buf = IoBuf::zeroed(usize::try_from(len).map_err(io::Error::other)?);
     request.node.read(offset, buf.clone()).await?;
     Ok(if buf.is_zero() { Content::Zeros(len) } else { Content::Data(buf.to_vec()) })
 }
@@ -231,7 +227,7 @@ impl Receiving {
                 }
             }
         });
-        written.map_err(failed)?
+        written?
     }
 
     /// Makes durable what was written.
@@ -240,7 +236,7 @@ impl Receiving {
     /// What the host reports.
     pub fn flush(&self) -> io::Result<()> {
         let done = self.drive.on_loop(|_, disk| async move { disk.node().flush().await });
-        done.map_err(failed)?
+        done?
     }
 }
 

@@ -21,10 +21,6 @@ fn no_image() -> io::Error {
     io::ErrorKind::Unsupported.into()
 }
 
-fn failed(error: impl ToString) -> io::Error {
-    io::Error::other(error.to_string())
-}
-
 /// Writes the state of a machine into the topmost image of a drive, on which nothing else is under
 /// way ([`Drive::hold`]) until a snapshot has it.
 pub struct Writer {
@@ -52,7 +48,7 @@ impl Writer {
             let node = disk.node();
             node.image().ok_or_else(no_image)?.write_vmstate(at, buf).await
         });
-        done.map_err(failed)??;
+        done??;
         self.at = self.written();
         self.piece.clear();
         Ok(())
@@ -67,7 +63,7 @@ impl Writer {
             self.send()?;
         }
         let done = self.drive.on_loop(|_, disk| async move { disk.node().flush().await });
-        done.map_err(failed)?
+        done?
     }
 }
 
@@ -98,7 +94,7 @@ pub fn discard(drive: &Drive) -> io::Result<()> {
         let node = disk.node();
         node.image().ok_or_else(no_image)?.discard_vmstate().await
     });
-    done.map_err(failed)?
+    done?
 }
 
 /// A snapshot, open beside the disk.
@@ -133,7 +129,7 @@ impl Reader {
             let view = node.image().ok_or_else(no_image)?.view_snapshot(&id).await?;
             Ok::<_, io::Error>(Arc::new(local.keep(Rc::new(View(view)))))
         });
-        let view = view.map_err(failed)??;
+        let view = view??;
         let drive = drive.clone();
         Ok(Reader { drive, view, piece: Vec::new(), read: 0, at: 0, end: len, most })
     }
@@ -154,7 +150,7 @@ impl Reader {
             view.0.image().ok_or_else(no_image)?.read_vmstate(at, buf.clone()).await?;
             Ok::<_, io::Error>(buf.to_vec())
         });
-        self.piece = piece.map_err(failed)??;
+        self.piece = piece??;
         (self.read, self.at) = (0, self.at.saturating_add(len as u64));
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use resources::iol::{IoBuf, Local};
+use resources::iol::Local;
 
 use super::alloc::Alloc;
 use super::cache::Cache;
@@ -18,7 +18,7 @@ use super::l1::L1;
 use super::options::{
     DEFAULT_CLEAN_INTERVAL, DEFAULT_L2_CACHE, DEFAULT_REFCOUNT_CACHE, OpenError, Options,
 };
-use super::{Qcow2, bytes::be64, check_file, snapshot};
+use super::{Qcow2, access::load, bytes::be64, check_file, snapshot};
 use crate::image::Repair;
 use crate::node::{Node, Op};
 
@@ -32,24 +32,17 @@ const FIRST: usize = 4096;
 pub async fn read_header(file: &dyn Node, device: &str) -> Result<Header, OpenError> {
     let cannot = |error| OpenError::io("Could not read qcow2 header", &error);
     let size = usize::try_from(file.info().size).unwrap_or(usize::MAX);
-    let mut data = load(file, 0, size.min(FIRST)).await.map_err(cannot)?;
+    let mut data = load(file, 0, size.min(FIRST) as u64).await.map_err(cannot)?;
     let wanted = Header::wanted(&data).min(size);
     if wanted > data.len() && data.len() >= V2_LENGTH {
-        data = load(file, 0, wanted).await.map_err(cannot)?;
+        data = load(file, 0, wanted as u64).await.map_err(cannot)?;
     }
     Header::parse(&data).map_err(|error| OpenError::Header { error, device: device.to_owned() })
 }
 
-/// Reads `len` bytes; the caller has bounded them.
-pub(super) async fn load(file: &dyn Node, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-    let buf = IoBuf::zeroed(len);
-    file.read(offset, buf.clone()).await?;
-    Ok(buf.to_vec())
-}
-
 /// Reads a table of 64-bit entries; the caller has bounded it.
 pub(super) async fn load_table(file: &dyn Node, offset: u64, count: usize) -> io::Result<Vec<u64>> {
-    let bytes = load(file, offset, count * 8).await?;
+    let bytes = load(file, offset, count as u64 * 8).await?;
     Ok(bytes.chunks_exact(8).map(|entry| be64(entry, 0)).collect())
 }
 
