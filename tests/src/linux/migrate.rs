@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::clock::{UPTIME, read, went_on_but};
 use super::live::{VERIFY, WRITER};
 use super::nic::serve_back;
+use super::ways::{self, WAYS, Way};
 use crate::rig::disk::Disk;
 use crate::rig::registry::{Ctx, Test};
 use crate::rig::vm::{BOOT, Kernel, SOON, TestVm, VmBuilder};
@@ -23,19 +24,23 @@ pub(super) fn tests() -> Vec<Test> {
         Test::linux("migrate::back_and_forth", 600, back_and_forth),
         Test::linux("migrate::cancelled_and_failed", 450, cancelled_and_failed),
         Test::linux("migrate::everything", 300, all_devices),
+        Test::linux("migrate::large", 300, large),
     ]
 }
 
-/// Beside the writer of files: a part of memory that is rewritten and checked, and a count on the
-/// port and on the second UART. `$port` is the port's device.
-const LOAD: &str = r#"
-dd if=/dev/urandom of=/tmp/data bs=64k count=32 2>/dev/null
-want=$(sha256sum </tmp/data)
+/// A part of memory that is rewritten and checked.
+const MEMORY: &str = r#"
+data=$(mktemp)
+dd if=/dev/urandom of=$data bs=64k count=32 2>/dev/null
+want=$(sha256sum <$data)
 ( until [ -e /tmp/stop ]; do
-      cp /tmp/data /tmp/copy
-      [ "$(sha256sum </tmp/copy)" = "$want" ] || echo memory >>/tmp/wrong
+      cp $data $data.copy
+      [ "$(sha256sum <$data.copy)" = "$want" ] || echo memory >>/tmp/wrong
       echo x >>/tmp/rounds
-  done ) >/dev/null 2>&1 &
+  done ) >/dev/null 2>&1 &"#;
+
+/// A count on the port and on the second UART. `$port` is the port's device.
+const COUNTS: &str = r#"
 ( n=0
   until [ -e /tmp/stop ]; do
       echo $n >&3; echo $n >&4
@@ -95,7 +100,8 @@ impl Moving {
         vm.sh("ip address add 10.0.2.15/24 dev eth0 && ip link set eth0 up")?;
         vm.sh("stty -F /dev/ttyS1 raw || true")?;
         let port = "port=/dev/$(grep -l test.port /sys/class/virtio-ports/*/name | cut -d/ -f5)";
-        vm.sh(&format!("{port}{LOAD}"))?;
+        vm.sh(MEMORY)?;
+        vm.sh(&format!("{port}{COUNTS}"))?;
         vm.sh(WRITER)?;
         let tcp = serve_back()?;
         let mut moving = Moving { vm, builder, dir, image, tcp, moves: 0 };
@@ -125,23 +131,23 @@ impl Moving {
     }
 
     /// Moves it, and sees that nothing happened to it.
-    fn hand_over(&mut self) -> Result {
+    fn hand_over(mut self, way: Way) -> Result<Moving> {
         let before = read(&mut self.vm, UPTIME)?;
-        let (mut there, uri) = self.destination()?;
-        migrate(&mut self.vm, &uri)?;
-        let info = expect_ended(&mut self.vm, "completed")?;
-        there.qmp.event("RESUME", SOON).map_err(|error| there.process.explain(error))?;
-        let mut left = std::mem::replace(&mut self.vm, there);
+        self.moves += 1;
+        let place = (&*self.dir, &*format!("m{}", self.moves));
+        let (there, mut left) = ways::go(self.vm, self.builder.clone(), way, place)?;
+        self.vm = there;
         let after = read(&mut self.vm, UPTIME)?;
-        let downtime = info["downtime"].as_f64().ok_or("no downtime")? / 1000.0;
+        let downtime = left.info["downtime"].as_f64().ok_or("no downtime")? / 1000.0;
         // The source hears a little later that it runs again.
         went_on_but("time since boot", &before, &after, [0.0, downtime])?;
         // It has another owner now, who has its disk locked.
-        if left.qmp.try_execute("cont", json!({}))?.is_ok() {
+        if left.vm.qmp.try_execute("cont", json!({}))?.is_ok() {
             return Err("the guest goes on where it was moved away from".into());
         }
         self.verify_kept()?;
-        self.goes_on()
+        self.goes_on()?;
+        Ok(self)
     }
 
     /// What was written before is read back from the disk.
@@ -218,7 +224,7 @@ pub(super) fn expect_ended(vm: &mut TestVm, how: &str) -> Result<Value> {
     loop {
         let info = vm.qmp.execute("query-migrate", json!({}))?;
         match info["status"].as_str() {
-            Some("setup" | "active") if Instant::now() < deadline => {}
+            Some("setup" | "active" | "postcopy-active") if Instant::now() < deadline => {}
             Some(status) if status == how => return Ok(info),
             _ => return Err(vm.process.explain(format!("not {how}: {info}").into())),
         }
@@ -226,11 +232,15 @@ pub(super) fn expect_ended(vm: &mut TestVm, how: &str) -> Result<Value> {
     }
 }
 
-/// The guest moves there and back, three times, and notices nothing.
+/// The guest moves in every way, and notices nothing. Usually the first ways are left to guests
+/// that move over a network.
 fn back_and_forth(ctx: &Ctx) -> Result {
     let mut guest = Moving::start(ctx)?;
-    for time in 0..thorough(6, 20) {
-        guest.hand_over().map_err(|error| format!("move {time}: {error}"))?;
+    let usually = WAYS.len() / 2;
+    for time in 0..thorough(usually, 20 * WAYS.len()) {
+        let way = WAYS[(usually + time) % WAYS.len()];
+        guest =
+            guest.hand_over(way).map_err(|error| format!("move {time} with {way:?}: {error}"))?;
     }
     guest.finish()
 }
@@ -260,11 +270,44 @@ fn cancelled_and_failed(ctx: &Ctx) -> Result {
         migrate(&mut guest.vm, &format!("unix:{}", front.display()))?;
         expect_ended(&mut guest.vm, "failed")?;
         cutter.passed()?;
+        // It may have been given away in the last moment: then it is for whoever knows that it does
+        // not run there.
+        let status = guest.vm.qmp.execute("query-status", json!({}))?;
+        if back == 16 && status["status"] == "postmigrate" {
+            guest.vm.qmp.execute("cont", json!({}))?;
+        }
         guest.goes_on().map_err(|error| format!("killed after {back} bytes: {error}"))?;
         guest.verify_kept()?;
     }
-    guest.hand_over()?;
-    guest.finish()
+    guest.hand_over(&[])?.finish()
+}
+
+/// A guest with much memory, many processors and an older kernel moves.
+fn large(ctx: &Ctx) -> Result {
+    let builder = ctx.linux(Kernel::V6_1).memory("4096").cpus(4);
+    let mut vm = builder.clone().start()?;
+    vm.booted()?;
+    vm.sh("touch /tmp/rounds")?;
+    (0..4).try_for_each(|_| vm.sh(MEMORY).map(drop))?;
+    for time in 0..thorough(1, 20) {
+        let way = [WAYS[0], ways::EARLY, ways::CHANNELS][time % 3];
+        let before = read(&mut vm, UPTIME)?;
+        let (there, left) = ways::go(vm, builder.clone(), way, (&ctx.dir, &format!("m{time}")))
+            .map_err(|error| format!("move {time} with {way:?}: {error}"))?;
+        vm = there;
+        let downtime = left.info["downtime"].as_f64().ok_or("no downtime")? / 1000.0;
+        went_on_but("time since boot", &before, &read(&mut vm, UPTIME)?, [0.0, downtime])?;
+        drop(left);
+        let rounds = "n=$(wc -l </tmp/rounds); until [ $(wc -l </tmp/rounds) -gt $((n + 4)) ]; do \
+            usleep 10000; done";
+        vm.sh_within(rounds, BOOT)?;
+    }
+    vm.sh("touch /tmp/stop; [ $(nproc) = 4 ]")?;
+    let wrong = vm.sh("cat /tmp/wrong 2>/dev/null || true")?;
+    if !wrong.is_empty() {
+        return Err(format!("what went wrong: {wrong}").into());
+    }
+    vm.check_kernel_log()
 }
 
 /// A machine with one of every device under load moves.

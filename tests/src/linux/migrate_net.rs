@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::clock::{UPTIME, read, went_on_but};
-use super::migrate::{expect_ended, migrate};
+use super::migrate::expect_ended;
+use super::ways::{self, WAYS, Way};
 use crate::rig::disk::Disk;
 use crate::rig::registry::{Ctx, Test};
 use crate::rig::vm::{BOOT, Kernel, SOON, TestVm, VmBuilder};
@@ -126,9 +127,6 @@ impl Heard {
     }
 }
 
-/// What is switched on for one move after the other.
-const WAYS: [&[&str]; 4] = [&[], &["xbzrle"], &["auto-converge"], &["xbzrle", "auto-converge"]];
-
 /// The guest moves between TAP interfaces of one bridge; its connection has no gap, its datagrams
 /// go on at once, and its clocks with them. On the way it gets processors and devices.
 fn over_a_tap(ctx: &Ctx) -> Result {
@@ -222,21 +220,13 @@ fn hand_over(
     mut vm: TestVm,
     machine: &Machine,
     tap: &str,
-    way: &[&str],
+    way: Way,
     time: usize,
 ) -> Result<TestVm> {
     let before = read(&mut vm, UPTIME)?;
-    let uri = format!("unix:{}", ctx.dir.join(format!("m{time}")).display());
-    let mut there = machine.on(tap).args(["-incoming", &uri]).start()?;
-    for name in ["xbzrle", "auto-converge"] {
-        let state = json!([{ "capability": name, "state": way.contains(&name) }]);
-        vm.qmp.execute("migrate-set-capabilities", json!({ "capabilities": state }))?;
-    }
-    migrate(&mut vm, &uri)?;
-    let info = expect_ended(&mut vm, "completed")?;
-    there.qmp.event("RESUME", SOON).map_err(|error| there.process.explain(error))?;
-    drop(vm);
-    let downtime = info["downtime"].as_f64().ok_or("no downtime")? / 1000.0;
+    let (mut there, left) = ways::go(vm, machine.on(tap), way, (&ctx.dir, &format!("m{time}")))?;
+    let downtime = left.info["downtime"].as_f64().ok_or("no downtime")? / 1000.0;
+    drop(left);
     // The source hears a little later that it runs again.
     went_on_but("time since boot", &before, &read(&mut there, UPTIME)?, [0.0, downtime])?;
     Ok(there)

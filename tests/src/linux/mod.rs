@@ -30,6 +30,7 @@ mod storm;
 mod vhost;
 mod virtio;
 mod vsock;
+mod ways;
 
 use crate::rig::registry::Test;
 
