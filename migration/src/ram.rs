@@ -19,6 +19,10 @@ use crate::stream::{self, Error, MemoryWrite, Reader, Writer};
 use crate::xbzrle::{self, Form};
 use crate::zero::is_zero;
 
+mod free;
+
+pub use free::{Free, Hinting};
+
 /// The version of the section.
 pub const VERSION: u32 = 4;
 /// The name of the section.

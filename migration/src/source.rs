@@ -24,7 +24,7 @@ use crate::inventory::{self, Inventory};
 use crate::link::Link;
 use crate::multifd::Channels;
 use crate::needs::{Announcement, Needs};
-use crate::ram::{self, Block, Sender, Sent, Watch};
+use crate::ram::{self, Block, Free, Hinting, Sender, Sent, Watch};
 use crate::status::{Limits, Phase, Progress};
 use crate::stream::{Error, Writer, answer, command, kind};
 use crate::xbzrle;
@@ -72,6 +72,11 @@ pub trait Machine {
     /// What time it is.
     fn now(&self) -> Instant {
         Instant::now()
+    }
+    /// What of its memory the guest says it does not use. It is not asked while somebody could
+    /// still want such a page from here, as when the guest runs elsewhere before all has been sent.
+    fn hints(&mut self, _ask: Hinting) -> Vec<Free> {
+        Vec::new()
     }
     /// Stops the guest and saves the state of everything but memory. From now on nothing writes
     /// memory.
@@ -161,6 +166,7 @@ pub fn send<L: Link, M: Machine>(
     };
     let done = source.all();
     source.machine.throttle(0);
+    source.machine.hints(Hinting::Done);
     source.machine.stop_log();
     match done {
         Ok(()) => Outcome::Moved,
@@ -280,6 +286,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.ram.start(&mut self.to)?;
         self.to.footer(self.ram_id)?;
         self.to.flush()?;
+        self.begin_hints();
         self.converge = Converge::new(self.wants.converge, self.machine.now());
         let (total, remaining) = (self.ram.total(), self.ram.dirty() * PAGE);
         self.progress.update(|figures| (figures.total, figures.remaining) = (total, remaining));
@@ -393,10 +400,33 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         Ok(false)
     }
 
+    /// Asks the guest to say what it does not use, as long as it runs here and nobody could want
+    /// such a page from here later.
+    fn begin_hints(&mut self) {
+        if self.stopped.is_none() && !self.wants.postcopy {
+            self.machine.hints(Hinting::Begin);
+        }
+    }
+
+    /// Asks the guest what it does not use; what was written there until it was last found what
+    /// was is not sent.
+    fn skip(&mut self, ask: Hinting) {
+        for free in self.machine.hints(ask) {
+            self.ram.skip(free);
+        }
+    }
+
     /// Finds what the guest has written.
     fn sync(&mut self) -> Result<(), Error> {
+        // A hint that came later could be about a page that was used again since, and would hide
+        // what is found now.
+        let runs = self.stopped.is_none();
+        if runs {
+            self.skip(Hinting::End);
+        }
         self.machine.harvest().map_err(Error::Here)?;
         let rate = self.converge.written(self.ram.collect(), self.machine.now());
+        self.begin_hints();
         let cache = self.cache();
         if let Some(deltas) = self.ram.deltas()
             && deltas.stats().cache_size != cache
@@ -423,6 +453,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
 
     /// Sends a part of a pass: no more than the limit lets through in a window.
     fn part(&mut self, window: &mut Window) -> Result<(), Error> {
+        self.skip(Hinting::Take);
         if self.disk_part(window)? || self.ram.dirty() == 0 {
             return Ok(());
         }

@@ -13,7 +13,7 @@ use resources::state::Blob;
 
 use crate::channel::{Canceller, Channel};
 use crate::dest::{Section, Target, receive};
-use crate::ram::Block;
+use crate::ram::{Block, Free, Hinting};
 use crate::source::{Machine, Outcome, Wants, send};
 use crate::status::{Limits, Phase, Progress};
 use crate::stream::Error;
@@ -76,6 +76,10 @@ impl Machine for Here {
         Ok(())
     }
     fn stop_log(&mut self) {}
+    fn hints(&mut self, ask: Hinting) -> Vec<Free> {
+        assert_ne!(ask, Hinting::Begin, "the destination may ask for any page later");
+        Vec::new()
+    }
     fn switch_over(&mut self) -> Result<Vec<Section>, String> {
         self.stop();
         *self.snapshot.lock() = contents(&self.blocks);

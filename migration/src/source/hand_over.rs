@@ -15,6 +15,7 @@ use crate::chunk::Tally;
 use crate::dest::Section;
 use crate::link::Link;
 use crate::multifd::Channels;
+use crate::ram::Hinting;
 use crate::status::Phase;
 use crate::stream::{Error, answer, command, kind};
 
@@ -33,6 +34,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
     pub(super) fn complete(&mut self) -> Result<(), Error> {
         self.progress.check()?;
         self.stopped = Some(self.machine.now());
+        self.skip(Hinting::Done);
         let sections = self.machine.switch_over().map_err(Error::Here)?;
         // A guest does not wait for a peer that is stuck.
         self.to.channel().give_up_after(PATIENCE);

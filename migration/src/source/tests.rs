@@ -16,6 +16,8 @@ use crate::link::{Link, Stored};
 use crate::stream::{answer, command, kind};
 use crate::testing::{channel, contents, inventory};
 
+mod free;
+
 /// A machine with memory that is written as long as it runs.
 struct Fake {
     ram: Arc<RamBlock>,

@@ -1,17 +1,21 @@
 //! Memory that a guest gives back: the host has it then, and the guest has it again afterwards.
 
 use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::migrate::expect_ended;
 use crate::rig::Result;
 use crate::rig::registry::{Ctx, Test};
-use crate::rig::vm::{Kernel, SOON, TestVm};
+use crate::rig::vm::{BOOT, Kernel, SOON, TestVm};
 
 pub(super) fn tests() -> Vec<Test> {
     vec![
         Test::linux("balloon::in_and_out", 300, in_and_out),
         Test::linux("balloon::free_pages_are_reported", 300, reported),
+        Test::linux("balloon::free_pages_are_not_moved", 400, not_moved),
     ]
 }
 
@@ -109,4 +113,54 @@ fn reported(ctx: &Ctx) -> Result {
         }
     }
     Err(format!("of {full} bytes the host still holds {}", resident(&vm)?).into())
+}
+
+/// What the guest has freed before it is moved, or while it is, does not go with it; what it uses
+/// does, also where it was free in between.
+fn not_moved(ctx: &Ctx) -> Result {
+    let args = ["-device", "virtio-balloon-pci,free-page-hint=on"];
+    let builder = ctx.linux(Kernel::V6_12).memory("512").args(args);
+    let mut vm = builder.clone().start()?;
+    vm.booted()?;
+    vm.load(&["virtio_balloon"])?;
+    let kept = "dd if=/dev/urandom of=/tmp/kept bs=1M count=4 2>/dev/null";
+    let fill = "dd if=/dev/urandom of=/tmp/data bs=1M count=200 2>/dev/null; rm /tmp/data";
+    vm.sh_within(&format!("{kept}; {fill}; sha256sum </tmp/kept >/tmp/want"), BOOT)?;
+    // Linux names all of it in one go, which takes an emulated processor long.
+    vm.sh("echo 60 >/proc/sys/kernel/watchdog_thresh")?;
+    // Memory that was free is used all the time.
+    vm.sh("( until [ -e /tmp/stop ]; do
+                cp /tmp/kept /tmp/copy
+                sha256sum </tmp/copy | cmp - /tmp/want || echo wrong >>/tmp/wrong
+                rm /tmp/copy
+            done ) >/dev/null 2>&1 &")?;
+    let uri = format!("unix:{}", ctx.dir.join("moves").display());
+    let mut there = builder.args(["-incoming", &uri]).start()?;
+    // The guest needs its time to say what is free.
+    vm.qmp.execute("migrate_set_speed", json!({"value": 2 * MIB}))?;
+    vm.qmp.execute("migrate", json!({"uri": uri}))?;
+    let deadline = Instant::now() + BOOT;
+    loop {
+        let info = vm.qmp.execute("query-migrate", json!({}))?;
+        match info["ram"]["remaining"].as_u64() {
+            Some(left) if info["ram"]["transferred"] != 0 && left < 150 * MIB => break,
+            _ if Instant::now() < deadline => sleep(Duration::from_millis(100)),
+            _ => return Err(format!("nothing is left out: {info}").into()),
+        }
+    }
+    vm.qmp.execute("migrate_set_speed", json!({"value": 1 << 30}))?;
+    let info = expect_ended(&mut vm, "completed")?;
+    there.qmp.event("RESUME", SOON).map_err(|error| there.process.explain(error))?;
+    let sent = info["ram"]["transferred"].as_u64().ok_or("nothing was sent")?;
+    if sent > 220 * MIB {
+        return Err(format!("too much was sent: {info}").into());
+    }
+    // All that was free is used.
+    let check = "touch /tmp/stop; sha256sum </tmp/kept | cmp - /tmp/want && [ ! -e /tmp/wrong ]";
+    let (status, said) = there.sh_within(&format!("{fill}; {check}"), BOOT)?;
+    if status != 0 {
+        return Err(format!("the guest's memory is not as it was: {said}").into());
+    }
+    there.check_kernel_log()?;
+    Ok(())
 }

@@ -2,22 +2,25 @@
 //!
 //! The thread of the migration, and what the main thread does for it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use devices::virtio::balloon;
 use migration::blocks;
 use migration::channel::Connecting;
 use migration::dest::Section;
 use migration::inventory::Inventory;
 use migration::link::Link;
-use migration::ram::{Block, Watch};
+use migration::ram::{Block, Free, Hinting, Watch};
 use migration::road::Road;
 use migration::source::{self, Machine, Outcome, Wants};
 use migration::status::{Limits, Phase, Progress};
 use migration::stream::Error;
 use qmp::{QmpError, RunState};
+use resources::ram::RamBlock;
 use resources::request::WakeReason;
-use resources::space::Space;
+use resources::space::{Space, SpaceError};
 use resources::state::Blob;
 
 use super::disks::Copies;
@@ -32,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The machine, as the thread sees it.
 struct Here {
     memory: Arc<Space>,
+    balloon: Arc<balloon::Slot>,
+    /// Where the first blocks of what is moved are in the guest's memory.
+    places: Vec<(Range<u64>, Arc<RamBlock>)>,
     main: Main,
     released: bool,
     copies: Option<Copies>,
@@ -68,6 +74,33 @@ impl Machine for Here {
         self.main.mailbox.set_throttle(percent);
     }
 
+    fn hints(&mut self, ask: Hinting) -> Vec<Free> {
+        let Some(balloon) = self.balloon.get() else { return Vec::new() };
+        let named = match ask {
+            Hinting::Begin => {
+                if balloon.can_hint() {
+                    self.note_all().map_or_else(
+                        |error| tracing::warn!("the guest is not asked what is free: {error}"),
+                        |()| balloon.begin_hints(),
+                    );
+                }
+                return Vec::new();
+            }
+            Hinting::Take => balloon.take_hints(),
+            Hinting::End => balloon.end_hints(false),
+            Hinting::Done => balloon.end_hints(true),
+        };
+        let in_blocks = |(address, len): (u64, u64)| {
+            let named = address..address.saturating_add(len);
+            self.places.iter().enumerate().filter_map(move |(block, (place, _))| {
+                let start = named.start.max(place.start);
+                let len = named.end.min(place.end).checked_sub(start)?;
+                Some(Free { block, offset: start - place.start, len })
+            })
+        };
+        named.into_iter().flat_map(in_blocks).collect()
+    }
+
     fn switch_over(&mut self) -> Result<Vec<Section>, String> {
         self.main.order(Ask::SwitchOver)
     }
@@ -83,6 +116,12 @@ impl Machine for Here {
 }
 
 impl Here {
+    /// Has whatever is written to RAM from now on noted. What was found to be written, and was not
+    /// read since, is not otherwise: a write there would be lost with a page that need not be sent.
+    fn note_all(&self) -> Result<(), SpaceError> {
+        self.places.iter().try_for_each(|(_, ram)| self.memory.watch(ram, 0, ram.size()))
+    }
+
     /// Takes the disks back: who has had them may need a moment to end.
     fn take_back(&mut self) -> Result<(), String> {
         let until = Instant::now() + PATIENCE;
@@ -181,8 +220,13 @@ impl Vm {
             progress: progress.clone(),
             wants: self.wants(),
         };
+        let ranges = self.board.ram.iter().flat_map(|ram| ram.ranges());
         let here = Here {
             memory: self.board.memory.clone(),
+            balloon: self.board.balloon.clone(),
+            places: ranges
+                .map(|it| (it.guest..it.guest + it.block.size(), it.block.clone()))
+                .collect(),
             main: self.main(),
             released: false,
             copies: self.migration.copies.clone(),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the device | this one |
 //! | what the rest of the machine knows of it: target, size, statistics | `shared.rs` |
+//! | memory that need not be moved | `hints.rs` |
 //! | the tasks that serve its queues | `serve.rs` |
 //!
 //! The pages a driver gives up go back to the host at once and come back as zeros when they are
@@ -15,6 +16,7 @@
 //! back its own RAM, as often as it likes, a bounded piece at a time; what it names that is no RAM
 //! is ignored.
 
+mod hints;
 mod serve;
 mod shared;
 #[cfg(test)]
@@ -50,9 +52,6 @@ mod bit {
     pub(super) const POISON: u64 = 1 << 4;
     pub(super) const REPORTING: u64 = 1 << 5;
 }
-
-/// VIRTIO_BALLOON_CMD_ID_DONE: no hints are wanted.
-const HINTS_DONE: u32 = 1;
 
 const PROPS: &[Prop] = &[
     Prop {
@@ -162,7 +161,8 @@ impl VirtioDevice for VirtioBalloon {
     fn read_config(&mut self, offset: u32, data: &mut [u8]) {
         let (target, actual, poison) = self.balloon.registers();
         let mut all = [0; CONFIG as usize];
-        for (field, value) in all.chunks_exact_mut(4).zip([target, actual, HINTS_DONE, poison]) {
+        let hints = self.balloon.hint_id();
+        for (field, value) in all.chunks_exact_mut(4).zip([target, actual, hints, poison]) {
             put_value(field, value.into());
         }
         super::copy_config(&all, offset, data);
@@ -178,7 +178,7 @@ impl VirtioDevice for VirtioBalloon {
     }
 
     fn start(&mut self, run: Activation) -> Result<(), String> {
-        self.balloon.set_driver(Some(run.config));
+        self.balloon.set_driver(run.config, run.features & bit::HINT != 0);
         let (balloon, features, memory) = (self.balloon.clone(), run.features, run.memory);
         self.running = Some(Running::start(&self.on, run.ports, move |workers| {
             serve::serve(workers, balloon, memory, features)
@@ -187,7 +187,6 @@ impl VirtioDevice for VirtioBalloon {
     }
 
     fn stop(&mut self) -> Vec<Port> {
-        self.balloon.set_driver(None);
         self.running.take().map(Running::stop).unwrap_or_default()
     }
 

@@ -37,9 +37,10 @@ pub(super) async fn serve(
                     Some(Role::Inflate) => inflate(&worker, &memory).await,
                     Some(Role::Stats) => stats(&worker, &balloon).await,
                     Some(Role::Reporting) => report(&worker, &balloon, &memory, features).await,
-                    // What comes out of the balloon is there when it is touched; hints are not
-                    // asked for; what has no number is not used.
-                    Some(Role::Deflate | Role::Hint) | None => {
+                    Some(Role::Hint) => hint(&worker, &balloon).await,
+                    // What comes out of the balloon is there when it is touched; what has no
+                    // number is not used.
+                    Some(Role::Deflate) | None => {
                         while let Some(chain) = worker.next().await {
                             worker.done(chain, 0);
                         }
@@ -103,6 +104,16 @@ async fn report(worker: &Worker, balloon: &Balloon, memory: &GuestMemory, featur
                 discard(memory, segment.address.0, segment.len.into());
             }
         }
+        worker.done(chain, 0);
+    }
+}
+
+/// Hears of pages that need not be moved.
+async fn hint(worker: &Worker, balloon: &Balloon) {
+    while let Some(chain) = worker.next().await {
+        let round = chain.reader().le32().ok();
+        let pieces = chain.writable().iter().map(|segment| (segment.address.0, segment.len.into()));
+        balloon.hear_hints(round, pieces);
         worker.done(chain, 0);
     }
 }

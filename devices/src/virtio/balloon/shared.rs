@@ -15,6 +15,7 @@ use resources::request::{Request, Requests};
 use serde::{Deserialize, Serialize};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
+use super::hints::{Hints, Pieces};
 use crate::virtio::ConfigIrq;
 
 /// Bytes of a page of a balloon, whatever the guest's pages are.
@@ -95,6 +96,9 @@ pub struct Balloon {
 struct Inner {
     state: State,
     driver: Option<ConfigIrq>,
+    /// It can name pages that need not be moved.
+    can_hint: bool,
+    hints: Hints,
 }
 
 impl Balloon {
@@ -140,9 +144,67 @@ impl Balloon {
         (inner.state.target, inner.state.actual, inner.state.poison)
     }
 
-    /// Who is to be told of a new target.
-    pub(super) fn set_driver(&self, driver: Option<ConfigIrq>) {
-        self.inner.lock().driver = driver;
+    /// Who is to be told of a new target, and whether it can name pages that need not be moved.
+    pub(super) fn set_driver(&self, driver: ConfigIrq, can_hint: bool) {
+        let mut inner = self.inner.lock();
+        (inner.driver, inner.can_hint) = (Some(driver), can_hint);
+    }
+
+    /// What the driver reads of the round of hints.
+    pub(super) fn hint_id(&self) -> u32 {
+        self.inner.lock().hints.id()
+    }
+
+    /// The driver says of which round its hints are, and names memory.
+    pub(super) fn hear_hints(&self, id: Option<u32>, pieces: impl Iterator<Item = (u64, u64)>) {
+        let mut inner = self.inner.lock();
+        if let Some(id) = id {
+            inner.hints.hear(id);
+        }
+        pieces.for_each(|(address, len)| inner.hints.free(address, len));
+    }
+
+    /// Whether the guest can name memory that it does not use.
+    pub fn can_hint(&self) -> bool {
+        self.inner.lock().can_hint
+    }
+
+    /// Asks the guest to name memory that it does not use, if it can. What was written to that
+    /// before this call may be forgotten, if what is written after it is noted.
+    pub fn begin_hints(&self) {
+        let driver = {
+            let mut inner = self.inner.lock();
+            if !inner.can_hint {
+                return;
+            }
+            inner.hints.begin();
+            inner.driver.clone()
+        };
+        if let Some(driver) = driver {
+            driver.changed();
+        }
+    }
+
+    /// What the guest has named since it was asked to or this was called last: addresses and
+    /// lengths, any that it likes.
+    pub fn take_hints(&self) -> Vec<(u64, u64)> {
+        self.inner.lock().hints.take()
+    }
+
+    /// As [`take_hints`](Self::take_hints), the last time: what the guest names from now on is not
+    /// heard. It keeps what it has named for another [`begin_hints`](Self::begin_hints); with `done`
+    /// it uses that again.
+    pub fn end_hints(&self, done: bool) -> Vec<(u64, u64)> {
+        let (driver, taken) = {
+            let mut inner = self.inner.lock();
+            let taken: Pieces = inner.hints.take();
+            let news = inner.hints.end(done);
+            (inner.driver.clone().filter(|_| news), taken)
+        };
+        if let Some(driver) = driver {
+            driver.changed();
+        }
+        taken
     }
 
     /// A new driver begins with nothing in the balloon; what is wanted of it stays.
@@ -150,6 +212,8 @@ impl Balloon {
         let mut inner = self.inner.lock();
         let State { target, interval, .. } = inner.state;
         inner.state = State { target, interval, ..State::default() };
+        (inner.driver, inner.can_hint) = (None, false);
+        inner.hints.reset();
     }
 
     pub(super) fn state(&self) -> State {
@@ -158,7 +222,11 @@ impl Balloon {
 
     pub(super) fn load(&self, mut state: State) {
         state.stats.truncate(STATS.len());
-        self.inner.lock().state = state;
+        {
+            let mut inner = self.inner.lock();
+            inner.state = state;
+            inner.hints.reset();
+        }
         self.interval_changed.notify();
     }
 

@@ -182,11 +182,41 @@ fn free_pages_are_given_back_unless_they_must_hold_something() {
 }
 
 #[test]
-fn hints_are_taken_and_not_used() {
+fn pages_are_named_that_need_not_be_moved() {
     let mut rig = Rig::new();
+    rig.balloon.begin_hints();
+    assert_eq!(rig.machine.config(8), 1_u32.to_le_bytes(), "without a driver");
     rig.machine.ready(ALL | feature::RING_PACKED);
+    let name = |rig: &mut Rig| {
+        let driver = &mut rig.machine.drivers[3];
+        let at = driver.room(2 * PAGE as u32).next_multiple_of(PAGE);
+        driver.send_raw(at, PAGE as u32);
+        rig.machine.wait_used(3);
+        (at, PAGE)
+    };
+    // Nobody has asked.
     assert_eq!(rig.machine.request(3, &[&[1, 0, 0, 0]], &[]).written, 0);
-    assert_eq!(rig.machine.request(3, &[], &[64]).written, 0);
+    name(&mut rig);
+    assert!(rig.balloon.take_hints().is_empty());
+    rig.machine.wires.sent.lock().clear();
+    rig.balloon.begin_hints();
+    assert_eq!(*rig.machine.wires.sent.lock(), [0]);
+    let id = rig.machine.config::<4>(8);
+    assert!(u32::from_le_bytes(id) > 1);
+    rig.machine.request(3, &[&id], &[]);
+    let first = name(&mut rig);
+    assert_eq!(rig.balloon.take_hints(), [first]);
+    let second = name(&mut rig);
+    assert_eq!(rig.balloon.end_hints(false), [second]);
+    assert_eq!(rig.machine.config(8), [0; 4]);
+    name(&mut rig);
+    assert!(rig.balloon.end_hints(true).is_empty());
+    assert_eq!(rig.machine.config(8), [1, 0, 0, 0]);
+    // A driver that cannot is not asked.
+    rig.machine.transport.reset();
+    rig.machine.ready(ALL & !bit::HINT);
+    rig.balloon.begin_hints();
+    assert_eq!(rig.machine.config(8), [1, 0, 0, 0]);
 }
 
 #[test]
