@@ -6,12 +6,16 @@ use std::fmt::Display;
 /// fails.
 pub const COMPLETE: &str = "VMTEST_COMPLETE";
 
+/// Whether the host is said to lack nothing.
+pub fn is_complete() -> bool {
+    std::env::var_os(COMPLETE).is_some_and(|value| !value.is_empty())
+}
+
 /// A test ends before it has tested anything, as the host lacks what it needs: says so.
 ///
 /// # Panics
 /// Where the host is said to lack nothing: see [`COMPLETE`].
 pub fn skipped(lacks: impl Display) {
-    let complete = std::env::var_os(COMPLETE).is_some_and(|value| !value.is_empty());
-    assert!(!complete, "{COMPLETE} is set, but: {lacks}");
+    assert!(!is_complete(), "{COMPLETE} is set, but: {lacks}");
     eprintln!("skipped: {lacks}");
 }

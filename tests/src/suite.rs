@@ -167,6 +167,9 @@ pub fn run(options: Options) -> Result<ExitCode> {
     let mut count = Count::default();
     if options.wants(Stage::Unit) {
         println!("== unit tests");
+        if resources::testing::is_complete() {
+            apt::install_tools()?;
+        }
         unit(&options, &mut count)?;
     }
     if let Err(error) = images_stage(&options, &mut count) {
