@@ -16,6 +16,9 @@ pub fn root() -> PathBuf {
 /// does that.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
+/// The NBD server, which is built beside `vmm`: it makes images disks of the kernel it runs on.
+pub const NBD: &str = "vmm-nbd";
+
 /// Cargo's target directory: the running program is two levels below it.
 pub fn target() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
@@ -65,8 +68,9 @@ pub fn peer() -> Result<Peer> {
         return Ok(Peer::Vmm(std::fs::canonicalize(path)?));
     }
     println!("building vmm");
-    let built =
-        cargo().args(["build", "--release", "--package", "vmm", "--bin", "vmm"]).status()?;
+    let mut command = cargo();
+    command.args(["build", "--release", "--package", "vmm", "--bin", "vmm"]);
+    let built = command.args(["--package", "block", "--bin", NBD]).status()?;
     if !built.success() {
         return Err("vmm does not build".into());
     }

@@ -17,7 +17,7 @@ use crate::supply::cpio::Archive;
 use crate::supply::guests::busybox;
 use crate::supply::kernel::Files;
 use crate::supply::tree;
-use crate::workspace::THIS_PROGRAM;
+use crate::workspace::{NBD, THIS_PROGRAM};
 
 /// The distribution's QEMU: it is the nested host, and a peer to compare with inside of it.
 pub const QEMU: &str = "/usr/bin/qemu-system-x86_64";
@@ -38,12 +38,13 @@ const PROGRAMS: [&str; 8] = [
 ];
 
 /// Modules a nested host loads: KVM with its AMD backend, its disks and their file system, and
-/// what tests of network devices need.
-const MODULES: [&str; 11] = [
+/// what tests of network devices and of disks of the host need.
+const MODULES: [&str; 12] = [
     "kvm_amd",
     "virtio_blk",
     "erofs",
     "loop",
+    "nbd",
     "tun",
     "bridge",
     "veth",
@@ -147,12 +148,15 @@ pub fn empty_run(image: &Path) -> Result {
     Ok(File::create(image)?.set_len(RUN_IMAGE_SIZE)?)
 }
 
-/// Makes the run image at `dir/run.erofs`: `vmtest`, `vmm` and `lib/`.
+/// Makes the run image at `dir/run.erofs`: `vmtest`, `vmm`, `vmm-nbd` where it was built beside
+/// that, and `lib/`.
 pub fn run(dir: &Path, peer: &Peer) -> Result<PathBuf> {
     let root = dir.join("run-root");
     let mut binaries = vec![("vmtest", Path::new(THIS_PROGRAM))];
+    let server = peer.path().with_file_name(NBD);
     if let Peer::Vmm(path) = peer {
         binaries.push(("vmm", path));
+        binaries.extend(server.exists().then_some((NBD, &*server)));
     }
     for (name, path) in binaries {
         let copy = root.join(name);

@@ -16,6 +16,7 @@ mod live_debian;
 mod memory;
 mod migrate;
 mod migrate_net;
+mod nbd;
 mod net;
 mod nic;
 mod pci;
@@ -53,6 +54,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(vhost::tests());
     tests.extend(reset::tests());
     tests.extend(pulse::tests());
+    tests.extend(nbd::tests());
     tests.extend(nic::tests());
     tests.extend(memory::tests());
     tests.extend(net::tests());

@@ -11,6 +11,7 @@ pub mod process;
 pub mod qmp;
 pub mod qtest;
 pub mod registry;
+mod standstill;
 pub mod vm;
 pub mod vsock;
 

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::Result;
 use super::console::{Console, Transcript};
 use super::process::{die_with_parent, wait_for_exit};
 use super::qmp::Qmp;
+use super::{Result, standstill};
 use crate::supply::guests;
 
 /// Time for things that take well under a second on an idle machine.
@@ -392,7 +392,8 @@ impl TestVm {
         self.commands += 1;
         let mark = format!("@{}@", self.commands);
         self.console.type_text(&format!("{{ {command}\n}}; echo {mark}$?@\n"))?;
-        let output = self.console.expect(&mark, limit)?;
+        let said = self.console.expect(&mark, limit);
+        let output = said.map_err(|error| format!("{error}{}", standstill::report(self)))?;
         let status = self.console.expect("@\n", SOON)?;
         let status = status.parse().map_err(|_| format!("{status:?} is no exit status"))?;
         Ok((status, output.trim_end_matches('\n').to_owned()))

@@ -34,21 +34,24 @@ const WAIT: &str = "-oDPkg::Lock::Timeout=300";
 
 /// Installs what is missing of the tools.
 pub fn install_tools() -> Result {
-    let missing: Vec<&str> = TOOLS.into_iter().filter(|name| !installed(name)).collect();
-    if missing.is_empty() {
-        return Ok(());
+    // One may drive out another that came from elsewhere (backports): that one is missing then.
+    for _ in 0..TOOLS.len() {
+        let missing: Vec<&str> = TOOLS.into_iter().filter(|name| !installed(name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        println!("  installing {}", missing.join(" "));
+        update()?;
+        let mut install = as_root(&["apt-get", "install", "-y", "--no-install-recommends", WAIT]);
+        run(install.args(&missing)).map_err(|error| {
+            format!(
+                "{error}\ncould not install what the tests need; install it yourself: \
+                 apt-get install {}",
+                missing.join(" ")
+            )
+        })?;
     }
-    println!("  installing {}", missing.join(" "));
-    update()?;
-    let mut install = as_root(&["apt-get", "install", "-y", "--no-install-recommends", WAIT]);
-    run(install.args(&missing)).map_err(|error| {
-        format!(
-            "{error}\ncould not install what the tests need; install it yourself: \
-             apt-get install {}",
-            missing.join(" ")
-        )
-    })?;
-    Ok(())
+    Err(format!("these packages drive out each other: {}", TOOLS.join(" ")).into())
 }
 
 fn installed(package: &str) -> bool {

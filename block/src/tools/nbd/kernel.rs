@@ -10,9 +10,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use resources::iol::{Local, Notify};
+use resources::iol::{Either, Local, Notify, race};
 use rustix::ioctl::{IntegerSetter, Opcode, ioctl, opcode};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -29,6 +31,9 @@ const CLEAR_QUEUE: Opcode = opcode::none(0xab, 5);
 const SET_BLOCKS: Opcode = opcode::none(0xab, 7);
 const DISCONNECT: Opcode = opcode::none(0xab, 8);
 const SET_FLAGS: Opcode = opcode::none(0xab, 10);
+
+/// Between two looks at whether the kernel has begun.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// Bytes of a sector of the device.
 const SECTOR: u64 = 512;
@@ -116,7 +121,28 @@ impl Device {
             tell_end.notify();
         });
         serving.map_err(|error| failed("no thread", error))?;
-        Ok(Device { file, ended })
+        let device = Device { file, ended };
+        if device.shows(local, name, facts.size / SECTOR).await {
+            // Whoever opens it finds its partitions: those of DO_IT's own time were not there yet.
+            let name = name.to_owned();
+            let _ = local.pool(move || drop(File::open(name))).await;
+        }
+        Ok(device)
+    }
+
+    /// Waits until it has so many sectors, unless it has ended before.
+    async fn shows(&self, local: &Local, name: &str, sectors: u64) -> bool {
+        let name = Path::new(name).canonicalize().ok();
+        let Some(name) = name.as_deref().and_then(Path::file_name) else { return false };
+        let place = Path::new("/sys/block").join(name);
+        let size = || std::fs::read_to_string(place.join("size")).ok()?.trim().parse().ok();
+        while !place.join("pid").exists() || size() != Some(sectors) {
+            if let Either::Left(()) = race(self.ended(), local.sleep(GLANCE)).await {
+                self.ended.notify();
+                return false;
+            }
+        }
+        true
     }
 
     /// Waits until it shows nothing any more.
