@@ -17,6 +17,7 @@ use std::sync::Arc;
 use resources::iol::{IoBuf, Local};
 use resources::tls::Credentials;
 
+use crate::drive::patience::with_patience;
 use crate::format::{self, Format};
 use crate::host::{Cache, HostError, HostFile, errno_text};
 use crate::image::BackingFile;
@@ -239,6 +240,21 @@ async fn open_layer(
         }
     };
     let file = open_file(local, spec, format, filename, &mut options, depth).await?;
+    let top = Some(file.clone());
+    let over = open_over(local, spec, format, file, options, depth);
+    // Whoever wants it has to wait, though not for ever for a server that has stalled.
+    with_patience(local, || top.clone(), over).await
+}
+
+/// A format over its file.
+async fn open_over(
+    local: &Local,
+    spec: &Spec,
+    format: Option<&Format>,
+    file: Rc<dyn Node>,
+    options: Options,
+    depth: usize,
+) -> Result<(Rc<dyn Node>, Option<Spec>), OpenError> {
     let format = match format {
         Some(format) => format,
         None => probe(&*file).await?,

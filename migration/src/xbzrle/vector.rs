@@ -4,8 +4,9 @@
 #![expect(unsafe_code)] // vector loads, and calls for instructions that were found present
 
 use std::arch::x86_64::{
-    __m256i, __m512i, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_movemask_epi8,
-    _mm512_cmpneq_epi8_mask, _mm512_loadu_si512,
+    __m256i, __m512i, _mm256_castsi256_pd, _mm256_cmpeq_epi8, _mm256_cmpeq_epi64,
+    _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_movemask_pd, _mm256_setzero_si256,
+    _mm512_cmpneq_epi8_mask, _mm512_loadu_si512, _mm512_test_epi64_mask,
 };
 
 use super::{Encoded, PAGE_SIZE, Page, Writer, scalar};
@@ -24,7 +25,7 @@ const AT_ONCE: usize = 8;
 /// A word that has no more than these is done with so many.
 const FEW: usize = 4;
 
-/// A page with edges in more words than these may be one that does not fit: that is found before it
+/// A page with changes in more words than these may be one that does not fit: that is found before it
 /// is tried.
 const MANY: u32 = 48;
 
@@ -55,7 +56,7 @@ pub(super) fn encode(
 
 #[target_feature(enable = "avx512f,avx512bw,bmi1,popcnt")]
 fn encode_avx512(old: &Page, new: &Page, out: &mut Page, edges: &mut Edges) -> Encoded {
-    encode_by(old, new, out, edges, |old, new| {
+    let different = |old: &[u8; WORD], new: &[u8; WORD]| {
         // SAFETY: 64 bytes are there to be read, at any alignment.
         let (old, new) = unsafe {
             (
@@ -64,12 +65,18 @@ fn encode_avx512(old: &Page, new: &Page, out: &mut Page, edges: &mut Edges) -> E
             )
         };
         _mm512_cmpneq_epi8_mask(old, new)
-    })
+    };
+    let not_zero = |words: &[u64; 8]| {
+        // SAFETY: as above.
+        let words = unsafe { _mm512_loadu_si512(words.as_ptr().cast::<__m512i>()) };
+        _mm512_test_epi64_mask(words, words)
+    };
+    encode_by(old, new, out, edges, different, not_zero)
 }
 
 #[target_feature(enable = "avx2,bmi1,popcnt")]
 fn encode_avx2(old: &Page, new: &Page, out: &mut Page, edges: &mut Edges) -> Encoded {
-    encode_by(old, new, out, edges, |old, new| {
+    let different = |old: &[u8; WORD], new: &[u8; WORD]| {
         let half = |at: usize| {
             // SAFETY: `at` is 0 or 32, so 32 bytes are there to be read, at any alignment.
             let (old, new) = unsafe {
@@ -81,10 +88,20 @@ fn encode_avx2(old: &Page, new: &Page, out: &mut Page, edges: &mut Edges) -> Enc
             u64::from(_mm256_movemask_epi8(_mm256_cmpeq_epi8(old, new)) as u32)
         };
         !(half(0) | half(32) << 32)
-    })
+    };
+    let not_zero = |words: &[u64; 8]| {
+        let half = |at: usize| {
+            // SAFETY: `at` is 0 or 4, so four words are there to be read, at any alignment.
+            let words = unsafe { _mm256_loadu_si256(words.as_ptr().add(at).cast::<__m256i>()) };
+            let zero = _mm256_cmpeq_epi64(words, _mm256_setzero_si256());
+            _mm256_movemask_pd(_mm256_castsi256_pd(zero)) as u8
+        };
+        !(half(0) | half(4) << 4)
+    };
+    encode_by(old, new, out, edges, different, not_zero)
 }
 
-/// `different` tells which of 64 bytes differ.
+/// `different` tells which of 64 bytes differ, `not_zero` which of 8 words are not zero.
 #[inline(always)]
 fn encode_by(
     old: &Page,
@@ -92,53 +109,58 @@ fn encode_by(
     out: &mut Page,
     edges: &mut Edges,
     different: impl Fn(&[u8; WORD], &[u8; WORD]) -> u64,
+    not_zero: impl Fn(&[u64; 8]) -> u8,
 ) -> Encoded {
-    // A bit for each byte that differs, the lowest first.
-    let mut bits = [0; PAGE_SIZE / WORD];
+    // A bit for each byte that differs, the lowest first, and one for each word that has any.
+    let mut bits = [0_u64; PAGE_SIZE / WORD];
     let (words, _) = new.as_chunks::<WORD>();
     let (old, _) = old.as_chunks::<WORD>();
     for (bits, (old, new)) in bits.iter_mut().zip(old.iter().zip(words)) {
         *bits = different(old, new);
     }
-    // A bit for each byte that is unlike the one before it, and one for each word that has any.
-    let mut turns = [0; PAGE_SIZE / WORD];
-    let mut busy = 0;
-    let mut before = 0;
-    for (index, (turns, &bits)) in turns.iter_mut().zip(&bits).enumerate() {
-        *turns = bits ^ (bits << 1 | before >> 63);
-        before = bits;
-        busy |= u64::from(*turns != 0) << index;
-    }
-    if busy == 0 {
+    let (eights, _) = bits.as_chunks::<8>();
+    let changed = u64::from_le_bytes(std::array::from_fn(|at| eights.get(at).map_or(0, &not_zero)));
+    if changed == 0 {
         return Encoded::Unchanged;
     }
-    if busy.count_ones() > MANY {
+    if changed.count_ones() > MANY {
         // Each run is two lengths and its bytes, or more.
-        let least =
-            |(bits, turns): (&u64, &u64)| bits.count_ones() + 2 * (bits & turns).count_ones();
-        let least: u32 = bits.iter().zip(&turns).map(least).sum();
+        let least = |index| {
+            let word: u64 = bits.get(index).copied().unwrap_or_default();
+            word.count_ones() + 2 * (word & turns(&bits, index)).count_ones()
+        };
+        let least: u32 = (0..bits.len()).map(least).sum();
         if least > PAGE_SIZE as u32 {
             return Encoded::Overflow;
         }
     }
-    runs(&turns, busy, edges, new, out).unwrap_or(Encoded::Overflow)
+    runs(&bits, changed, edges, new, out).unwrap_or(Encoded::Overflow)
+}
+
+/// A bit for each byte of a word that is unlike the one before it.
+#[inline(always)]
+fn turns(bits: &[u64; PAGE_SIZE / WORD], index: usize) -> u64 {
+    let word = |index| bits.get(index).copied().unwrap_or_default();
+    word(index) ^ (word(index) << 1 | word(index.wrapping_sub(1)) >> 63)
 }
 
 /// None: there is no room.
 #[inline(always)]
 fn runs(
-    turns: &[u64; PAGE_SIZE / WORD],
-    mut busy: u64,
+    bits: &[u64; PAGE_SIZE / WORD],
+    changed: u64,
     edges: &mut Edges,
     new: &Page,
     out: &mut Page,
 ) -> Option<Encoded> {
     let mut count = 0;
+    // A run may end with its word.
+    let mut busy = changed | changed << 1;
     while busy != 0 {
-        let index = busy.trailing_zeros();
+        let index = busy.trailing_zeros() as usize;
         busy &= busy - 1;
-        let base = (index as usize * WORD) as u16;
-        let mut turns = *turns.get(index as usize)?;
+        let base = (index * WORD) as u16;
+        let mut turns = turns(bits, index);
         let after = count + turns.count_ones() as usize;
         if after - count <= FEW {
             for edge in edges.get_mut(count..)?.first_chunk_mut::<FEW>()? {

@@ -155,7 +155,10 @@ impl Nested {
         let mut output = machine.output();
         match end {
             End::Exit(_) => {}
-            End::Late => output.push_str(&machine.explain("the nested host hangs")),
+            End::Late => {
+                output.push_str(&machine.explain("the nested host hangs"));
+                output.push_str(&machine.where_it_is());
+            }
             End::Died => output.push_str(&machine.explain("the nested host died")),
         }
         Ok((end, output))
@@ -316,6 +319,19 @@ impl Machine {
         let console = fs::read(self.dir.join("console")).unwrap_or_default();
         let console = tail(&String::from_utf8_lossy(&console).replace('\r', ""), 40);
         format!("{what}; its console ends with\n{console}{}", self.stderr.tail(10))
+    }
+
+    /// What its processor does, looked at twice.
+    fn where_it_is(&mut self) -> String {
+        let lines = ["info registers", "info lapic", "info pic", "info registers"];
+        let said = lines.map(|line| {
+            let words = json!({ "command-line": line });
+            match self.qmp.execute("human-monitor-command", words) {
+                Ok(said) => said.as_str().unwrap_or_default().replace('\r', ""),
+                Err(error) => error.to_string(),
+            }
+        });
+        said.join("\n")
     }
 
     fn wait_for_status(&mut self, wanted: &str) -> Result {

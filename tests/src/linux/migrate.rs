@@ -13,6 +13,7 @@ use super::live::{VERIFY, WRITER};
 use super::nic::serve_back;
 use super::ways::{self, WAYS, Way};
 use crate::rig::disk::Disk;
+use crate::rig::moving::begin_slowly;
 use crate::rig::registry::{Ctx, Test};
 use crate::rig::vm::{BOOT, Kernel, SOON, TestVm, VmBuilder};
 use crate::rig::{Result, everything, net, qmp, thorough};
@@ -201,24 +202,6 @@ pub(super) fn migrate(vm: &mut TestVm, uri: &str) -> Result {
     Ok(())
 }
 
-/// Begins a migration that never ends, and waits until memory flows.
-fn migrate_slowly(vm: &mut TestVm, uri: &str) -> Result {
-    vm.qmp.execute("migrate_set_speed", json!({ "value": 4 << 20 }))?;
-    vm.qmp.execute("migrate_set_downtime", json!({ "value": 0 }))?;
-    vm.qmp.execute("migrate", json!({ "uri": uri }))?;
-    let deadline = Instant::now() + SOON;
-    loop {
-        let info = vm.qmp.execute("query-migrate", json!({}))?;
-        if info["ram"]["transferred"].as_u64() > Some(2 << 20) {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(format!("nothing is sent: {info}").into());
-        }
-        sleep(Duration::from_millis(20));
-    }
-}
-
 pub(super) fn expect_ended(vm: &mut TestVm, how: &str) -> Result<Value> {
     let deadline = Instant::now() + BOOT;
     loop {
@@ -233,12 +216,12 @@ pub(super) fn expect_ended(vm: &mut TestVm, how: &str) -> Result<Value> {
 }
 
 /// The guest moves in every way, and notices nothing. Usually the first ways are left to guests
-/// that move over a network.
+/// that move with their network.
 fn back_and_forth(ctx: &Ctx) -> Result {
     let mut guest = Moving::start(ctx)?;
-    let usually = WAYS.len() / 2;
-    for time in 0..thorough(usually, 20 * WAYS.len()) {
-        let way = WAYS[(usually + time) % WAYS.len()];
+    for time in 0..thorough(WAYS.len() - ways::ELSEWHERE, 20 * WAYS.len()) {
+        let way = WAYS[(ways::ELSEWHERE + time) % WAYS.len()];
+        println!("move {time} with {way:?}");
         guest =
             guest.hand_over(way).map_err(|error| format!("move {time} with {way:?}: {error}"))?;
     }
@@ -249,14 +232,14 @@ fn back_and_forth(ctx: &Ctx) -> Result {
 fn cancelled_and_failed(ctx: &Ctx) -> Result {
     let mut guest = Moving::start(ctx)?;
     let (mut there, uri) = guest.destination()?;
-    migrate_slowly(&mut guest.vm, &uri)?;
+    begin_slowly(&mut guest.vm, &uri, 4 << 20, 2 << 20)?;
     guest.vm.qmp.execute("migrate_cancel", json!({}))?;
     expect_ended(&mut guest.vm, "cancelled")?;
     there.exit_code(SOON)?;
     guest.goes_on().map_err(|error| format!("cancelled: {error}"))?;
 
     let (there, uri) = guest.destination()?;
-    migrate_slowly(&mut guest.vm, &uri)?;
+    begin_slowly(&mut guest.vm, &uri, 4 << 20, 2 << 20)?;
     there.process.signal(rustix::process::Signal::KILL)?;
     expect_ended(&mut guest.vm, "failed")?;
     guest.goes_on().map_err(|error| format!("killed while memory flows: {error}"))?;

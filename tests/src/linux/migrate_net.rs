@@ -147,7 +147,7 @@ fn over_a_tap(ctx: &Ctx) -> Result {
     vm.sh("touch /tmp/rounds")?;
     vm.sh(&format!("tcp={tcp}; udp={udp}; {LOAD}"))?;
     heard.goes_on()?;
-    let moves = thorough(4, 20);
+    let moves = thorough(ways::ELSEWHERE, 20);
     for time in 0..moves {
         if time == 1 {
             vm.plug(json!({ "driver": "virtio-blk-pci", "drive": "comes", "id": "d0",
@@ -232,8 +232,9 @@ fn hand_over(
     Ok(there)
 }
 
-/// How bad the link is: 100 Mbit/s, 40 ms there and back, one packet in a hundred lost.
-const BAD: &str = "netem rate 100mbit delay 20ms loss 0.5%";
+/// How bad the link is: 100 Mbit/s, 40 ms there and back, one packet in a hundred lost on
+/// either way.
+const BAD: &str = "netem rate 100mbit delay 20ms loss 1%";
 const THERE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 
 /// Gives the calling thread and a new one a network each, with a link between them, and runs

@@ -2,13 +2,12 @@
 //! go together.
 
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::migrate::{expect_ended, migrate};
 use crate::rig::Result;
+use crate::rig::moving::{begin_slowly, credentials, tcp, trust};
 use crate::rig::vm::{SOON, TestVm, VmBuilder};
 
 /// What is switched on at both ends.
@@ -17,11 +16,12 @@ pub(super) type Way = &'static [&'static str];
 /// The guest goes before its memory.
 pub(super) const EARLY: Way = &[POSTCOPY];
 const POSTCOPY: &str = "postcopy-ram";
+const TLS: &str = "tls";
 /// Memory has connections of its own.
 pub(super) const CHANNELS: Way = &["multifd"];
 
 /// One after the other they are what a guest meets.
-pub(super) const WAYS: [Way; 8] = [
+pub(super) const WAYS: [Way; 11] = [
     &[],
     &["xbzrle"],
     EARLY,
@@ -30,7 +30,13 @@ pub(super) const WAYS: [Way; 8] = [
     &["auto-converge"],
     &["multifd", "compress"],
     &["xbzrle", "auto-converge", "compress"],
+    &[TLS],
+    &[TLS, POSTCOPY],
+    &[TLS, "multifd"],
 ];
+
+/// The first ones, which guests go that move with their network.
+pub(super) const ELSEWHERE: usize = 4;
 
 /// Where a guest has come from.
 pub(super) struct Left {
@@ -47,13 +53,21 @@ pub(super) fn go(
     way: Way,
     (dir, name): (&Path, &str),
 ) -> Result<(TestVm, Left)> {
-    let uri = format!("unix:{}", dir.join(name).display());
+    let uri = match way.contains(&TLS) {
+        true => tcp()?,
+        false => format!("unix:{}", dir.join(name).display()),
+    };
     let mut there = there.args(["-incoming", "defer"]).start()?;
     for end in [&mut vm, &mut there] {
         let all = WAYS.iter().flat_map(|way| way.iter());
         let states: Vec<_> =
             all.map(|name| json!({ "capability": name, "state": way.contains(name) })).collect();
         end.qmp.execute("migrate-set-capabilities", json!({ "capabilities": states }))?;
+    }
+    if way.contains(&TLS) {
+        let secrets = credentials(&dir.join(format!("{name}-tls")))?;
+        trust(&mut vm, "client", &secrets)?;
+        trust(&mut there, "server", &secrets)?;
     }
     there.qmp.execute("migrate-incoming", json!({ "uri": uri }))?;
     if way.contains(&POSTCOPY) {
@@ -68,20 +82,7 @@ pub(super) fn go(
 
 /// Begins so slowly that most of its memory follows the guest.
 fn leave_early(vm: &mut TestVm, uri: &str) -> Result {
-    vm.qmp.execute("migrate_set_speed", json!({ "value": 8 << 20 }))?;
-    vm.qmp.execute("migrate_set_downtime", json!({ "value": 0 }))?;
-    vm.qmp.execute("migrate", json!({ "uri": uri }))?;
-    let deadline = Instant::now() + SOON;
-    loop {
-        let info = vm.qmp.execute("query-migrate", json!({}))?;
-        if info["ram"]["transferred"].as_u64() > Some(8 << 20) {
-            break;
-        }
-        if Instant::now() > deadline {
-            return Err(format!("nothing is sent: {info}").into());
-        }
-        sleep(Duration::from_millis(20));
-    }
+    begin_slowly(vm, uri, 8 << 20, 8 << 20)?;
     vm.qmp.execute("migrate-start-postcopy", json!({}))?;
     vm.qmp.execute("migrate_set_speed", json!({ "value": 1u64 << 30 }))?;
     Ok(())

@@ -5,6 +5,7 @@ pub mod console;
 pub mod disk;
 pub mod everything;
 pub mod gdb;
+pub mod moving;
 pub mod net;
 pub mod plug;
 pub mod process;

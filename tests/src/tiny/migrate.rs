@@ -2,7 +2,7 @@
 //! fails.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::pause::{checked_memory, size, wait_for_more};
 use super::{SOON, expect_equal, expect_shown, expect_status, shown};
 use crate::rig::Result;
+use crate::rig::moving::tcp;
 use crate::rig::registry::{Ctx, Test};
 use crate::rig::vm::{TestVm, VmBuilder};
 use crate::supply::analyzer::Analyzer;
@@ -27,14 +28,16 @@ pub(super) fn tests() -> Vec<Test> {
         Test::tiny("migrate::unix", 120, |ctx| {
             moves(ctx, 6, "", |dir, time| Ok(format!("unix:{dir}/m{time}")))
         }),
-        Test::tiny("migrate::tcp", 120, |ctx| moves(ctx, 3, "", tcp)),
+        Test::tiny("migrate::tcp", 120, |ctx| moves(ctx, 3, "", |_, _| tcp())),
         Test::tiny("migrate::xbzrle", 120, |ctx| {
             moves(ctx, 3, "xbzrle", |dir, time| Ok(format!("unix:{dir}/m{time}")))
         }),
         Test::tiny("migrate::multifd", 120, |ctx| {
             moves(ctx, 4, "multifd", |dir, time| Ok(format!("unix:{dir}/m{time}")))
         }),
-        Test::tiny("migrate::multifd_tcp", 120, |ctx| moves(ctx, 2, "multifd,compress", tcp)),
+        Test::tiny("migrate::multifd_tcp", 120, |ctx| {
+            moves(ctx, 2, "multifd,compress", |_, _| tcp())
+        }),
         Test::tiny("migrate::compress", 120, |ctx| {
             moves(ctx, 2, "compress", |dir, time| Ok(format!("unix:{dir}/m{time}")))
         }),
@@ -56,11 +59,6 @@ pub(super) fn tests() -> Vec<Test> {
         Test::tiny("migrate::killed", 180, killed),
         Test::tiny("migrate::cut_short", 60, cut_short),
     ]
-}
-
-pub(super) fn tcp(_: &str, _: usize) -> Result<String> {
-    let free = TcpListener::bind("127.0.0.1:0")?;
-    Ok(format!("tcp:127.0.0.1:{}", free.local_addr()?.port()))
 }
 
 /// Waits for the end of a migration; gives what query-migrate then says.

@@ -1,16 +1,15 @@
 //! Guests that move in TLS, and strangers who cannot make them.
 
-use std::fs;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
 
-use super::migrate::{checker, expect_ended, expect_sound, migrate, tcp, turn_on};
+use super::migrate::{checker, expect_ended, expect_sound, migrate, turn_on};
 use super::pause::{size, wait_for_more};
 use super::{SOON, expect_status};
 use crate::rig::Result;
+use crate::rig::moving::{credentials, tcp, trust};
 use crate::rig::registry::{Ctx, Test};
 use crate::rig::vm::{TestVm, VmBuilder};
 
@@ -22,30 +21,9 @@ pub(super) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Credentials of both ends in a directory, from an authority of their own.
-fn credentials(dir: &Path) -> Result<PathBuf> {
-    fs::create_dir(dir)?;
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    fs::write(dir.join("ca-cert.pem"), authority.pem())?;
-    for end in ["server", "client"] {
-        let key = KeyPair::generate()?;
-        let names = vec!["127.0.0.1".to_owned()];
-        let certificate = CertificateParams::new(names)?.signed_by(&key, &authority)?;
-        fs::write(dir.join(format!("{end}-cert.pem")), certificate.pem())?;
-        fs::write(dir.join(format!("{end}-key.pem")), key.serialize_pem())?;
-    }
-    Ok(dir.to_owned())
-}
-
 /// Has the machine speak TLS.
 fn speak(vm: &mut TestVm, end: &str, dir: &Path, capabilities: &str) -> Result {
-    let creds = json!({
-        "qom-type": "tls-creds-x509", "id": end, "endpoint": end, "dir": dir.to_str(),
-    });
-    vm.qmp.execute("object-add", creds)?;
-    vm.qmp.execute("migrate-set-parameters", json!({ "tls-creds": end }))?;
+    trust(vm, end, dir)?;
     turn_on(vm, capabilities)
 }
 
@@ -62,8 +40,8 @@ fn moves(ctx: &Ctx, capabilities: &str) -> Result {
     let dir = credentials(&ctx.dir.join("tls"))?;
     let mut here = builder.clone().start()?;
     let mut rounds = wait_for_more(0, || size(&path))?;
-    for time in 0..2 {
-        let uri = tcp("", time)?;
+    for _ in 0..2 {
+        let uri = tcp()?;
         let mut there = awaits(&builder, &dir, &uri)?;
         speak(&mut here, "client", &dir, capabilities)?;
         migrate(&mut here, &uri)?;
@@ -83,7 +61,7 @@ fn strangers(ctx: &Ctx) -> Result {
     let theirs = credentials(&ctx.dir.join("theirs"))?;
     let mut here = builder.clone().start()?;
     let rounds = wait_for_more(0, || size(&path))?;
-    let uri = tcp("", 0)?;
+    let uri = tcp()?;
     let mut there = awaits(&builder, &ours, &uri)?;
     // In the clear; and somebody who says nothing at all.
     migrate(&mut here, &uri)?;

@@ -1,13 +1,12 @@
 //! Guests that go before their memory, because they write it faster than it can be sent.
 
-use std::time::Instant;
-
 use serde_json::json;
 
 use super::migrate::{Cutter, checker, expect_ended, expect_sound};
 use super::pause::{size, wait_for_more};
 use super::{SOON, expect_equal, expect_status};
 use crate::rig::Result;
+use crate::rig::moving::begin_slowly;
 use crate::rig::registry::{Ctx, Test};
 use crate::rig::vm::TestVm;
 
@@ -41,19 +40,7 @@ fn allowed(here: &mut TestVm, there: &mut TestVm) -> Result<bool> {
 
 /// Begins so slowly that it cannot end, then lets the guest go.
 fn go_early(here: &mut TestVm, uri: &str) -> Result {
-    here.qmp.execute("migrate_set_speed", json!({ "value": 2 << 20 }))?;
-    here.qmp.execute("migrate_set_downtime", json!({ "value": 0 }))?;
-    here.qmp.execute("migrate", json!({ "uri": uri }))?;
-    let deadline = Instant::now() + SOON;
-    loop {
-        let info = here.qmp.execute("query-migrate", json!({}))?;
-        if info["ram"]["transferred"].as_u64() > Some(300_000) {
-            break;
-        }
-        if Instant::now() > deadline {
-            return Err(format!("nothing is sent: {info}").into());
-        }
-    }
+    begin_slowly(here, uri, 2 << 20, 300_000)?;
     expect_status(here, "running")?;
     here.qmp.execute("migrate-start-postcopy", json!({}))?;
     Ok(())

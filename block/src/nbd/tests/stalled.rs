@@ -92,6 +92,18 @@ fn a_drive_whose_server_stalls_can_be_waited_for() {
     assert!(done.unwrap().is_err());
 }
 
+/// Neither what is in it nor whether that is an image can be found out.
+#[test]
+fn an_image_whose_server_stalls_is_not_opened() {
+    let (_dir, path) = stalling();
+    let (_thread, on) = Thread::spawn("stalled").unwrap();
+    for format in [None, Some("qcow2")] {
+        let mut spec = Spec::file(&format!("nbd:unix:{path}"), format);
+        spec.read_only = true;
+        assert!(Drive::with("d", on.clone(), spec).is_err(), "{format:?}");
+    }
+}
+
 /// Each connection is lost when the first request comes.
 #[test]
 fn requests_are_not_sent_for_ever() {
