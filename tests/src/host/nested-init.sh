@@ -23,6 +23,8 @@ mount -o bind /sys /host/sys
 mount -t tmpfs -o size=2G tmp /host/tmp
 
 echo "nested host: $(ls /dev/kvm /host/guests 2>&1 | tr '\n' ' ') after $(cut -d' ' -f1 /proc/uptime) s"
+# Whoever reads is interrupted. Reading ends when nobody is connected.
+(while true; do cat /dev/vport0p4 >/dev/null 2>&1; sleep 0.1; done) &
 # The port stays open: closing it would throw away what has just come in.
 exec 3<>/dev/vport0p1
 echo NESTED-HOST-READY >&3

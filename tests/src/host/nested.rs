@@ -3,8 +3,9 @@
 //!
 //! A host is booted once and saved: its RAM in a shared file, its device state by migration
 //! without that RAM. Every test gets a fresh host restored from there in a tenth of a second, the
-//! RAM mapped copy-on-write. Three virtio-serial ports lead inside: a shell that takes lines and
-//! whose output ends with the exit status, and two plain streams for the demo's terminal and QMP.
+//! RAM mapped copy-on-write. Four virtio-serial ports lead inside: a shell that takes lines and
+//! whose output ends with the exit status, two plain streams for the demo's terminal and QMP, and
+//! one that keeps the host awake.
 //!
 //! Each host is used by the one thread that started it, and dies with that thread.
 
@@ -211,20 +212,22 @@ pub struct Machine {
     _pulse: Pulse,
 }
 
-/// Types an empty line every second. Now and then the emulation loses a timer of the host, whose
-/// processor then sleeps for good; any other interrupt wakes it and has it look at the clock.
+/// Sends a byte every second that the host reads and forgets. Now and then the emulation loses an
+/// interrupt of the host's timer (a guest is entered just when it comes), and no other comes before
+/// the host has seen that one: its processor sleeps, or stays in that guest, for good. With any
+/// other interrupt it is seen too. They come for as long as somebody in the host reads.
 struct Pulse {
     _end: Sender<()>,
 }
 
 impl Pulse {
-    fn start(shell: UnixStream) -> Self {
+    fn start(port: UnixStream) -> Self {
         let (end, ended) = channel();
         std::thread::spawn(move || {
             let every = Duration::from_secs(1);
             while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
                 // What does not fit is not needed either.
-                let _ = rustix::net::send(&shell, b"\n", SendFlags::DONTWAIT);
+                let _ = rustix::net::send(&port, b".", SendFlags::DONTWAIT);
             }
         });
         Self { _end: end }
@@ -242,7 +245,7 @@ impl Machine {
             let qmp = Qmp::connect(&dir.join("qmp"), SOON)?;
             let stream = connect(&dir.join("shell"), SOON)?;
             let transcript = Transcript::collect(stream.try_clone()?);
-            let pulse = Pulse::start(stream.try_clone()?);
+            let pulse = Pulse::start(connect(&dir.join("pulse"), SOON)?);
             Ok((qmp, Console::new("nested host's shell", transcript, stream), pulse))
         })();
         match connected {
@@ -369,7 +372,7 @@ fn machine(saved: &Path, base: &Path, run: &Path, vmlinux: &Path, share: &str) -
     ));
     command.args(["-serial", "file:console", "-qmp", "unix:qmp,server=on,wait=off"]);
     command.args(["-device", "virtio-serial-pci,id=ports"]);
-    for (number, name) in (1..).zip(["shell", "terminal", "vm.sock"]) {
+    for (number, name) in (1..).zip(["shell", "terminal", "vm.sock", "pulse"]) {
         command.args(["-chardev", &format!("socket,id=p{number},path={name},server=on,wait=off")]);
         let port = format!("virtserialport,bus=ports.0,nr={number},chardev=p{number},name={name}");
         command.args(["-device", &port]);

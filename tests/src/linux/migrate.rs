@@ -21,12 +21,28 @@ use crate::supply::run;
 use crate::tiny::migrate::Cutter;
 
 pub(super) fn tests() -> Vec<Test> {
-    vec![
-        Test::linux("migrate::back_and_forth", 600, back_and_forth),
+    let mut tests = back_and_forth();
+    tests.extend([
         Test::linux("migrate::cancelled_and_failed", 450, cancelled_and_failed),
         Test::linux("migrate::everything", 300, all_devices),
         Test::linux("migrate::large", 300, large),
-    ]
+    ]);
+    tests
+}
+
+/// One guest that moves in all ways but those of guests that move with their network; at length a
+/// guest for every way, which goes back and forth in it.
+fn back_and_forth() -> Vec<Test> {
+    const NAME: &str = "migrate::back_and_forth";
+    const TIMES: usize = 20;
+    let way = |way: &Way| {
+        let name = if way.is_empty() { "plain".to_owned() } else { way.join("_") };
+        let (way, name) = ([*way], name.replace('-', "_"));
+        Test::linux(&format!("{NAME}:{name}"), 600, move |ctx| moves(ctx, &way, 2 * TIMES))
+    };
+    let usual = &WAYS[ways::ELSEWHERE..];
+    let all = || vec![Test::linux(NAME, 600, |ctx| moves(ctx, usual, usual.len()))];
+    if thorough(0, 1) == 0 { all() } else { WAYS.iter().map(way).collect() }
 }
 
 /// A part of memory that is rewritten and checked.
@@ -215,12 +231,10 @@ pub(super) fn expect_ended(vm: &mut TestVm, how: &str) -> Result<Value> {
     }
 }
 
-/// The guest moves in every way, and notices nothing. Usually the first ways are left to guests
-/// that move with their network.
-fn back_and_forth(ctx: &Ctx) -> Result {
+/// The guest moves so often, in one way after the other, and notices nothing.
+fn moves(ctx: &Ctx, ways: &[Way], times: usize) -> Result {
     let mut guest = Moving::start(ctx)?;
-    for time in 0..thorough(WAYS.len() - ways::ELSEWHERE, 20 * WAYS.len()) {
-        let way = WAYS[(ways::ELSEWHERE + time) % WAYS.len()];
+    for (time, &way) in ways.iter().cycle().take(times).enumerate() {
         println!("move {time} with {way:?}");
         guest =
             guest.hand_over(way).map_err(|error| format!("move {time} with {way:?}: {error}"))?;
