@@ -4,9 +4,8 @@
 #![expect(unsafe_code)] // vector loads, and calls for instructions that were found present
 
 use std::arch::x86_64::{
-    __m256i, __m512i, _mm256_castsi256_pd, _mm256_cmpeq_epi8, _mm256_cmpeq_epi64,
-    _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_movemask_pd, _mm256_setzero_si256,
-    _mm512_cmpneq_epi8_mask, _mm512_loadu_si512, _mm512_test_epi64_mask,
+    __m256i, __m512i, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_movemask_epi8,
+    _mm512_cmpneq_epi8_mask, _mm512_loadu_si512,
 };
 
 use super::{Encoded, PAGE_SIZE, Page, Writer, scalar};
@@ -56,7 +55,7 @@ pub(super) fn encode(
 
 #[target_feature(enable = "avx512f,avx512bw,bmi1,popcnt")]
 fn encode_avx512(old: &Page, new: &Page, out: &mut Page, edges: &mut Edges) -> Encoded {
-    let different = |old: &[u8; WORD], new: &[u8; WORD]| {
+    encode_by(old, new, out, edges, |old, new| {
         // SAFETY: 64 bytes are there to be read, at any alignment.
         let (old, new) = unsafe {
             (
@@ -65,18 +64,12 @@ fn encode_avx512(old: &Page, new: &Page, out: &mut Page, edges: &mut Edges) -> E
             )
         };
         _mm512_cmpneq_epi8_mask(old, new)
-    };
-    let not_zero = |words: &[u64; 8]| {
-        // SAFETY: as above.
-        let words = unsafe { _mm512_loadu_si512(words.as_ptr().cast::<__m512i>()) };
-        _mm512_test_epi64_mask(words, words)
-    };
-    encode_by(old, new, out, edges, different, not_zero)
+    })
 }
 
 #[target_feature(enable = "avx2,bmi1,popcnt")]
 fn encode_avx2(old: &Page, new: &Page, out: &mut Page, edges: &mut Edges) -> Encoded {
-    let different = |old: &[u8; WORD], new: &[u8; WORD]| {
+    encode_by(old, new, out, edges, |old, new| {
         let half = |at: usize| {
             // SAFETY: `at` is 0 or 32, so 32 bytes are there to be read, at any alignment.
             let (old, new) = unsafe {
@@ -88,20 +81,10 @@ fn encode_avx2(old: &Page, new: &Page, out: &mut Page, edges: &mut Edges) -> Enc
             u64::from(_mm256_movemask_epi8(_mm256_cmpeq_epi8(old, new)) as u32)
         };
         !(half(0) | half(32) << 32)
-    };
-    let not_zero = |words: &[u64; 8]| {
-        let half = |at: usize| {
-            // SAFETY: `at` is 0 or 4, so four words are there to be read, at any alignment.
-            let words = unsafe { _mm256_loadu_si256(words.as_ptr().add(at).cast::<__m256i>()) };
-            let zero = _mm256_cmpeq_epi64(words, _mm256_setzero_si256());
-            _mm256_movemask_pd(_mm256_castsi256_pd(zero)) as u8
-        };
-        !(half(0) | half(4) << 4)
-    };
-    encode_by(old, new, out, edges, different, not_zero)
+    })
 }
 
-/// `different` tells which of 64 bytes differ, `not_zero` which of 8 words are not zero.
+/// `different` tells which of 64 bytes differ.
 #[inline(always)]
 fn encode_by(
     old: &Page,
@@ -109,17 +92,16 @@ fn encode_by(
     out: &mut Page,
     edges: &mut Edges,
     different: impl Fn(&[u8; WORD], &[u8; WORD]) -> u64,
-    not_zero: impl Fn(&[u64; 8]) -> u8,
 ) -> Encoded {
     // A bit for each byte that differs, the lowest first, and one for each word that has any.
     let mut bits = [0_u64; PAGE_SIZE / WORD];
     let (words, _) = new.as_chunks::<WORD>();
     let (old, _) = old.as_chunks::<WORD>();
-    for (bits, (old, new)) in bits.iter_mut().zip(old.iter().zip(words)) {
+    let mut changed = 0_u64;
+    for (index, (bits, (old, new))) in bits.iter_mut().zip(old.iter().zip(words)).enumerate() {
         *bits = different(old, new);
+        changed |= u64::from(*bits != 0) << index;
     }
-    let (eights, _) = bits.as_chunks::<8>();
-    let changed = u64::from_le_bytes(std::array::from_fn(|at| eights.get(at).map_or(0, &not_zero)));
     if changed == 0 {
         return Encoded::Unchanged;
     }
