@@ -24,8 +24,8 @@ const AT_ONCE: usize = 8;
 /// A word that has no more than these is done with so many.
 const FEW: usize = 4;
 
-/// A page with changes in more words than these may be one that does not fit: that is found before it
-/// is tried.
+/// A page with changes in more words than these may be one that does not fit: that is found before
+/// it is tried.
 const MANY: u32 = 48;
 
 /// Where the runs of bytes that differ begin and end, by turns. What is behind them is undefined.

@@ -13,7 +13,7 @@ use super::vm::TestVm;
 /// Between two looks at the processors.
 const MEANWHILE: Duration = Duration::from_millis(200);
 
-/// Bytes the guest is given time to say more than nothing after it was continued.
+/// The time a guest that was continued has to say something.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 /// A report for people; what cannot be asked is said in it.
@@ -30,7 +30,7 @@ pub(super) fn report(vm: &mut TestVm) -> String {
         std::thread::sleep(MEANWHILE);
     }
     threads(vm, &mut text);
-    // COM1's interrupt enable, line status and modem status; reading these two may clear bits.
+    // COM1's registers: interrupt enable, line status, modem status.
     for port in ["0x3f9", "0x3fd", "0x3fe"] {
         monitor(vm, &mut text, &format!("i /b {port}"));
     }

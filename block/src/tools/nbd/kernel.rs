@@ -22,6 +22,7 @@ use crate::nbd::client;
 use crate::nbd::server::Server;
 use crate::nbd::wire::flag;
 use crate::tools::console::{Console, Fail};
+use crate::tools::signals;
 
 const SET_SOCK: Opcode = opcode::none(0xab, 0);
 const SET_BLOCK_SIZE: Opcode = opcode::none(0xab, 1);
@@ -122,19 +123,30 @@ impl Device {
         });
         serving.map_err(|error| failed("no thread", error))?;
         let device = Device { file, ended };
-        if device.shows(local, name, facts.size / SECTOR).await {
-            // Whoever opens it finds its partitions: those of DO_IT's own time were not there yet.
-            let name = name.to_owned();
-            let _ = local.pool(move || drop(File::open(name))).await;
-        }
+        let begins = async {
+            if device.shows(local, name, facts.size / SECTOR).await {
+                // The kernel looks for partitions when it is opened: none could be read before.
+                let name = name.to_owned();
+                let _ = local.pool(move || drop(File::open(name))).await;
+            }
+        };
+        let told_to_end = async {
+            while signals::check().is_ok() {
+                local.sleep(GLANCE).await;
+            }
+        };
+        race(begins, told_to_end).await;
         Ok(device)
     }
 
-    /// Waits until it has so many sectors, unless it has ended before.
+    /// Waits until it has so many sectors, unless it has ended before or nobody can tell.
     async fn shows(&self, local: &Local, name: &str, sectors: u64) -> bool {
         let name = Path::new(name).canonicalize().ok();
         let Some(name) = name.as_deref().and_then(Path::file_name) else { return false };
         let place = Path::new("/sys/block").join(name);
+        if !place.exists() {
+            return false;
+        }
         let size = || std::fs::read_to_string(place.join("size")).ok()?.trim().parse().ok();
         while !place.join("pid").exists() || size() != Some(sectors) {
             if let Either::Left(()) = race(self.ended(), local.sleep(GLANCE)).await {
