@@ -19,15 +19,16 @@ const HOSTS_PORT: u32 = 1234;
 const GUESTS_PORT: u32 = 5678;
 const BYTES: usize = 1 << 20;
 
-/// Gives everybody back what he says.
+/// Gives everybody back what he says; tells when somebody has gone.
 const ECHO: &str = r#"
 socket(S, 40, 1, 0) && bind(S, pack("SSLLx4", 40, 0, 5678, 0xffffffff)) && listen(S, 8) or die $!;
 $| = 1; print "listening\n";
 while (accept(C, S)) {
     if (fork) { close C; next }
     while (sysread(C, $b, 65536)) {
-        for ($o = 0; $o < length $b; $o += $n) { $n = syswrite(C, $b, 65536, $o) or exit }
+        for ($o = 0; $o < length $b; $o += $n) { $n = syswrite(C, $b, 65536, $o) or last }
     }
+    print "gone\n";
     exit;
 }
 "#;
@@ -115,12 +116,15 @@ fn both_ways(ctx: &Ctx) -> Result {
         }
         Ok(())
     })?;
-    // A guest that was loaded has lost its connections, is told so, and makes new ones.
+    // A guest that was loaded has lost its connections, is told so, and makes new ones. It gives up
+    // all that it has when it is told: one that is made before is lost too.
     for round in 0..5 {
         let mut old = vsock::dial(CID, GUESTS_PORT)?;
         old.write_all(b"hello")?;
         old.read_exact(&mut [0; 5])?;
         vm.qmp.execute("x-pulse-save-restore", json!({}))?;
+        // Two came before, and two in each round.
+        vm.wait_for(&format!("[ $(grep -c gone /tmp/echo) = {} ]", 2 * round + 3))?;
         let error = say(vsock::dial(CID, GUESTS_PORT)?, 3 + round, || Ok(()));
         error.map_err(|error| format!("after pulse {round}: {error}"))?;
         let _ = old.write_all(b"are you there");
