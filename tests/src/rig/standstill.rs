@@ -30,6 +30,7 @@ pub(super) fn report(vm: &mut TestVm) -> String {
         std::thread::sleep(MEANWHILE);
     }
     threads(vm, &mut text);
+    lapics(vm, &mut text);
     // COM1's registers: interrupt enable, line status, modem status.
     for port in ["0x3f9", "0x3fd", "0x3fe"] {
         monitor(vm, &mut text, &format!("i /b {port}"));
@@ -51,6 +52,19 @@ fn ask(vm: &mut TestVm, text: &mut String, command: &str, arguments: serde_json:
         Err(error) => error.to_string(),
     };
     let _ = writeln!(text, "    {command}: {answer}");
+}
+
+/// The local APIC of each processor.
+fn lapics(vm: &mut TestVm, text: &mut String) {
+    for cpu in 0.. {
+        let line = json!({ "command-line": "info lapic", "cpu-index": cpu });
+        let answer = vm.qmp.try_execute("human-monitor-command", line);
+        let Ok(Ok(value)) = answer else { return };
+        let _ = writeln!(text, "    local APIC of {cpu}:");
+        for line in value.as_str().unwrap_or_default().lines() {
+            let _ = writeln!(text, "      {}", line.trim_end());
+        }
+    }
 }
 
 fn monitor(vm: &mut TestVm, text: &mut String, line: &str) {

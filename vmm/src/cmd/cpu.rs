@@ -8,6 +8,7 @@ use qmp::{
     QueryCpusFast, SysEmuTarget,
 };
 
+use crate::cpu::lapic::Lapic;
 use crate::cpu::model;
 use crate::cpu::registers::Registers;
 use crate::cpu::thread::Vcpu;
@@ -40,6 +41,15 @@ impl Vm {
     pub fn all_registers(&self) -> Result<Vec<Registers>, QmpError> {
         let all = self.on_all_vcpus(|vcpu| Registers::capture(&vcpu.fd)).map_err(failed)?;
         all.into_iter().collect::<Result<_, _>>().map_err(failed)
+    }
+
+    /// The local APIC of a vCPU.
+    ///
+    /// # Errors
+    /// There is no such vCPU, or KVM does not tell.
+    pub fn lapic(&self, index: usize) -> Result<Lapic, QmpError> {
+        let vcpu = self.vcpu(index).ok_or_else(|| QmpError::generic("No local APIC"))?;
+        vcpu.call(|vcpu| Lapic::capture(&vcpu.fd)).map_err(failed)?.map_err(failed)
     }
 
     /// Sends an NMI to every vCPU.

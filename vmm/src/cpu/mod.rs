@@ -5,6 +5,7 @@
 //! closures. The guest controls every exit and every register; saved state is untrusted
 //! ([`state`]).
 
+pub mod lapic;
 pub mod model;
 pub mod paging;
 pub mod processors;

@@ -28,10 +28,10 @@ use serde::{Deserialize, Serialize};
 pub use fuzz::{fuzz, fuzz_seed};
 
 /// Model-specific registers with a place of their own in the order of loading (Intel SDM volume 4).
-const MSR_TSC: u32 = 0x10;
+pub(super) const MSR_TSC: u32 = 0x10;
 const MSR_FEATURE_CONTROL: u32 = 0x3a;
 const MSR_MCG_CAP: u32 = 0x179;
-const MSR_TSC_DEADLINE: u32 = 0x6e0;
+pub(super) const MSR_TSC_DEADLINE: u32 = 0x6e0;
 
 /// The memory type range registers, which KVM has but does not list: default type, fixed ranges,
 /// and the bases and masks of 8 variable ones.
@@ -401,7 +401,7 @@ fn is_hyperv(vcpu: &VcpuFd) -> Result<bool, StateError> {
 }
 
 /// Reads the registers that this vCPU has, out of `indices`.
-fn get_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<(u32, u64)>, StateError> {
+pub(super) fn get_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<(u32, u64)>, StateError> {
     let mut read = Vec::with_capacity(indices.len());
     let banks = {
         let mut cap = msrs_of(&[(MSR_MCG_CAP, 0)])?;

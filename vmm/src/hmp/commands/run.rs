@@ -52,6 +52,11 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 pub(super) const INFO: &[Row] = &[
+    bare(&["lapic"], "show the processor's local APIC", |call, _| {
+        let text = call.vm.lapic(call.monitor.cpu)?.text();
+        call.print(&text);
+        Ok(())
+    }),
     bare(&["status"], "show whether the guest runs", status),
     bare(&["cpus"], "show the processors", cpus),
     row(
