@@ -12,7 +12,10 @@
 //!   requests in one write must see what the first asked for;
 //! - an event goes to every session that has finished negotiating, the most
 //!   recently made monitor first;
-//! - events with a rate limit are limited once for all sessions.
+//! - events with a rate limit are limited once for all sessions;
+//! - a request whose answer takes long is answered later ([`Context::later`]), and one that cannot
+//!   be carried out yet waits ([`Host::must_wait`]): nothing else of that client is looked at before,
+//!   but events go on, and so do all other clients.
 //!
 //! The main loop, each time it wakes:
 //! 1. for each monitor whose socket has input while it [`Monitors::wants_input`]:
@@ -25,8 +28,9 @@
 //! 5. sleep until [`Monitors::deadline`] at most.
 
 use crate::event::{Raised, Throttle};
-use crate::session::Session;
-use crate::{Commands, Event, VersionInfo, dispatch};
+use crate::session::{Request, Session};
+use crate::{Commands, Event, QmpError, VersionInfo, dispatch};
+use serde_json::Value;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -43,10 +47,29 @@ impl MonitorId {
     }
 }
 
+/// Names an answer that is given later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(u64);
+
+impl Ticket {
+    /// One that names no other answer of the process.
+    pub fn unique() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// What is driven: carries out every command, and keeps a [`Context`].
 pub trait Host: Commands {
     /// Where handlers raise events and learn who asks.
     fn context(&mut self) -> &mut Context;
+
+    /// Whether a request cannot be carried out yet. It is asked again each time that its client is
+    /// served.
+    fn must_wait(&self, request: &Request) -> bool {
+        let _ = request;
+        false
+    }
 }
 
 /// What handlers need besides their arguments. The host owns one.
@@ -59,6 +82,9 @@ pub struct Context {
     /// The descriptor that waits in that monitor's mailbox, while a request is
     /// run. A handler that takes it owns it.
     pub fd: Option<OwnedFd>,
+    /// The request that is run is answered later, by [`Monitors::answer`], not with what its
+    /// handler returns.
+    pub later: Option<Ticket>,
 }
 
 impl Context {
@@ -156,6 +182,10 @@ impl Monitors {
     pub fn serve_one<H: Host>(&mut self, id: MonitorId, host: &mut H, now: Instant) -> bool {
         let Some(session) = self.session(id) else { return false };
         let Some(request) = session.next_request() else { return false };
+        if host.must_wait(&request) {
+            session.park(request);
+            return false;
+        }
 
         let context = host.context();
         context.monitor = Some(id);
@@ -163,6 +193,7 @@ impl Monitors {
         let result = dispatch(host, &request.name, request.arguments);
         let context = host.context();
         context.monitor = None;
+        let later = context.later.take();
         let fd = context.fd.take();
 
         self.deliver(host, now);
@@ -170,8 +201,21 @@ impl Monitors {
             if let Some(fd) = fd {
                 session.untake_fd(fd);
             }
-            session.reply(request.id, result);
+            match later {
+                Some(ticket) if result.is_ok() => session.await_answer(ticket, request.id),
+                _ => session.reply(request.id, result),
+            }
         }
+        true
+    }
+
+    /// Answers a request that was to be answered later. `false`: no client waits for it.
+    pub fn answer(&mut self, ticket: Ticket, result: Result<Value, QmpError>) -> bool {
+        let mut sessions = self.all.iter_mut().filter_map(|monitor| monitor.session.as_mut());
+        let Some(session) = sessions.find(|session| session.awaits() == Some(ticket)) else {
+            return false;
+        };
+        session.answer(result);
         true
     }
 

@@ -16,6 +16,7 @@
 
 use crate::event::Raised;
 use crate::json::{self, Parser};
+use crate::monitors::Ticket;
 use crate::{Command, ErrorClass, QmpCapabilities, QmpError, VersionInfo, check, decode};
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
@@ -46,6 +47,19 @@ pub struct Session {
     fds: VecDeque<OwnedFd>,
     /// Bytes came after the last descriptor: the next one begins another message.
     fds_ended: bool,
+    held: Held,
+}
+
+/// Why nothing that the client sent is looked at.
+#[derive(Debug, Default)]
+enum Held {
+    /// It is.
+    #[default]
+    No,
+    /// A request cannot be carried out yet.
+    Parked(Request),
+    /// A request with this identity is answered later.
+    Awaits(Ticket, Option<Value>),
 }
 
 /// A command that a client wants run.
@@ -73,6 +87,7 @@ impl Session {
             overrun: false,
             fds: VecDeque::new(),
             fds_ended: false,
+            held: Held::No,
         };
         session.say(&serde_json::json!({"QMP": {"version": version, "capabilities": []}}));
         session
@@ -98,19 +113,61 @@ impl Session {
     /// Whether it is time to read from the client: everything it sent before
     /// has been looked at, and it reads its replies.
     pub fn wants_input(&self) -> bool {
-        !self.overrun && self.input.is_empty() && self.output.len() < OUTPUT_PAUSE
+        self.input.is_empty() && self.may_look()
     }
 
     /// Whether something the client sent has not been looked at, and can be now: it reads.
     pub fn is_ready(&self) -> bool {
-        !self.overrun && !self.input.is_empty() && self.output.len() < OUTPUT_PAUSE
+        !self.input.is_empty() && self.may_look()
     }
 
-    /// The next command to run; [`Self::reply`] must follow. Mistakes in between
+    fn may_look(&self) -> bool {
+        !self.overrun && self.output.len() < OUTPUT_PAUSE && !self.is_held()
+    }
+
+    /// Whether a request of the client waits to be carried out, or to be answered.
+    pub fn is_held(&self) -> bool {
+        !matches!(self.held, Held::No)
+    }
+
+    /// What the client waits for.
+    pub fn awaits(&self) -> Option<Ticket> {
+        match self.held {
+            Held::Awaits(ticket, _) => Some(ticket),
+            _ => None,
+        }
+    }
+
+    /// Keeps a request that cannot be carried out yet: it is the next one again.
+    pub(crate) fn park(&mut self, request: Request) {
+        self.held = Held::Parked(request);
+    }
+
+    /// The request with this identity is answered later, by [`Self::answer`].
+    pub(crate) fn await_answer(&mut self, ticket: Ticket, id: Option<Value>) {
+        self.held = Held::Awaits(ticket, id);
+    }
+
+    /// Answers the request whose answer is awaited.
+    pub(crate) fn answer(&mut self, result: Result<Value, QmpError>) {
+        if let Held::Awaits(_, id) = std::mem::take(&mut self.held) {
+            self.reply(id, result);
+        }
+    }
+
+    /// The next command to run; [`Self::reply`] must follow, soon or later. Mistakes in between
     /// are answered on the way. `None`: more input is needed, or the client must
     /// first read.
     pub fn next_request(&mut self) -> Option<Request> {
-        while !self.overrun && self.output.len() < OUTPUT_PAUSE {
+        match std::mem::take(&mut self.held) {
+            Held::No => {}
+            Held::Parked(request) => return Some(request),
+            awaits @ Held::Awaits(..) => {
+                self.held = awaits;
+                return None;
+            }
+        }
+        while self.may_look() {
             if self.input.is_empty() {
                 return None;
             }
@@ -172,6 +229,7 @@ impl Session {
             self.input = Buffer::default();
             self.output = Buffer::default();
             self.parser = Parser::new();
+            self.held = Held::No;
         }
     }
 

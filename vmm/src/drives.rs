@@ -66,6 +66,11 @@ impl Drives {
     }
 
     /// All of them, oldest first.
+    pub fn all(&self) -> Vec<Arc<Drive>> {
+        self.all.clone()
+    }
+
+    /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Drive>> {
         self.all.iter()
     }

@@ -170,6 +170,22 @@ impl Mailbox {
         std::mem::take(&mut *self.mail.lock())
     }
 
+    /// Whether the process is to end.
+    pub fn wants_end(&self) -> bool {
+        let mail = self.mail.lock();
+        mail.exit.is_some() || mail.quit.is_some() || mail.signal.is_some()
+    }
+
+    /// Takes out that a thread asks for something.
+    pub fn take_migration(&self) -> bool {
+        std::mem::take(&mut self.mail.lock().migration)
+    }
+
+    /// Has the main loop look here once more.
+    pub fn wake(&self) {
+        self.notify.notify();
+    }
+
     /// The guest's life has ended, and with it what it asked for and nobody has seen: a second
     /// vCPU may have asked for the same reset while the first one's request was dealt with. That
     /// it panicked, or has set its clock, stays worth telling.

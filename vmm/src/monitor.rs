@@ -16,9 +16,11 @@ use qmp::VersionInfo;
 use qmp::monitors::MonitorId;
 use resources::fdset::FdSets;
 use resources::iol::Notify;
+use serde_json::Value;
 
 use crate::chardevs::LAST_WORDS;
 use crate::hmp::front::Fronts;
+use crate::hmp::with_returns;
 use crate::vm::Vm;
 
 pub(crate) mod port;
@@ -97,6 +99,7 @@ impl Monitors {
     pub fn serve(&mut self, vm: &mut Vm) {
         let now = Instant::now();
         self.sessions.deliver(vm, now);
+        self.answer(vm);
         self.human.serve(vm, |vm| {
             self.sessions.deliver(vm, now);
             vm.service();
@@ -107,11 +110,7 @@ impl Monitors {
             loop {
                 run_requests(&mut self.sessions, monitor.id, vm, now);
                 monitor.send(&mut self.sessions);
-                // What came later, a descriptor or the end, is for later: a client first reads.
-                if self.sessions.session(monitor.id).is_some_and(|session| !session.wants_input()) {
-                    break;
-                }
-                let Some(input) = monitor.waiting.pop_front() else { break };
+                let Some(input) = monitor.next_input(&mut self.sessions) else { break };
                 monitor.take_input(input, &mut self.sessions, &self.version, &self.fdsets);
             }
         }
@@ -124,7 +123,8 @@ impl Monitors {
             }
         }
         for monitor in &self.all {
-            monitor.port.set_unsent(!self.sessions.output(monitor.id).is_empty());
+            let held = self.sessions.session(monitor.id).is_some_and(|session| session.is_held());
+            monitor.port.set_unsent(held || !self.sessions.output(monitor.id).is_empty());
             let waits = !monitor.waiting.is_empty();
             let session = self.sessions.session(monitor.id);
             // The client took the last of the output just now: no news of room will come.
@@ -139,6 +139,16 @@ impl Monitors {
         }
     }
 
+    /// Gives the answers that clients have been waiting for.
+    fn answer(&mut self, vm: &mut Vm) {
+        for (ticket, text) in std::mem::take(&mut vm.answers) {
+            if !self.human.answer(ticket, &text) {
+                // Who has gone is not answered.
+                self.sessions.answer(ticket, Ok(Value::String(with_returns(&text))));
+            }
+        }
+    }
+
     /// When [`serve`](Self::serve) has something to do even if nobody wakes the main loop.
     pub fn deadline(&self) -> Option<Instant> {
         self.sessions.deadline()
@@ -148,6 +158,7 @@ impl Monitors {
     pub fn finish(&mut self, vm: &mut Vm) {
         let now = Instant::now();
         self.sessions.deliver(vm, now);
+        self.answer(vm);
         for monitor in &self.all {
             monitor.send(&mut self.sessions);
             monitor.chardev.push(self.sessions.output(monitor.id));
@@ -168,6 +179,16 @@ fn run_requests(sessions: &mut qmp::monitors::Monitors, id: MonitorId, vm: &mut 
 }
 
 impl Monitor {
+    /// The next piece of what came in that can be looked at. What came later, a descriptor or the
+    /// end, is for later: a client first reads. One that waits for an answer may go.
+    fn next_input(&mut self, sessions: &mut qmp::monitors::Monitors) -> Option<Input> {
+        let goes = matches!(self.waiting.front(), Some(Input::Closed));
+        let looks = sessions
+            .session(self.id)
+            .is_none_or(|session| session.wants_input() || goes && session.awaits().is_some());
+        if looks { self.waiting.pop_front() } else { None }
+    }
+
     fn take_input(
         &mut self,
         input: Input,

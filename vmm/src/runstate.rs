@@ -29,7 +29,21 @@ const TRANSITIONS: &[(RunState, &[RunState])] = &[
     ),
     (InternalError, &[Paused, FinishMigrate]),
     (IoError, &[Running, FinishMigrate, Paused, InternalError]),
-    (Paused, &[Running, FinishMigrate, Postmigrate, Suspended, InternalError]),
+    (
+        Paused,
+        &[
+            Running,
+            FinishMigrate,
+            Postmigrate,
+            Suspended,
+            InternalError,
+            // What was loaded brings them along.
+            IoError,
+            Shutdown,
+            Watchdog,
+            GuestPanicked,
+        ],
+    ),
     (Postmigrate, &[Running, FinishMigrate, Paused, InternalError]),
     (Prelaunch, &[Running, FinishMigrate, Inmigrate, Suspended, Paused, InternalError]),
     (

@@ -25,7 +25,6 @@ use crate::cli::config::{Accel as AccelKind, Config, RtcBase, RtcClock, RtcConfi
 use crate::cli::consoles::{Consoles, consoles};
 use crate::cli::daemonize::{Daemon, Forked};
 use crate::cli::keyval::Pairs;
-use crate::cli::log::tell;
 use crate::cli::pidfile::Pidfile;
 use crate::cpu::model::{CpuModel, CpuSpec};
 use crate::cpu::processors::{self, Processors};
@@ -126,7 +125,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     (vm.means, vm.objects, vm.nets, vm.drives) = (means, objects, nets, drives);
     vm.processors = processors;
     let local = main_loop.local().clone();
-    let mut runs_at_once = !config.stopped && config.incoming.is_none();
+    let runs_at_once = !config.stopped && config.incoming.is_none();
     let mut vm = main_loop.run(first_reset(&local, vm, runs_at_once, (&mut monitors, &notify)))?;
     if let Some(text) = &config.qtest {
         debug_port(text, &mut vm)?;
@@ -145,13 +144,9 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     }
     .map_err(plain)?;
     signals::main_loop_runs();
-    if let Some(Err(error)) = config.loadvm.as_deref().map(|tag| vm.load_snapshot(tag)) {
-        tell(format_args!("{}", error.desc));
-        runs_at_once = false;
-    }
-    // A disk without its key could only fail: clients give it, and let the machine run.
-    if runs_at_once && vm.lacks_key().is_none() {
-        vm.start();
+    match &config.loadvm {
+        Some(tag) => vm.load_at_start(tag, runs_at_once),
+        None => vm.start_at_once(runs_at_once),
     }
     let status = main_loop.run(serve(&local, &mut vm, &mut monitors, &notify));
     // Devices leave what they have not sent yet to their chardevs.

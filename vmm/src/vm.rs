@@ -18,7 +18,7 @@
 
 use std::sync::Arc;
 
-use qmp::monitors::Context;
+use qmp::monitors::{Context, Ticket};
 use qmp::{Event, PanicAction, RunState, ShutdownCause, WatchdogAction};
 use resources::fdset::FdSets;
 use resources::state::{Blob, StateError, invalid};
@@ -36,6 +36,7 @@ use crate::drives::Drives;
 use crate::machine::Board;
 use crate::mailbox::Mailbox;
 use crate::migrate::Migration;
+use crate::migrate::snapshots::Running as RunningSnapshot;
 use crate::nets::Nets;
 use crate::objects::Objects;
 use crate::plug::Means;
@@ -108,6 +109,10 @@ pub struct Vm {
     pub last_format: crate::hmp::LastFormat,
     /// Moving the guest.
     pub migration: Migration,
+    /// A snapshot that is being taken, or gone back to.
+    pub(crate) snapshot: Option<RunningSnapshot>,
+    /// Answers to human monitors that have waited for them.
+    pub(crate) answers: Vec<(Ticket, String)>,
     /// The latest dump of the guest.
     pub latest_dump: LatestDump,
     /// What devices are made with.
@@ -167,6 +172,8 @@ impl Vm {
             nets: Nets::default(),
             latest_dump: LatestDump::default(),
             migration: Migration::default(),
+            snapshot: None,
+            answers: Vec::new(),
             fdsets: FdSets::global().clone(),
             last_format: crate::hmp::LastFormat::default(),
             means: Means::default(),
@@ -259,7 +266,8 @@ impl Vm {
     /// so that the clock may wake the guest.
     fn activate(&mut self) {
         let asleep = self.state == RunState::Suspended;
-        if !(self.is_running() || asleep) || self.exit.is_some() {
+        let rests = self.exit.is_some() || self.has_snapshot_running();
+        if !(self.is_running() || asleep) || rests {
             return;
         }
         if let Err(error) = self.board.fill() {
@@ -290,11 +298,27 @@ impl Vm {
         }
     }
 
+    /// The machine was switched on: runs the guest if it is to `run`. A disk without its key could
+    /// only fail: clients give it, and let the machine run.
+    pub(crate) fn start_at_once(&mut self, run: bool) {
+        if run && self.lacks_key().is_none() {
+            self.start();
+        }
+    }
+
     /// Stops the guest in the given state, if it runs.
     pub fn stop(&mut self, state: RunState) {
         if self.is_running() {
             self.deactivate();
             self.drives.flush();
+        }
+        self.stop_unflushed(state);
+    }
+
+    /// The same, but for what was written to the disks, which is not made durable.
+    pub(crate) fn stop_unflushed(&mut self, state: RunState) {
+        if self.is_running() {
+            self.deactivate();
             self.set_state(state);
             self.context.raise(Event::Stop);
         }
@@ -457,7 +481,10 @@ impl Vm {
     pub fn pulse(&mut self) -> Result<(), VmError> {
         self.deactivate();
         let done = match self.save_recoded() {
-            Ok(sections) => self.restore(&sections).inspect_err(|_| self.fail()),
+            Ok(sections) => self.restore(&sections).inspect_err(|_| {
+                self.migration.half_loaded = true;
+                self.fail();
+            }),
             Err(error) => Err(error),
         };
         self.activate();

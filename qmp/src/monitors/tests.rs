@@ -12,11 +12,17 @@ struct Toy {
     asked: Vec<Event>,
     fds: Vec<OwnedFd>,
     asker: Option<MonitorId>,
+    /// What takes long is under way; who is answered when it ends.
+    busy: Option<Ticket>,
 }
 
 impl Host for Toy {
     fn context(&mut self) -> &mut Context {
         &mut self.context
+    }
+
+    fn must_wait(&self, request: &Request) -> bool {
+        self.busy.is_some() && !request.name.starts_with("query-")
     }
 }
 
@@ -43,6 +49,10 @@ impl Toy {
                 return json!({"status": status, "singlestep": false, "running": self.running});
             }
             "query-version" => return json!(version()),
+            "system_wakeup" => {
+                self.busy = Some(Ticket::unique());
+                self.context.later = self.busy;
+            }
             "query-name" => {
                 self.asker = self.context.monitor;
                 return json!({});
@@ -289,4 +299,62 @@ fn handlers_know_who_asks_and_may_take_the_descriptor() {
     assert_eq!(rig.toy.fds.len(), 1);
     rig.say(id, "{'execute': 'x-pulse-save-restore'}");
     assert_eq!(rig.toy.fds.len(), 1);
+}
+
+#[test]
+fn what_takes_long_is_answered_later_and_others_are_heard_meanwhile() {
+    let mut rig = Rig::new();
+    let (first, second) = (rig.client(), rig.client());
+    let text = "{'execute': 'system_wakeup', 'id': 7}{'execute': 'query-target', 'id': 8}";
+    assert!(rig.ask(first, text).is_empty());
+    assert!(!rig.monitors.wants_input(first));
+    assert!(!rig.monitors.session(first).unwrap().is_ready());
+
+    // Who only asks is answered; the rest waits, and what is behind it.
+    let kvm = r#"{"return": {"enabled": true, "present": true}}"#;
+    assert_eq!(rig.ask(second, "{'execute': 'query-kvm'}"), [kvm]);
+    let text = "{'execute': 'cont', 'id': 1}{'execute': 'query-kvm'}";
+    assert!(rig.ask(second, text).is_empty());
+    assert!(!rig.monitors.session(second).unwrap().is_ready());
+    rig.toy.context.raise(Event::Powerdown);
+    rig.monitors.deliver(&mut rig.toy, rig.now);
+    assert_eq!(rig.heard(first), [event("POWERDOWN")]);
+    assert_eq!(rig.heard(second), [event("POWERDOWN")]);
+
+    let ticket = rig.toy.busy.take().unwrap();
+    assert!(rig.monitors.answer(ticket, Ok(json!({}))));
+    assert!(!rig.monitors.answer(ticket, Ok(json!({}))));
+    rig.say(first, "");
+    rig.say(second, "");
+    let target = r#"{"return": {"arch": "x86_64"}, "id": 8}"#;
+    let resumed = event("RESUME");
+    assert_eq!(rig.heard(first), [r#"{"return": {}, "id": 7}"#, target, &resumed]);
+    assert_eq!(rig.heard(second), [&resumed, r#"{"return": {}, "id": 1}"#, kvm]);
+    assert!(rig.monitors.wants_input(first) && rig.monitors.wants_input(second));
+}
+
+#[test]
+fn an_answer_for_a_client_that_has_gone_is_for_nobody() {
+    let mut rig = Rig::new();
+    let id = rig.client();
+    rig.say(id, "{'execute': 'system_wakeup'}");
+    let ticket = rig.toy.busy.take().unwrap();
+    rig.monitors.disconnect(id);
+    rig.monitors.connect(id, &version());
+    rig.heard(id);
+    assert!(!rig.monitors.answer(ticket, Ok(json!({}))));
+    assert!(rig.monitors.output(id).is_empty());
+}
+
+#[test]
+fn who_waits_and_reads_nothing_is_overrun_as_others_are() {
+    let mut rig = Rig::new();
+    let id = rig.client();
+    rig.say(id, "{'execute': 'system_wakeup'}");
+    while !rig.monitors.session(id).unwrap().is_overrun() {
+        rig.toy.context.raise(Event::Powerdown);
+        rig.monitors.deliver(&mut rig.toy, rig.now);
+    }
+    assert!(!rig.monitors.session(id).unwrap().is_held());
+    assert!(!rig.monitors.answer(rig.toy.busy.take().unwrap(), Ok(json!({}))));
 }

@@ -23,6 +23,7 @@ mod ports;
 mod postcopy;
 mod smp;
 mod snapshots;
+mod snapshots_beside;
 mod states;
 mod transcripts;
 
@@ -49,6 +50,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(chance::tests());
     tests.extend(migrate_disks::tests());
     tests.extend(snapshots::tests());
+    tests.extend(snapshots_beside::tests());
     tests.extend(converge::tests());
     tests.extend(postcopy::tests());
     tests.extend(irq::tests());

@@ -69,6 +69,15 @@ pub fn commands(data: &[u8]) {
     }
 }
 
+/// Does what was asked for, to the end.
+fn settle(vm: &mut Vm) {
+    vm.service();
+    while vm.has_snapshot_running() && vm.exit_status().is_none() {
+        std::thread::yield_now();
+        vm.service();
+    }
+}
+
 /// A machine with a loop for its character devices and disks.
 struct Rig {
     vm: Vm,
@@ -99,7 +108,7 @@ impl Rig {
         let result = qmp::dispatch(&mut self.vm, name, arguments);
         let Context { events, .. } = std::mem::take(&mut self.vm.context);
         self.vm.context.events = events;
-        self.vm.service();
+        settle(&mut self.vm);
         self.check(name, &result);
         result
     }

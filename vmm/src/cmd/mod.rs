@@ -37,11 +37,16 @@ pub(crate) mod testing;
 mod tests;
 
 use qmp::monitors::{Context, Host};
+use qmp::session::Request;
 
 use crate::vm::Vm;
 
 impl Host for Vm {
     fn context(&mut self) -> &mut Context {
         &mut self.context
+    }
+
+    fn must_wait(&self, request: &Request) -> bool {
+        self.request_must_wait(request)
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! A `Port` queues what comes in on the chardev's loop; the rest is on the main thread. A hostile
 //! client can send anything and read nothing: while it leaves `OUTPUT_PAUSE` bytes unread nothing
-//! of it is looked at, so that what waits for it is bounded by that and one command's output.
+//! of it is looked at, so that what waits for it is bounded by that and one command's output. Nor is
+//! it while a line of it waits to be carried out, or to be answered.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use devices::chardev::{CharError, Chardev};
-use qmp::monitors::MonitorId;
+use qmp::monitors::{MonitorId, Ticket};
 use resources::iol::Notify;
 
 use super::editor::{Editor, Typed};
@@ -37,6 +38,19 @@ struct Front {
     /// The descriptor that the client has sent last, for the command that wants one.
     fd: Option<OwnedFd>,
     focus: Focus,
+    held: Held,
+}
+
+/// Why there is no prompt.
+#[derive(Default)]
+enum Held {
+    /// There is.
+    #[default]
+    No,
+    /// This line cannot be carried out yet.
+    Parked(String),
+    /// What was asked is answered later.
+    Awaits(Ticket),
 }
 
 /// Where what is typed goes.
@@ -73,6 +87,7 @@ impl Fronts {
             output: Vec::new(),
             fd: None,
             focus: Focus::Sole,
+            held: Held::No,
         });
         Ok(())
     }
@@ -82,6 +97,16 @@ impl Fronts {
         for front in &mut self.0 {
             front.serve(vm, &mut after);
         }
+    }
+
+    /// Gives the answer that somebody waits for. `false`: nobody here does.
+    pub fn answer(&mut self, ticket: Ticket, text: &str) -> bool {
+        let awaits = |front: &&mut Front| matches!(front.held, Held::Awaits(it) if it == ticket);
+        let Some(front) = self.0.iter_mut().find(awaits) else { return false };
+        front.held = Held::No;
+        front.output.extend_from_slice(with_returns(text).as_bytes());
+        front.editor.show(&mut front.output);
+        true
     }
 
     /// Sends what is left as far as clients take it at once; the process is about to end.
@@ -96,22 +121,43 @@ impl Fronts {
 impl Front {
     fn serve(&mut self, vm: &mut Vm, after: &mut impl FnMut(&mut Vm)) {
         self.input.extend(self.port.take());
+        match std::mem::take(&mut self.held) {
+            Held::Parked(line) => self.line(line, vm, after),
+            other => self.held = other,
+        }
         loop {
             self.send();
             if self.output.len() >= OUTPUT_PAUSE || vm.exit_status().is_some() {
                 break;
             }
-            match self.input.pop_front() {
+            match self.next_input() {
                 Some(input) => self.take(input, vm, after),
                 None => break,
             }
         }
         let unsent = !self.output.is_empty() && self.is_in_focus();
-        self.port.set_unsent(unsent || !self.input.is_empty());
-        if !self.input.is_empty() {
+        let held = !matches!(self.held, Held::No);
+        self.port.set_unsent(unsent || held || !self.input.is_empty());
+        if held || !self.input.is_empty() {
             self.port.pause();
         } else if self.port.taken(self.output.len() < OUTPUT_PAUSE) {
             self.chardev.accept_input();
+        }
+    }
+
+    /// The next piece of input to look at: while an answer is awaited only that its client goes, and
+    /// while a line waits none.
+    fn next_input(&mut self) -> Option<Input> {
+        match self.held {
+            Held::No => self.input.pop_front(),
+            Held::Parked(_) => None,
+            Held::Awaits(_) => {
+                if !matches!(self.input.front(), Some(Input::Closed)) {
+                    return None;
+                }
+                self.held = Held::No;
+                self.input.pop_front()
+            }
         }
     }
 
@@ -144,9 +190,7 @@ impl Front {
             Input::Fd(fd) => self.fd = Some(fd),
             Input::Data(bytes) => {
                 for (index, byte) in bytes.iter().enumerate() {
-                    if self.key(*byte, vm, after)
-                        && (self.output.len() >= OUTPUT_PAUSE || vm.exit_status().is_some())
-                    {
+                    if self.key(*byte, vm, after) && !self.goes_on(vm) {
                         let rest = bytes.get(index.saturating_add(1)..).unwrap_or_default();
                         self.input.push_front(Input::Data(rest.to_vec()));
                         break;
@@ -154,6 +198,12 @@ impl Front {
                 }
             }
         }
+    }
+
+    /// Whether what the client types is looked at.
+    fn goes_on(&self, vm: &Vm) -> bool {
+        let reads = self.output.len() < OUTPUT_PAUSE;
+        reads && matches!(self.held, Held::No) && vm.exit_status().is_none()
     }
 
     /// Takes a byte. Whether it made a command run, or words be looked for.
@@ -167,18 +217,28 @@ impl Front {
             }
             Typed::Line(line) => {
                 self.monitor.history.add(&line);
-                vm.context.monitor = Some(self.id);
-                vm.context.fd = self.fd.take();
-                let text = run(vm, &mut self.monitor, &line);
-                vm.context.monitor = None;
-                self.fd = vm.context.fd.take();
-                self.output.extend_from_slice(with_returns(&text).as_bytes());
-                after(vm);
-                if vm.exit_status().is_none() {
-                    self.editor.show(&mut self.output);
-                }
+                self.line(line, vm, after);
                 true
             }
+        }
+    }
+
+    /// Carries out a line, or keeps it until that can be.
+    fn line(&mut self, line: String, vm: &mut Vm, after: &mut impl FnMut(&mut Vm)) {
+        if vm.line_must_wait(&line) {
+            self.held = Held::Parked(line);
+            return;
+        }
+        vm.context.monitor = Some(self.id);
+        vm.context.fd = self.fd.take();
+        let text = run(vm, &mut self.monitor, &line);
+        vm.context.monitor = None;
+        self.fd = vm.context.fd.take();
+        self.held = vm.context.later.take().map_or(Held::No, Held::Awaits);
+        self.output.extend_from_slice(with_returns(&text).as_bytes());
+        after(vm);
+        if vm.exit_status().is_none() && matches!(self.held, Held::No) {
+            self.editor.show(&mut self.output);
         }
     }
 

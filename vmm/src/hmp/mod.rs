@@ -80,6 +80,12 @@ pub fn run(vm: &mut Vm, monitor: &mut Monitor, line: &str) -> String {
     call.out
 }
 
+/// Whether a line can be carried out also while the machine is being saved or loaded.
+pub(crate) fn is_anytime(line: &str) -> bool {
+    let name = Cursor::new(line).command();
+    table::find(commands::COMMANDS, &name).is_none_or(|row| row.anytime)
+}
+
 /// Puts a carriage return before each line feed, as monitors send them.
 pub fn with_returns(text: &str) -> String {
     text.replace('\n', "\r\n")

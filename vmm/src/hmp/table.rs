@@ -22,6 +22,9 @@ pub struct Row {
     pub help: &'static str,
     /// What it does.
     pub action: Action,
+    /// It can be carried out also while the machine is being saved or loaded: it only asks, or
+    /// ends everything.
+    pub anytime: bool,
 }
 
 /// What a command does.
@@ -43,7 +46,7 @@ pub const fn row(
     help: &'static str,
     handler: Handler,
 ) -> Row {
-    Row { names, args, params, help, action: Action::Run(handler) }
+    Row { names, args, params, help, action: Action::Run(handler), anytime: false }
 }
 
 /// A command without arguments.
@@ -72,6 +75,12 @@ pub fn help(rows: Rows, prefix: &str) -> String {
 }
 
 impl Row {
+    /// The same, to be carried out at any time.
+    pub const fn anytime(mut self) -> Row {
+        self.anytime = true;
+        self
+    }
+
     /// Its line of help.
     pub fn help(&self, prefix: &str) -> String {
         let names = self.names.join("|");

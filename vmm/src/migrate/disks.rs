@@ -12,6 +12,7 @@ use block::drive::Drive;
 use block::transfer::{self, Content, Receiving, Sending};
 use migration::blocks::{self, Chunk, Sink, Source};
 
+use super::writable;
 use crate::vm::Vm;
 
 /// What of the disks is to move.
@@ -100,7 +101,7 @@ impl Vm {
     /// Has the next migration take the contents of all disks that can be written to, which are in
     /// use until [`keep_disks`](Self::keep_disks); `top_only`: what their topmost images have.
     pub(crate) fn copy_disks(&mut self, top_only: bool) {
-        let drives: Vec<_> = self.writable_drives().cloned().collect();
+        let drives: Vec<_> = writable(self.drives.iter()).cloned().collect();
         drives.iter().for_each(|drive| drive.set_in_use(true));
         let zeros = self.migration.has(qmp::MigrationCapability::ZeroBlocks);
         self.migration.copies = Some(Copies { drives, top_only, zeros });
@@ -115,12 +116,12 @@ impl Vm {
 
     /// The bytes of each disk that can be written to.
     pub(super) fn disk_sizes(&self) -> BTreeMap<String, u64> {
-        self.writable_drives().map(|drive| (drive.id().to_owned(), drive.size())).collect()
+        writable(self.drives.iter()).map(|drive| (drive.id().to_owned(), drive.size())).collect()
     }
 
     /// Takes the disks, which are this process's own, so that they can be written.
     pub(super) fn disks_to_fill(&mut self) -> Result<Vec<Arc<Drive>>, String> {
         self.drives.activate().map_err(|error| error.to_string())?;
-        Ok(self.writable_drives().cloned().collect())
+        Ok(writable(self.drives.iter()).cloned().collect())
     }
 }

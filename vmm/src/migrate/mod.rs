@@ -1,7 +1,7 @@
 //! Moving the guest to another process, and taking one over.
 //!
-//! A thread, `migrate`, does the work of either side with the crate [`migration`]. It never has the
-//! [`Vm`]: what concerns the machine it asks of the main thread by an [`Ask`], and waits. The main
+//! A thread, `migrate`, does the work of either side with the crate [`migration`]; one named
+//! `snapshot` that of a machine which is saved into an image. It never has the [`Vm`]: what concerns the machine it asks of the main thread by an [`Ask`], and waits. The main
 //! thread never waits for it; while a guest moves, every command is answered as ever.
 //!
 //! What a client can reach: the commands of `cmd/migrate.rs`. What a peer can reach: the stream,
@@ -54,6 +54,10 @@ enum Ask {
     Describe(Sender<(Vec<Block>, Inventory)>),
     /// Which disks are to be filled? They are taken.
     Disks(Sender<Result<Vec<Arc<Drive>>, String>>),
+    /// Forget everything and take over the state.
+    Replace(Vec<Section>, Sender<Result<(), String>>),
+    /// A snapshot was taken or gone back to, or was not.
+    SnapshotEnded(snapshots::Done),
     /// Take over the state.
     Load(Vec<Section>, Sender<Result<(), String>>),
     /// The guest is here, or is not; and whether some of its memory comes late.
@@ -108,6 +112,8 @@ pub struct Migration {
     /// The guest has left with a part of its memory, or may have: with the rest it must not run
     /// here before it is reset.
     pub memory_left: bool,
+    /// The state of another machine was loaded half-way: what there is now is not worth keeping.
+    pub half_loaded: bool,
     /// The guest came before its memory, some of which is still to come.
     filling: Option<bool>,
 }
@@ -126,6 +132,7 @@ impl Default for Migration {
             images: Vec::new(),
             incoming: None,
             memory_left: false,
+            half_loaded: false,
             filling: None,
         }
     }
@@ -207,6 +214,13 @@ impl Migration {
     }
 }
 
+/// The drives that can be written to.
+fn writable<'a>(
+    drives: impl IntoIterator<Item = &'a Arc<Drive>>,
+) -> impl Iterator<Item = &'a Arc<Drive>> {
+    drives.into_iter().filter(|drive| drive.has_medium() && !drive.read_only())
+}
+
 impl Vm {
     fn main(&self) -> Main {
         Main { asks: self.migration.asks.0.clone(), mailbox: self.mailbox().clone() }
@@ -261,6 +275,10 @@ impl Vm {
                 Ask::Load(sections, reply) => {
                     let _ = reply.send(self.load_moved(sections).map_err(|it| it.to_string()));
                 }
+                Ask::Replace(sections, reply) => {
+                    let _ = reply.send(self.replace_state(sections).map_err(refused));
+                }
+                Ask::SnapshotEnded(done) => self.snapshot_ended(done),
                 Ask::Received(result) => self.received(result),
                 Ask::Filled(result) => self.filled(result),
             }

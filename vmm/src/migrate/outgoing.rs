@@ -168,7 +168,21 @@ impl Vm {
     /// If it cannot.
     pub(crate) fn check_movable(&self) -> Result<(), QmpError> {
         self.check_storable()?;
+        self.check_whole()?;
         self.drives.check_movable().map_err(|error| QmpError::generic(error.to_string()))
+    }
+
+    /// Refuses to keep the state of a machine that has none.
+    ///
+    /// # Errors
+    /// A load has failed half-way, and the machine was not reset since.
+    pub(crate) fn check_whole(&self) -> Result<(), QmpError> {
+        match self.migration.half_loaded {
+            true => Err(QmpError::generic(
+                "Resetting the Virtual Machine is required: its state was loaded only in part",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Why the state of the machine, without its disks, cannot be stored or replaced now.

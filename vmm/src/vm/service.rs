@@ -22,6 +22,9 @@ impl Vm {
     }
 
     pub(super) fn process(&mut self) {
+        if self.has_snapshot_running() {
+            return self.process_beside_snapshot();
+        }
         let mut mail = self.mailbox.take();
         if mail == Mail::default() || self.exit.is_some() {
             return;
@@ -106,6 +109,17 @@ impl Vm {
         }
     }
 
+    /// While a snapshot is taken or gone back to all waits but what its thread asks for; that the
+    /// process is to end it is told.
+    fn process_beside_snapshot(&mut self) {
+        if self.mailbox.wants_end() {
+            self.cancel_snapshot();
+        }
+        if self.mailbox.take_migration() {
+            self.serve_migration();
+        }
+    }
+
     /// Tells of damage in an image of a drive. An image that only shows through another one has no
     /// name.
     fn image_corrupted(&mut self, drive: &str, damage: &Corruption) {
@@ -166,7 +180,7 @@ impl Vm {
             tell(format_args!("reset: {error}"));
             return self.fail();
         }
-        self.migration.memory_left = false;
+        (self.migration.memory_left, self.migration.half_loaded) = (false, false);
         self.context.raise(Event::Reset { guest: by_guest(reason), reason });
         match self.state {
             RunState::InternalError | RunState::Shutdown => self.set_state(RunState::Paused),

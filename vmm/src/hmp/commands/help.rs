@@ -14,7 +14,8 @@ pub(super) const ROWS: &[Row] = &[row(
     "[cmd]",
     "show the help of all commands, or of one",
     help,
-)];
+)
+.anytime()];
 
 pub(super) const INFO: &[Row] = &[bare(&["history"], "show the lines typed before", history)];
 

@@ -72,4 +72,5 @@ const INFO_ROW: Row = Row {
     params: "[subcommand]",
     help: "show the state of a part of the machine",
     action: Action::Sub(INFO),
+    anytime: true,
 };

@@ -12,7 +12,7 @@ use crate::hmp::table::{Row, bare, row};
 use crate::vm::Vm;
 
 pub(super) const ROWS: &[Row] = &[
-    bare(&["q", "quit"], "end the process", |call, _| call.vm.handle(Quit {})),
+    bare(&["q", "quit"], "end the process", |call, _| call.vm.handle(Quit {})).anytime(),
     bare(&["stop"], "stop the guest", |call, _| call.vm.handle(Stop {})),
     bare(&["c", "cont"], "let the guest go on", |call, _| call.vm.handle(Cont {})),
     bare(&["system_reset"], "reset the machine", |call, _| call.vm.handle(SystemReset {})),
