@@ -11,9 +11,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use resources::class::{Class, CreateError};
-use resources::device::{At, Device, DeviceRef};
+use resources::device::DeviceRef;
 use resources::props::{Kind, Prop, Props};
-use resources::state::{Blob, Empty, StateError};
 
 use super::config::reg::{self, bridge};
 use super::inspect::BridgeInfo;
@@ -124,21 +123,7 @@ impl Bridge {
     }
 }
 
-impl Device for Bridge {
-    fn read(&mut self, _: At, _: &mut [u8]) {}
-
-    fn write(&mut self, _: At, _: &[u8]) {}
-
-    fn reset(&mut self) {}
-
-    fn save(&self) -> Result<Blob, StateError> {
-        Blob::new(1, &Empty {})
-    }
-
-    fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
-        blob.parse::<Empty>(1, &[]).map(drop)
-    }
-}
+config_only!(Bridge);
 
 impl PciDevice for Bridge {
     fn config_written(&mut self, config: &mut ConfigSpace, _: Range<usize>) {

@@ -12,10 +12,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use resources::class::{Class, CreateError};
-use resources::device::{At, Device, DeviceCell};
+use resources::device::DeviceCell;
 use resources::ram::RamBlock;
 use resources::space::{MapId, Mapping, Space, SpaceError, Target};
-use resources::state::{Blob, Empty, StateError};
 
 use super::INTEL;
 use super::bus::Address;
@@ -136,21 +135,7 @@ impl I440fx {
     }
 }
 
-impl Device for I440fx {
-    fn read(&mut self, _: At, _: &mut [u8]) {}
-
-    fn write(&mut self, _: At, _: &[u8]) {}
-
-    fn reset(&mut self) {}
-
-    fn save(&self) -> Result<Blob, StateError> {
-        Blob::new(1, &Empty {})
-    }
-
-    fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
-        blob.parse::<Empty>(1, &[]).map(drop)
-    }
-}
+config_only!(I440fx);
 
 impl PciDevice for I440fx {
     fn config_written(&mut self, config: &mut ConfigSpace, at: Range<usize>) {

@@ -15,6 +15,31 @@
 //! and value. It can move its devices' registers anywhere, also over each other, below RAM and the
 //! board's own; that costs one painting of the address space each time and nothing accumulates.
 
+/// Makes a type the device behind a function that has no registers and no state but those of its
+/// configuration space, which the function keeps.
+macro_rules! config_only {
+    ($type:ty) => {
+        impl resources::device::Device for $type {
+            fn read(&mut self, _: resources::device::At, _: &mut [u8]) {}
+
+            fn write(&mut self, _: resources::device::At, _: &[u8]) {}
+
+            fn reset(&mut self) {}
+
+            fn save(&self) -> Result<resources::state::Blob, resources::state::StateError> {
+                resources::state::Blob::new(1, &resources::state::Empty {})
+            }
+
+            fn load(
+                &mut self,
+                blob: &resources::state::Blob,
+            ) -> Result<(), resources::state::StateError> {
+                blob.parse::<resources::state::Empty>(1, &[]).map(drop)
+            }
+        }
+    };
+}
+
 mod bar;
 pub mod bridge;
 mod bus;

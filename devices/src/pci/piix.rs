@@ -13,10 +13,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use resources::class::{Class, CreateError};
-use resources::device::{At, Device, DeviceCell};
+use resources::device::DeviceCell;
 use resources::guest_error;
 use resources::space::{MapId, Space};
-use resources::state::{Blob, Empty, StateError};
 
 use super::INTEL;
 use super::bus::{Address, Links};
@@ -79,21 +78,7 @@ impl Piix3 {
     }
 }
 
-impl Device for Piix3 {
-    fn read(&mut self, _: At, _: &mut [u8]) {}
-
-    fn write(&mut self, _: At, _: &[u8]) {}
-
-    fn reset(&mut self) {}
-
-    fn save(&self) -> Result<Blob, StateError> {
-        Blob::new(1, &Empty {})
-    }
-
-    fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
-        blob.parse::<Empty>(1, &[]).map(drop)
-    }
-}
+config_only!(Piix3);
 
 impl PciDevice for Piix3 {
     fn config_written(&mut self, config: &mut ConfigSpace, at: Range<usize>) {
@@ -163,21 +148,7 @@ impl Piix4Pm {
     }
 }
 
-impl Device for Piix4Pm {
-    fn read(&mut self, _: At, _: &mut [u8]) {}
-
-    fn write(&mut self, _: At, _: &[u8]) {}
-
-    fn reset(&mut self) {}
-
-    fn save(&self) -> Result<Blob, StateError> {
-        Blob::new(1, &Empty {})
-    }
-
-    fn load(&mut self, blob: &Blob) -> Result<(), StateError> {
-        blob.parse::<Empty>(1, &[]).map(drop)
-    }
-}
+config_only!(Piix4Pm);
 
 impl PciDevice for Piix4Pm {
     fn config_written(&mut self, config: &mut ConfigSpace, _: Range<usize>) {
