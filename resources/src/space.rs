@@ -293,6 +293,11 @@ impl Space {
         self.logs.log(on).map_err(SpaceError::Log)?;
         let mut writer = self.writer.lock();
         writer.log = on;
+        if writer.held > 0 {
+            // Somebody makes changes together: what the guest writes until they are seen counts too.
+            let view = self.view.load();
+            return Ok(self.follow_slots(&mut writer, &view)?);
+        }
         self.publish(&mut writer)
     }
 

@@ -136,6 +136,28 @@ fn what_was_written_is_known_also_of_a_slot_that_goes() {
 }
 
 #[test]
+fn what_is_written_is_logged_while_changes_are_made_together() {
+    let hv = Fake::new();
+    let space = Space::new(SpaceKind::Memory, hv.clone());
+    let ram = RamBlock::anonymous(0x10_0000).unwrap();
+    space.map(Mapping::ram(0, ram)).unwrap();
+    let window = Mapping { enabled: false, ..Mapping::device(0xa0000, 0x60000, probe(1), 0) };
+    let window = space.map(window).unwrap();
+    hv.take_calls();
+    let logged = |size, log| Call::Slot { id: 0, guest: 0, size, offset: 0, readonly: false, log };
+    let change = |on: bool| {
+        space.place(window, 0xa0000, on).unwrap();
+        space.log_dirty(on).unwrap();
+        hv.take_calls()
+    };
+    assert_eq!(space.together(|| change(true)).unwrap(), [logged(0x10_0000, true)]);
+    assert_eq!(hv.take_calls(), [logged(0, true), logged(0xa0000, true)]);
+    let calls = space.together(|| change(false)).unwrap();
+    assert_eq!(calls, [Call::TakeDirty(0), logged(0xa0000, false)]);
+    assert_eq!(hv.take_calls(), [logged(0, false), logged(0x10_0000, false)]);
+}
+
+#[test]
 fn memory_is_watched_by_the_pages_of_its_slots() {
     let hv = Fake::new();
     let space = Space::new(SpaceKind::Memory, hv.clone());
