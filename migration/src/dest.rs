@@ -191,6 +191,8 @@ impl<L: Link> Incoming<'_, L> {
             self.expect(command::GO)?;
             let late = self.late.take_if(|late| late.has_begun());
             if late.is_some() {
+                // Nobody else has the rest of the memory, however long it takes to come.
+                self.from.channel().give_up_after(Duration::MAX);
                 target.early();
             }
             // Without a source that could hear it the guest is here all the same.

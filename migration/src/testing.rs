@@ -41,12 +41,14 @@ pub(crate) fn channel(socket: UnixStream) -> Channel {
 pub(crate) struct Cut {
     channel: Channel,
     pub(crate) left: usize,
+    /// When it gives up.
+    pub(crate) patience: Option<Duration>,
     dead: bool,
 }
 
 impl Cut {
     pub(crate) fn new(socket: UnixStream, left: usize) -> Cut {
-        Cut { channel: channel(socket), left, dead: false }
+        Cut { channel: channel(socket), left, patience: None, dead: false }
     }
 
     fn alive(&self) -> io::Result<()> {
@@ -86,6 +88,7 @@ impl Link for Cut {
         self.channel.set_limiter(limiter);
     }
     fn give_up_after(&mut self, silence: Duration) {
+        self.patience = Some(silence);
         self.channel.give_up_after(silence);
     }
     fn give_up_at(&mut self, deadline: Option<Instant>) {

@@ -57,6 +57,9 @@ const GONE_MS: u32 = 30_000;
 const PROBE_AFTER: Duration = Duration::from_secs(10);
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 const PROBES: u32 = 4;
+/// The longest that such a silence can be allowed to be: a peer that has not come back after a day
+/// never does.
+const LONGEST_MS: u32 = 24 * 3600 * 1000;
 
 /// Both directions, as far as they exist: files and commands have one.
 #[derive(Debug)]
@@ -125,7 +128,8 @@ impl Channel {
     }
 
     /// Reading and writing fail with [`ErrorKind::TimedOut`] if for so long no byte moves; None:
-    /// never, as in the beginning.
+    /// never, as in the beginning. A TCP peer that does not even answer probes is given up when
+    /// that has lasted for half a minute, or for as long as this if it is more, up to a day.
     pub fn set_patience(&self, patience: Option<Duration>) {
         self.line().into_iter().for_each(|line| line.set_patience(patience));
     }
@@ -478,6 +482,10 @@ impl Line {
     fn set_patience(&self, patience: Option<Duration>) {
         let ms = patience.map_or(0, |patience| patience.as_millis().max(1));
         self.patience_ms.store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Relaxed);
+        // The host is not to be less patient. What it has been told of silence takes the place of
+        // the number of probes too. Other sockets and files refuse it.
+        let gone = u32::try_from(ms).unwrap_or(u32::MAX).clamp(GONE_MS, LONGEST_MS);
+        let _ = sockopt::set_tcp_user_timeout(&self.fd, gone);
     }
 
     /// How long there is until the deadline, if there is one.

@@ -372,6 +372,22 @@ fn patience_ends() {
 }
 
 #[test]
+fn the_host_is_as_patient_as_a_channel() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, _) = listener.accept().unwrap();
+    let channel = Channel::new(socket.into(), &Canceller::new().unwrap()).unwrap();
+    let allowed = || sockopt::tcp_user_timeout(&channel.line().unwrap().fd).unwrap();
+    assert_eq!(allowed(), 30_000);
+    for (seconds, ms) in [(1, 30_000), (100, 100_000), (u64::MAX, 86_400_000)] {
+        channel.set_patience(Some(Duration::from_secs(seconds)));
+        assert_eq!(allowed(), ms);
+    }
+    channel.set_patience(None);
+    assert_eq!(allowed(), 30_000);
+}
+
+#[test]
 fn immediate_failures_have_their_words() {
     let canceller = Canceller::new().unwrap();
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -150,6 +150,8 @@ struct Ended {
     blocks: Vec<Block>,
     progress: Arc<Progress>,
     written: (usize, usize),
+    /// After which silence each side would give up in the end.
+    patience: [Option<Duration>; 2],
 }
 
 /// Moves a guest that would never fit, each side killed when it has written so many bytes.
@@ -163,9 +165,8 @@ fn run(blocks: Vec<Block>, touches: bool, limits: (usize, usize)) -> Ended {
     let into = blocks.clone();
     let receiver = thread::spawn(move || {
         let received = receive(&mut b, into, &inventory(), &mut there);
-        let left = b.left;
         // Who has failed closes the connection.
-        (received, there, left)
+        (received, there, (b.left, b.patience))
     });
     let (progress, allowed) = (Arc::new(Progress::default()), Arc::new(Limits::default()));
     allowed.set_downtime(Duration::ZERO);
@@ -173,12 +174,13 @@ fn run(blocks: Vec<Block>, touches: bool, limits: (usize, usize)) -> Ended {
     let wants = Wants { postcopy: true, ..Wants::default() };
     let all = here.blocks.clone();
     let outcome = send(&mut a, all, &inventory(), &mut here, &allowed, &progress, wants);
-    let left = a.left;
+    let (left, patience) = (a.left, a.patience);
     drop(a);
     here.stop();
-    let (received, there, there_left) = receiver.join().unwrap();
+    let (received, there, (there_left, there_patience)) = receiver.join().unwrap();
     let written = (limits.0 - left, limits.1 - there_left);
-    Ended { outcome, received, here, there, blocks, progress, written }
+    let patience = [patience, there_patience];
+    Ended { outcome, received, here, there, blocks, progress, written, patience }
 }
 
 const ALL: (usize, usize) = (usize::MAX, usize::MAX);
@@ -210,6 +212,7 @@ fn a_guest_goes_before_its_memory_which_follows() {
         assert!(matches!(ended.outcome, Outcome::Moved), "{:?}", ended.outcome);
         ended.received.unwrap();
         assert!(ended.there.early && ended.here.released);
+        assert_eq!(ended.patience, [Some(Duration::MAX); 2]);
         ended.there.guests.drain(..).for_each(|guest| guest.join().unwrap());
         let mut wanted = ended.there.snapshot.lock().clone();
         for page in 0..PAGES {
