@@ -72,7 +72,7 @@ impl Late {
             };
             // Better to know now what the host refuses than when the guest stands still. Nothing
             // has come yet, and the machine has never run.
-            let tried = faults.register(&area).and_then(|()| area.forget(0, area.page()));
+            let tried = faults.register(&area).and_then(|()| area.clear());
             faults.unregister(&area);
             match tried {
                 Ok(()) => {
@@ -233,20 +233,21 @@ impl Late {
         let bad = || Error::bad("a page comes late that is not of this memory");
         let block = self.blocks.get_mut(index).ok_or_else(bad)?;
         block.missing.has(offset).ok_or_else(bad)?;
-        match form {
+        let placed = match form {
             form::ZERO => {
-                if block.missing.take(offset) {
-                    self.faults.place_zeros(&block.area, offset)?;
-                }
+                !block.missing.take(offset) || self.faults.place_zeros(&block.area, offset)?
             }
             form::BYTES => {
                 self.page.resize(usize::try_from(block.area.page()).unwrap_or(0), 0);
                 from.bytes(&mut self.page)?;
-                if block.missing.take(offset) {
-                    self.faults.place(&block.area, offset, &self.page)?;
-                }
+                !block.missing.take(offset) || self.faults.place(&block.area, offset, &self.page)?
             }
             _ => return Err(bad()),
+        };
+        if !placed {
+            // Nobody waited for it, and the guest may have gone on with what is there.
+            let text = format!("memory '{}' holds a page that has not come yet", block.name);
+            return Err(Error::Here(text));
         }
         self.asked.remove(&(index, offset));
         Ok(())

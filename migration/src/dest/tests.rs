@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 
-use resources::ram::{PAGE, RamBlock};
+use resources::ram::{PAGE, Ram, RamBackend, RamBlock, RamConfig};
 
 use super::*;
 use crate::blocks::Chunk;
@@ -144,11 +144,19 @@ fn here() -> Inventory {
 
 /// A destination that receives what a hand sends.
 fn receiving(needs: &Needs, mut there: There) -> (UnixStream, Hand<UnixStream>, Receiving) {
-    let (a, b) = UnixStream::pair().unwrap();
     let (blocks, ram) = memory();
     if there.touches.is_some() {
         there.touches = Some(ram);
     }
+    receiving_into(blocks, needs, there)
+}
+
+fn receiving_into(
+    blocks: Vec<Block>,
+    needs: &Needs,
+    mut there: There,
+) -> (UnixStream, Hand<UnixStream>, Receiving) {
+    let (a, b) = UnixStream::pair().unwrap();
     let receiver = thread::spawn(move || {
         let received = receive(channel(b), blocks, &here(), &mut there);
         (received, there)
@@ -311,4 +319,35 @@ fn who_waits_for_a_page_that_does_not_come_goes_on() {
         thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(refusal(receiver), "the other side of the migration took too long");
+}
+
+#[test]
+fn a_page_that_was_made_up_meanwhile_is_not_taken_for_the_one_that_comes() {
+    if skips_postcopy() {
+        return;
+    }
+    let backend = RamBackend::Memfd(None);
+    let config = RamConfig { size: 4 * PAGE, backend, share: true, ..RamConfig::default() };
+    let ram = Ram::new(&config).unwrap().ranges()[0].block.clone();
+    let blocks = vec![Block { name: "ram".to_owned(), ram: ram.clone() }];
+    let (mut from, mut hand, receiver) =
+        receiving_into(blocks, &Needs::default(), There::default());
+    hand.to.command(command::POSTCOPY_ADVISE, &[]).unwrap();
+    hear(&mut from, answer::LATE);
+    hand.memory();
+    hand.missing();
+    hand.end();
+    hear(&mut from, answer::LOADED);
+    // By the file it can be written, for which nobody waits.
+    let file = ram.region().file_offset().unwrap().file();
+    rustix::io::pwrite(file, b"made up", PAGE).unwrap();
+    for page in [2, 1] {
+        hand.to.u8(kind::LATE).unwrap();
+        hand.to.u8(0).unwrap();
+        hand.to.u64(page * PAGE).unwrap();
+        hand.to.u8(crate::postcopy::form::BYTES).unwrap();
+        hand.to.bytes(&[7; PAGE as usize]).unwrap();
+    }
+    hand.to.flush().unwrap();
+    assert_eq!(refusal(receiver), "memory 'ram' holds a page that has not come yet");
 }

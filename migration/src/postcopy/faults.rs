@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use resources::ram::{PAGE, RamBlock};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::mm::UserfaultfdFlags;
 
@@ -48,7 +48,9 @@ enum Forget {
     Both,
 }
 
-/// A block of memory whose pages can be missing.
+/// A block of memory whose pages can be missing. As long as there is one of a file in memory, the host
+/// makes no huge pages of that: a part of one that somebody uses cannot be forgotten. It would be
+/// zeros, and not missing.
 #[derive(Debug)]
 pub struct Area {
     ram: Arc<RamBlock>,
@@ -90,7 +92,12 @@ impl Area {
         if !(PAGE..=LARGEST).contains(&page) || !ram.size().is_multiple_of(page) {
             return Err(format!("its pages of {page} bytes are too large"));
         }
-        Ok(Area { ram: ram.clone(), page, forget })
+        let area = Area { ram: ram.clone(), page, forget };
+        if area.can_stick() {
+            // A host without huge pages refuses.
+            let _ = area.advise(0, area.size(), libc::MADV_NOHUGEPAGE);
+        }
+        Ok(area)
     }
 
     /// Bytes of a page.
@@ -123,20 +130,36 @@ impl Area {
         }
     }
 
+    /// Whether pages can be parts of huge ones that are not split when one part is forgotten.
+    fn can_stick(&self) -> bool {
+        self.forget != Forget::Mapping && self.page == PAGE
+    }
+
+    fn advise(&self, offset: u64, len: u64, advice: i32) -> io::Result<()> {
+        let address = self.checked(offset, len)?;
+        // SAFETY: the range was checked to be in the mapping that `ram` owns, in which nobody relies
+        // on contents: a guest changes them at any time.
+        match unsafe { libc::madvise(address as *mut _, len as usize, advice) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Tries to forget, before anything has come; all of it where there can be huge pages already,
+    /// which can always be forgotten as a whole.
+    ///
+    /// # Errors
+    /// As [`forget`](Self::forget).
+    pub fn clear(&self) -> io::Result<()> {
+        self.forget(0, if self.can_stick() { self.size() } else { self.page })
+    }
+
     /// Forgets what is in whole pages: they are missing from then on.
     ///
     /// # Errors
-    /// The host cannot; the pages are locked in memory.
+    /// The host cannot; the pages are locked in memory, or in huge pages that somebody uses.
     pub fn forget(&self, offset: u64, len: u64) -> io::Result<()> {
-        let address = self.checked(offset, len)?;
-        let advise = |advice| {
-            // SAFETY: the range was checked to be in the mapping that `ram` owns, in which nobody
-            // relies on contents: a guest changes them at any time.
-            match unsafe { libc::madvise(address as *mut _, len as usize, advice) } {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        };
+        self.checked(offset, len)?;
         if self.forget != Forget::Mapping {
             match self.ram.region().file_offset() {
                 Some(file) => {
@@ -144,13 +167,44 @@ impl Area {
                         | rustix::fs::FallocateFlags::KEEP_SIZE;
                     rustix::fs::fallocate(file.file(), mode, file.start() + offset, len)?;
                 }
-                None => advise(libc::MADV_REMOVE)?,
+                None => self.advise(offset, len, libc::MADV_REMOVE)?,
             }
         }
         if self.forget != Forget::File {
-            advise(libc::MADV_DONTNEED)?;
+            self.advise(offset, len, libc::MADV_DONTNEED)?;
+        }
+        // A huge page that was not split is not all in the range: it is at an end of it.
+        if self.can_stick() && (self.holds(offset)? || self.holds(offset + len - PAGE)?) {
+            return Err(io::Error::other("somebody uses a huge page of which it is a part"));
         }
         Ok(())
+    }
+
+    /// Whether the host has a page of the file in memory.
+    fn holds(&self, offset: u64) -> io::Result<bool> {
+        if let Some(file) = self.ram.region().file_offset() {
+            let at = file.start() + offset;
+            return match rustix::fs::seek(file.file(), SeekFrom::Data(at)) {
+                Err(Errno::NXIO) => Ok(false),
+                found => Ok(found? == at),
+            };
+        }
+        let (address, mut held) = (self.checked(offset, PAGE)?, 0);
+        // SAFETY: the page was checked to be in the mapping that `ram` owns, and the kernel writes a
+        // byte for it.
+        match unsafe { libc::mincore(address as *mut _, PAGE as usize, &raw mut held) } {
+            0 => Ok(held & 1 != 0),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        if self.can_stick() {
+            // As it was made.
+            let _ = self.advise(0, self.size(), libc::MADV_HUGEPAGE);
+        }
     }
 }
 
@@ -249,11 +303,12 @@ impl Faults {
         }
     }
 
-    /// Places a page and lets who waits for it go on. One that is there stays as it is.
+    /// Places a page and lets who waits for it go on. One that is there stays as it is; returns
+    /// whether none was.
     ///
     /// # Errors
     /// It is no page of the area, or the host is short of memory.
-    pub fn place(&self, area: &Area, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    pub fn place(&self, area: &Area, offset: u64, bytes: &[u8]) -> io::Result<bool> {
         let len = bytes.len() as u64;
         let address = area.checked(offset, len)?;
         let mut data = [address, bytes.as_ptr() as u64, len, 0, 0];
@@ -264,7 +319,7 @@ impl Faults {
     ///
     /// # Errors
     /// As there.
-    pub fn place_zeros(&self, area: &Area, offset: u64) -> io::Result<()> {
+    pub fn place_zeros(&self, area: &Area, offset: u64) -> io::Result<bool> {
         let address = area.checked(offset, area.page)?;
         if area.page != PAGE {
             return self.place(area, offset, &vec![0; area.page as usize]);
@@ -277,14 +332,14 @@ impl Faults {
         &self,
         (address, len): (u64, u64),
         mut call: impl FnMut() -> Result<(), Errno>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         loop {
             match call() {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(true),
                 Err(Errno::EXIST) => {
                     // Whoever waits has missed that it came.
                     let _ = self.control(number::WAKE, &mut [address, len]);
-                    return Ok(());
+                    return Ok(false);
                 }
                 // The process's mappings are being changed.
                 Err(Errno::AGAIN) => std::thread::yield_now(),
@@ -356,17 +411,60 @@ mod tests {
             poll(PAGE);
             let mut page = vec![0; PAGE as usize];
             page[..3].copy_from_slice(b"new");
-            faults.place(&area, PAGE, &page).unwrap();
+            assert!(faults.place(&area, PAGE, &page).unwrap());
             // What is there stays.
-            faults.place(&area, PAGE, &[7; PAGE as usize]).unwrap();
-            faults.place_zeros(&area, PAGE).unwrap();
+            assert!(!faults.place(&area, PAGE, &[7; PAGE as usize]).unwrap());
+            assert!(!faults.place_zeros(&area, PAGE).unwrap());
             faults.place(&area, PAGE, &[7; 5]).unwrap_err();
             poll(2 * PAGE);
-            faults.place_zeros(&area, 2 * PAGE).unwrap();
+            assert!(faults.place_zeros(&area, 2 * PAGE).unwrap());
             poll(3 * PAGE);
             faults.unregister(&area);
             assert_eq!(reader.join().unwrap(), [*b"old", *b"new", [0; 3], [0; 3]]);
         }
+    }
+
+    /// A file system in memory, without a name, that uses huge pages wherever it can.
+    fn huge_files() -> Result<OwnedFd, Errno> {
+        use rustix::mount::*;
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&context, "huge", "always")?;
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    }
+
+    #[test]
+    fn a_part_of_a_huge_page_that_somebody_uses_is_not_taken_for_missing() {
+        let dir = match huge_files() {
+            Ok(dir) => dir,
+            Err(error) => return resources::testing::skipped(error),
+        };
+        let backend = RamBackend::File(format!("/proc/self/fd/{}", dir.as_raw_fd()).into());
+        let config = RamConfig { size: 2 * LARGEST, backend, share: true, ..RamConfig::default() };
+        let ram = Ram::new(&config).unwrap().ranges()[0].block.clone();
+        // The kernel keeps a page that is in a pipe, and with it the huge page that it is in.
+        let (_output, input) = rustix::pipe::pipe().unwrap();
+        let fill_and_use = || {
+            (0..ram.size() / PAGE).for_each(|page| ram.write(page * PAGE, b"old"));
+            let used = ram.region().as_ptr().wrapping_add(100 * PAGE as usize);
+            let used = libc::iovec { iov_base: used.cast(), iov_len: PAGE as usize };
+            // SAFETY: the page is in the mapping, and nobody relies on what is in it.
+            let taken = unsafe { libc::vmsplice(input.as_raw_fd(), &raw const used, 1, 0) };
+            assert_eq!(taken, PAGE as isize);
+        };
+        fill_and_use();
+        let area = Area::new(&ram).unwrap();
+        area.forget(PAGE, 3 * PAGE).unwrap_err();
+        area.clear().unwrap();
+        // What comes from now on is not in huge pages.
+        fill_and_use();
+        area.forget(PAGE, 3 * PAGE).unwrap();
+        let first = |page: u64| {
+            let mut byte = [0];
+            ram.read(page * PAGE, &mut byte);
+            byte[0]
+        };
+        assert_eq!([0, 1, 2, 3, 4].map(first), [b'o', 0, 0, 0, b'o']);
     }
 
     #[test]
