@@ -103,6 +103,8 @@ pub struct Sender {
     page: Box<xbzrle::Page>,
     /// How often it was collected what was written.
     pass: u32,
+    /// Pages that the guest has named as free since then.
+    freed: u64,
     /// The guest stands still: nothing is sent twice any more.
     last: bool,
 }
@@ -130,7 +132,7 @@ impl Sender {
             })
             .collect();
         let dirty = blocks.iter().map(|out| pages(&out.block)).sum();
-        let (deltas, packer, pass, last) = (None, None, 0, false);
+        let (deltas, packer, pass, freed, last) = (None, None, 0, 0, false);
         let (at, named, watch, watched) = ((0, 0), None, None, None);
         let (scanner, page) = (Scanner::default(), Box::new([0; PAGE_LEN]));
         Sender {
@@ -145,6 +147,7 @@ impl Sender {
             scanner,
             page,
             pass,
+            freed,
             last,
         }
     }
@@ -210,7 +213,7 @@ impl Sender {
     pub fn collect(&mut self) -> u64 {
         let mut new = 0;
         self.pass = self.pass.saturating_add(1);
-        self.watched = None;
+        (self.watched, self.freed) = (None, 0);
         for out in &mut self.blocks {
             let written = out.block.ram.region().bitmap().get_and_reset();
             for (word, written) in out.dirty.iter_mut().zip(written) {
