@@ -221,10 +221,11 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
             let (zero, normal) = (std::mem::take(&mut late.zero), std::mem::take(&mut late.normal));
             self.to.flush()?;
             let (written, elapsed) = (self.to.written(), began.elapsed());
+            let transferred = self.without_disks();
             self.progress.update(|figures| {
                 figures.zero += zero;
                 figures.normal += normal;
-                (figures.transferred, figures.remaining) = (written, left);
+                (figures.transferred, figures.remaining) = (transferred, left);
                 if elapsed >= WINDOW {
                     figures.mbps = (written - from) as f64 * 8.0 / elapsed.as_secs_f64() / 1e6;
                 }

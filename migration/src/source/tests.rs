@@ -23,6 +23,7 @@ struct Fake {
     ram: Arc<RamBlock>,
     running: Arc<AtomicBool>,
     guest: Option<JoinHandle<()>>,
+    disks: Option<blocks::Sender>,
     stopped: bool,
     released: bool,
 }
@@ -30,7 +31,8 @@ struct Fake {
 impl Fake {
     fn new() -> Fake {
         let ram = RamBlock::anonymous(32 * PAGE).unwrap();
-        Fake { ram, running: Arc::default(), guest: None, stopped: false, released: false }
+        let (running, guest, disks) = (Arc::default(), None, None);
+        Fake { ram, running, guest, disks, stopped: false, released: false }
     }
 
     /// Has the guest write its memory until it is stopped.
@@ -69,6 +71,9 @@ impl Machine for Fake {
         Ok(())
     }
     fn stop_log(&mut self) {}
+    fn disks(&mut self) -> Result<Option<blocks::Sender>, String> {
+        Ok(self.disks.take())
+    }
     fn switch_over(&mut self) -> Result<Vec<Section>, String> {
         self.stop();
         self.stopped = true;
@@ -443,7 +448,15 @@ fn answered(
     postcopy: bool,
     then: impl FnOnce(&mut UnixStream, &Progress) + Send,
 ) -> (Outcome, Arc<Progress>) {
-    let mut here = Fake::new();
+    answered_to(Fake::new(), answers, postcopy, then)
+}
+
+fn answered_to(
+    mut here: Fake,
+    answers: &[Vec<u8>],
+    postcopy: bool,
+    then: impl FnOnce(&mut UnixStream, &Progress) + Send,
+) -> (Outcome, Arc<Progress>) {
     here.start();
     let (a, mut b) = UnixStream::pair().unwrap();
     let (canceller, progress) = (Canceller::new().unwrap(), Arc::new(Progress::default()));
@@ -493,6 +506,41 @@ fn a_cancel_does_not_cut_off_a_guest_from_its_memory() {
     });
     assert!(matches!(outcome, Outcome::Moved), "{outcome:?}");
     assert_eq!(progress.phase(), Phase::Postcopy);
+}
+
+/// A disk of one chunk, which is sent once.
+struct Small(bool);
+
+impl blocks::Source for Small {
+    fn name(&self) -> &str {
+        "disk"
+    }
+    fn size(&self) -> u64 {
+        blocks::CHUNK
+    }
+    fn left(&self) -> u64 {
+        if self.0 { 0 } else { blocks::CHUNK }
+    }
+    fn next<'a>(&mut self, to: &'a mut Vec<u8>) -> io::Result<Option<blocks::Chunk<'a>>> {
+        to.resize(blocks::CHUNK as usize, 7);
+        Ok((!std::mem::replace(&mut self.0, true)).then_some(blocks::Chunk::Data(0, to)))
+    }
+}
+
+#[test]
+fn disks_are_not_told_as_memory_that_comes_late() {
+    let mut here = Fake::new();
+    here.disks = Some(blocks::Sender::new(vec![Box::new(Small(false))], false));
+    let answers = [vec![late()], handed_over()].concat();
+    let (outcome, progress) = answered_to(here, &answers, true, |socket, _| {
+        socket.write_all(&said(answer::RUNNING, &[])).unwrap();
+        hear(socket, command::ALL_SENT);
+        socket.write_all(&said(answer::FULL, &[])).unwrap();
+    });
+    assert!(matches!(outcome, Outcome::Moved), "{outcome:?}");
+    let figures = progress.figures();
+    assert_eq!(figures.disk.unwrap().transferred, blocks::CHUNK);
+    assert!(figures.transferred < blocks::CHUNK, "{figures:?}");
 }
 
 /// Says something again and again until nobody listens.
