@@ -179,6 +179,61 @@ fn a_guest_moves_by_channels() {
     }
 }
 
+/// A machine whose guest has written all of its memory the first times that this is looked at.
+struct Busy {
+    ram: Arc<RamBlock>,
+    looked: u32,
+    stopped: u32,
+    way: Sender<UnixStream>,
+}
+
+impl Machine for Busy {
+    fn start_log(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+    fn harvest(&mut self) -> Result<(), String> {
+        self.looked += 1;
+        if self.looked <= 4 {
+            self.ram.mark_range(0, self.ram.size());
+        }
+        Ok(())
+    }
+    fn stop_log(&mut self) {}
+    fn switch_over(&mut self) -> Result<Vec<Section>, String> {
+        self.stopped = self.looked;
+        Ok(vec![Section { name: "cpu".to_owned(), blob: Blob::new(1, &7u32).unwrap() }])
+    }
+    fn release(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+    fn connect(&mut self) -> Result<Box<dyn Link + Send>, String> {
+        let (a, b) = UnixStream::pair().unwrap();
+        self.way.send(b).map_err(|_| "nobody listens".to_owned())?;
+        Ok(Box::new(channel(a)))
+    }
+}
+
+#[test]
+fn what_waits_in_a_channel_is_not_sent_yet() {
+    let (way, came) = mpsc::channel();
+    // As much as waits in a channel, by a slow one.
+    let [ram, there] = [(); 2].map(|()| RamBlock::anonymous(256 * PAGE).unwrap());
+    (0..256).for_each(|page| ram.write(page * PAGE, &[page as u8 | 1]));
+    let mut here = Busy { ram, looked: 0, stopped: 0, way };
+    let (a, b) = UnixStream::pair().unwrap();
+    let to = blocks(&there);
+    let receiver = thread::spawn(move || {
+        receive(channel(b), to, &inventory(), &mut Taker(Some(Queue(came)), false))
+    });
+    let (progress, limits) = (Arc::default(), Arc::new(Limits::default()));
+    limits.set_bandwidth(4 << 20);
+    let (from, wants) = (blocks(&here.ram), Wants { channels: 1, ..Wants::default() });
+    let outcome = send(channel(a), from, &inventory(), &mut here, &limits, &progress, wants);
+    assert!(matches!(outcome, Outcome::Moved), "{outcome:?}");
+    receiver.join().unwrap().unwrap();
+    assert!(here.stopped > 4, "a guest stood still of which all was to be sent");
+}
+
 #[test]
 fn deltas_and_packed_pages_go_together() {
     let ended = run(Wants { level: Some(1), deltas: true, ..Wants::default() }, usize::MAX, true);
