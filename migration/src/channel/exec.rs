@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -54,9 +55,16 @@ impl Exec {
         }
     }
 
-    /// Waits until it has ended well. Our end of the pipe must be closed.
-    pub(super) fn finish(mut self, canceller: &Canceller) -> io::Result<()> {
-        canceller.wait(self.ended.as_fd(), PollFlags::IN, None)?;
+    /// Waits until it has ended well, for so long. Our end of the pipe must be closed.
+    pub(super) fn finish(
+        mut self,
+        canceller: &Canceller,
+        time: Option<Duration>,
+    ) -> io::Result<()> {
+        if !canceller.wait(self.ended.as_fd(), PollFlags::IN, time)? {
+            let text = "the migration command has everything and does not end";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
         let Some(mut child) = self.child.take() else { return Ok(()) };
         let status = child.wait()?;
         if status.success() {

@@ -134,8 +134,8 @@ impl Channel {
         self.line().into_iter().for_each(|line| line.set_patience(patience));
     }
 
-    /// Reading, writing and waiting fail with [`ErrorKind::TimedOut`] from then on, however much
-    /// moves; None: never, as in the beginning.
+    /// Reading, writing and waiting, for the end of a command too, fail with
+    /// [`ErrorKind::TimedOut`] from then on, however much moves; None: never, as in the beginning.
     pub fn set_deadline(&self, deadline: Option<Instant>) {
         self.line().into_iter().for_each(|line| *line.deadline.lock() = deadline);
     }
@@ -353,9 +353,9 @@ impl Writer {
             FileType::RegularFile | FileType::BlockDevice => rustix::fs::fdatasync(&line.fd)?,
             _ => {}
         }
-        let canceller = line.canceller.clone();
+        let (canceller, left) = (line.canceller.clone(), line.left());
         drop(line);
-        exec.map_or(Ok(()), |exec| exec.finish(&canceller))
+        exec.map_or(Ok(()), |exec| exec.finish(&canceller, left?))
     }
 
     fn drain(&mut self) -> io::Result<()> {

@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 /// So long a destination may take to say why it has closed a channel.
 const REASON: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
+/// So long a command may take to end when it has everything: it may have to bring all memory to a
+/// disk.
+const LAST: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 600 });
 /// The reason why a connection was closed is among so many answers, or is not told.
 const LAST_ANSWERS: usize = 4;
 
@@ -90,6 +93,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.end()?;
         self.to.flush()?;
         self.gone = !self.to.channel().is_file();
+        self.to.channel().give_up_at(Instant::now().checked_add(LAST));
         self.to.channel().finish()?;
         self.stood_still();
         Ok(())

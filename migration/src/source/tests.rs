@@ -10,11 +10,12 @@ use resources::ram::RamBlock;
 use resources::state::Blob;
 
 use super::*;
-use crate::channel::{Canceller, Channel};
+use crate::channel::{Canceller, Channel, Connecting};
 use crate::dest::{Target, receive};
 use crate::link::{Link, Stored};
 use crate::stream::{answer, command, kind};
 use crate::testing::{channel, contents, inventory};
+use crate::uri::Uri;
 
 mod free;
 
@@ -316,6 +317,18 @@ fn a_whole_stream_may_run_there_and_a_cut_one_never_does() {
         assert!(matches!(outcome, Outcome::Stayed(Error::Io(_))), "{room}: {outcome:?}");
         received.unwrap_err();
     }
+}
+
+#[test]
+fn a_command_that_does_not_end_is_given_up() {
+    let (mut here, limits, progress) = (Fake::new(), Arc::default(), Arc::default());
+    let (canceller, nowhere) = (Canceller::new().unwrap(), |_: &str| unreachable!());
+    let uri = Uri::outgoing("exec:cat > /dev/null; sleep 1000").unwrap();
+    let link = Connecting::start(&uri, &canceller, nowhere).unwrap().finish().unwrap();
+    let blocks = here.blocks();
+    let outcome = send(link, blocks, &inventory(), &mut here, &limits, &progress, Wants::default());
+    let Outcome::Unsure(error) = &outcome else { panic!("{outcome:?}") };
+    assert_eq!(error.to_string(), "the migration command has everything and does not end");
 }
 
 /// A disk that somebody else than the guest writes to at the last moment.
