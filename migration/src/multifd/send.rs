@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -38,8 +38,8 @@ struct Worker {
 
 enum Order {
     Send(Chunk),
-    /// Fail when for so long nothing moves.
-    GiveUpAfter(Duration),
+    /// Fail when for so long nothing moves, and from then on.
+    GiveUp(Duration, Option<Instant>),
     /// Say so when everything before it was sent; it is the last, perhaps.
     Done {
         end: bool,
@@ -120,13 +120,17 @@ impl Channels {
         error.unwrap_or_else(|| Error::Here("a channel has ended already".to_owned()))
     }
 
-    /// A channel fails from now on when for so long nothing moves.
+    /// A channel fails from now on when for so long nothing moves, and at the deadline.
     ///
     /// # Errors
     /// One has failed.
-    pub(crate) fn give_up_after(&self, silence: Duration) -> Result<(), Error> {
+    pub(crate) fn give_up(
+        &self,
+        silence: Duration,
+        deadline: Option<Instant>,
+    ) -> Result<(), Error> {
         let mut workers = self.workers.iter();
-        workers.try_for_each(|worker| self.order(Some(worker), Order::GiveUpAfter(silence)))
+        workers.try_for_each(|worker| self.order(Some(worker), Order::GiveUp(silence, deadline)))
     }
 
     /// Waits until everything was handed to the host.
@@ -216,7 +220,10 @@ fn obey(
             shared.normal.fetch_add(tally.normal, Relaxed);
             shared.written.fetch_add(bytes.len() as u64, Relaxed);
         }
-        Order::GiveUpAfter(silence) => link.give_up_after(*silence),
+        Order::GiveUp(silence, deadline) => {
+            link.give_up_after(*silence);
+            link.give_up_at(*deadline);
+        }
         Order::Done { end, .. } => {
             if *end {
                 link.write_all(&Packer::end())?;

@@ -22,6 +22,10 @@ use crate::stream::{Error, answer, command, kind};
 /// So long a destination may be silent while the guest waits, or runs there, and so long it may
 /// take for each answer then, before it is given up.
 const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
+/// While the guest stands still a destination is to take a tenth of the bytes a second that it took
+/// before, but nobody is asked for more than the second of these, nor gets by with less than the
+/// first.
+const PACE: (f64, f64) = (16384.0, 1048576.0);
 /// So long at least a client cannot end the waiting for it.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 /// So long a destination may take to say why it has closed a channel.
@@ -39,36 +43,45 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.stopped = Some(self.machine.now());
         self.skip(Hinting::Done);
         let sections = self.machine.switch_over().map_err(Error::Here)?;
-        // A guest does not wait for a peer that is stuck.
-        self.to.channel().give_up_after(PATIENCE);
         // The guest waits.
         self.to.channel().set_limiter(&Limiter::default());
-        if let Some(channels) = &self.channels {
-            channels.limit(0);
-            channels.give_up_after(PATIENCE)?;
-        }
+        self.channels.iter().for_each(|channels| channels.limit(0));
         self.sync()?;
+        self.set_aside();
+        let states = sections.into_iter().map(encoded).collect::<Result<Vec<_>, _>>()?;
+        let until = self.hurry(states.iter().map(|(_, bytes)| bytes.len() as u64).sum())?;
         self.finish_disks()?;
         self.ram.last();
-        self.set_aside();
         self.to.part(kind::END, self.ram_id)?;
         let mut tally = Tally::default();
         while self.next(&mut tally)?.is_some() {}
         self.channels.as_mut().map_or(Ok(()), Channels::finish)?;
         self.end_part(tally)?;
         self.tell_missing()?;
-        for Section { name, blob } in sections {
-            let bytes = blob.to_bytes().map_err(|error| Error::Here(format!("{name}: {error}")))?;
+        for (name, bytes) in states {
             self.full(&name, &bytes)?;
         }
-        if self.to.channel().two_way() { self.hand_over() } else { self.leave() }
+        if self.to.channel().two_way() { self.hand_over(until) } else { self.leave() }
     }
 
-    /// The destination answers: it gets the guest when it has everything.
-    fn hand_over(&mut self) -> Result<(), Error> {
+    /// A guest does not wait for a destination that is stuck, or takes the rest, with `more` bytes
+    /// that are not memory or disks, far slower than it took what was before. Returns until when.
+    fn hurry(&mut self, more: u64) -> Result<Option<Instant>, Error> {
+        let bytes = self.rest().saturating_add(self.disks_left()).saturating_add(more);
+        let pace = (self.bandwidth.rate / 10.0).clamp(PACE.0, PACE.1);
+        let time = Duration::try_from_secs_f64(bytes as f64 / pace).unwrap_or(Duration::MAX);
+        let until = Instant::now().checked_add(time.saturating_add(PATIENCE));
+        self.to.channel().give_up_after(PATIENCE);
+        self.to.channel().give_up_at(until);
+        self.channels.as_ref().map_or(Ok(()), |channels| channels.give_up(PATIENCE, until))?;
+        Ok(until)
+    }
+
+    /// The destination answers: it gets the guest when it has everything, by `until`.
+    fn hand_over(&mut self, until: Option<Instant>) -> Result<(), Error> {
         self.end()?;
         self.to.flush()?;
-        self.answered_within(answer::LOADED, PATIENCE)?;
+        self.answered_by(answer::LOADED, until.max(Instant::now().checked_add(PATIENCE)))?;
         self.progress.check()?;
         self.release()?;
         self.to.command(command::TAKE, &[])?;
@@ -90,10 +103,10 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         self.to.flush()?;
         self.progress.commit(Some(Duration::ZERO))?;
         self.release()?;
+        self.to.channel().give_up_at(Instant::now().checked_add(LAST));
         self.end()?;
         self.to.flush()?;
         self.gone = !self.to.channel().is_file();
-        self.to.channel().give_up_at(Instant::now().checked_add(LAST));
         self.to.channel().finish()?;
         self.stood_still();
         Ok(())
@@ -123,7 +136,11 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
 
     /// Waits for an answer while the guest stands still, which it does not for ever.
     pub(super) fn answered_within(&mut self, wanted: u16, time: Duration) -> Result<(), Error> {
-        self.to.channel().give_up_at(Instant::now().checked_add(time));
+        self.answered_by(wanted, Instant::now().checked_add(time))
+    }
+
+    fn answered_by(&mut self, wanted: u16, until: Option<Instant>) -> Result<(), Error> {
+        self.to.channel().give_up_at(until);
         self.answered(wanted)?;
         self.to.channel().give_up_at(None);
         Ok(())
@@ -184,6 +201,15 @@ pub(super) fn read_answer(from: &mut impl Read) -> Result<(u16, Vec<u8>), Error>
     let mut data = vec![0; u16::from_be_bytes([c, d]).into()];
     from.read_exact(&mut data)?;
     Ok((u16::from_be_bytes([a, b]), data))
+}
+
+/// The name of a part and its state as it is sent.
+fn encoded(section: Section) -> Result<(String, Vec<u8>), Error> {
+    let Section { name, blob } = section;
+    match blob.to_bytes() {
+        Ok(bytes) => Ok((name, bytes)),
+        Err(error) => Err(Error::Here(format!("{name}: {error}"))),
+    }
 }
 
 /// A section of ours, for tools that look into streams.

@@ -18,6 +18,7 @@ use crate::testing::{channel, contents, inventory};
 use crate::uri::Uri;
 
 mod free;
+mod slow;
 
 /// A machine with memory that is written as long as it runs.
 struct Fake {
