@@ -163,6 +163,7 @@ pub fn send<L: Link, M: Machine>(
         pinged: false,
         gone: false,
         late: None,
+        answers: hand_over::Answers::default(),
     };
     let done = source.all();
     source.machine.throttle(0);
@@ -208,6 +209,7 @@ struct Source<'a, L, M> {
     gone: bool,
     /// What may come late, if that was agreed on.
     late: Option<postcopy::Late>,
+    answers: hand_over::Answers,
 }
 
 /// How fast bytes go.

@@ -102,6 +102,28 @@ impl Reader {
     pub fn set_patience(&self, patience: Option<Duration>) {
         self.input.set_patience(patience);
     }
+
+    /// Gives rustls of what the other side has sent what it takes; `false` where that has ended.
+    fn take_in(&mut self) -> io::Result<bool> {
+        if self.start == self.end {
+            (self.start, self.end) = (0, self.input.read(&mut self.raw)?);
+        }
+        let more = self.start < self.end;
+        let mut connection = self.connection.lock();
+        // No bytes tell it that there are no more.
+        let mut bytes = self.raw.get(self.start..self.end).unwrap_or_default();
+        self.start += connection.read_tls(&mut bytes)?;
+        let taken = connection.process_new_packets();
+        taken.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+        Ok(more)
+    }
+
+    /// Whether something can be read without more from the other side.
+    fn is_ready(&self) -> io::Result<bool> {
+        let known = self.connection.lock().process_new_packets();
+        let known = known.map_err(io::Error::other)?;
+        Ok(known.plaintext_bytes_to_read() > 0 || known.peer_has_closed())
+    }
 }
 
 impl Read for Reader {
@@ -112,15 +134,7 @@ impl Read for Reader {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 result => return result,
             }
-            if self.start == self.end {
-                (self.start, self.end) = (0, self.input.read(&mut self.raw)?);
-            }
-            let mut connection = self.connection.lock();
-            // No bytes tell it that there are no more.
-            let mut bytes = self.raw.get(self.start..self.end).unwrap_or_default();
-            self.start += connection.read_tls(&mut bytes)?;
-            let taken = connection.process_new_packets();
-            taken.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+            self.take_in()?;
         }
     }
 }
@@ -224,12 +238,15 @@ impl Link for Tls {
     }
 
     fn wait(&mut self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
-        let known = self.reader.connection.lock().process_new_packets();
-        let known = known.map_err(io::Error::other)?.plaintext_bytes_to_read();
-        if known > 0 || self.reader.start < self.reader.end {
+        // Who reads a record of which half is there waits for the other half.
+        let reader = &mut self.reader;
+        if reader.is_ready()? {
             return Ok(true);
         }
-        self.reader.input.wait(others, time)
+        if reader.start == reader.end && !reader.input.wait(others, time)? {
+            return Ok(false);
+        }
+        Ok(!reader.take_in()? || reader.is_ready()?)
     }
 
     fn finish(&mut self) -> io::Result<()> {

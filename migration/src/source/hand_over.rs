@@ -149,7 +149,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
     /// Waits for an answer; gives what is in it.
     pub(super) fn answered(&mut self, wanted: u16) -> Result<Vec<u8>, Error> {
         loop {
-            let (number, data) = read_answer(self.to.channel())?;
+            let (number, data) = self.answers.wait(self.to.channel())?;
             match number {
                 number if number == wanted => return Ok(data),
                 answer::REQUEST => self.serve(&data)?,
@@ -176,7 +176,7 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         }
         if closed && self.progress.phase() != Phase::Committed && self.to.channel().two_way() {
             for _ in 0..LAST_ANSWERS {
-                let Ok((number, data)) = read_answer(self.to.channel()) else { break };
+                let Ok((number, data)) = self.answers.wait(self.to.channel()) else { break };
                 if number == answer::FAILED {
                     return Error::Refused(String::from_utf8_lossy(&data).into_owned());
                 }
@@ -194,13 +194,54 @@ pub(super) fn unexpected(number: u16, data: &[u8]) -> Error {
     }
 }
 
-pub(super) fn read_answer(from: &mut impl Read) -> Result<(u16, Vec<u8>), Error> {
-    let mut head = [0; 4];
-    from.read_exact(&mut head)?;
-    let [a, b, c, d] = head;
-    let mut data = vec![0; u16::from_be_bytes([c, d]).into()];
-    from.read_exact(&mut data)?;
-    Ok((u16::from_be_bytes([a, b]), data))
+/// What the destination says, of which the last may be there in part.
+#[derive(Default)]
+pub(super) struct Answers(Vec<u8>);
+
+impl Answers {
+    /// Waits for the next one: its number, and what is in it.
+    fn wait(&mut self, from: &mut impl Read) -> Result<(u16, Vec<u8>), Error> {
+        loop {
+            if let Some(answer) = self.read(from)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The next one, if all of it is there.
+    pub(super) fn next(&mut self, from: &mut impl Link) -> Result<Option<(u16, Vec<u8>)>, Error> {
+        while from.wait(&[], Some(Duration::ZERO))? {
+            if let Some(answer) = self.read(from)? {
+                return Ok(Some(answer));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads once, and nothing of the one after it.
+    fn read(&mut self, from: &mut impl Read) -> Result<Option<(u16, Vec<u8>)>, Error> {
+        let have = self.0.len();
+        let whole = |bytes: &[u8]| match bytes {
+            [_, _, high, low, ..] => 4 + usize::from(u16::from_be_bytes([*high, *low])),
+            _ => 4,
+        };
+        self.0.resize(whole(&self.0), 0);
+        let count = from.read(self.0.get_mut(have..).unwrap_or_default());
+        self.0.truncate(have + *count.as_ref().unwrap_or(&0));
+        match count {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(None),
+            Ok(0) => return Err(Error::Io(ErrorKind::UnexpectedEof.into())),
+            count => drop(count?),
+        }
+        match self.0.as_slice() {
+            [a, b, _, _, data @ ..] if 4 + data.len() == whole(&self.0) => {
+                let answer = (u16::from_be_bytes([*a, *b]), data.to_vec());
+                self.0.clear();
+                Ok(Some(answer))
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 /// The name of a part and its state as it is sent.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use resources::ram::{PAGE, RamBlock};
 
-use super::hand_over::{read_answer, unexpected};
+use super::hand_over::unexpected;
 use super::{Machine, Source, WINDOW};
 use crate::link::Link;
 use crate::postcopy::faults::LARGEST;
@@ -201,13 +201,11 @@ impl<L: Link, M: Machine> Source<'_, L, M> {
         let (mut began, mut from) = (Instant::now(), self.to.written());
         loop {
             for _ in 0..REQUESTS {
-                if !self.to.channel().wait(&[], Some(Duration::ZERO))? {
-                    break;
-                }
-                let (number, data) = read_answer(self.to.channel())?;
-                match number {
-                    answer::REQUEST => self.serve(&data)?,
-                    other => return Err(unexpected(other, &data)),
+                // The destination may have said half of one before its connection stalled.
+                match self.answers.next(self.to.channel())? {
+                    None => break,
+                    Some((answer::REQUEST, data)) => self.serve(&data)?,
+                    Some((other, data)) => return Err(unexpected(other, &data)),
                 }
             }
             let Some(late) = &mut self.late else { return Ok(()) };

@@ -100,6 +100,37 @@ fn a_stream_goes_both_ways_and_ends() {
 }
 
 #[test]
+fn half_a_record_is_nothing_to_read() {
+    let authority = authority();
+    let files = directory("half", &authority, &authority);
+    let (client, server) =
+        (AnyClient::new(&files.0).unwrap(), Server::new(&files.0, true).unwrap());
+    let (a, b) = meet(&client, "there.example", &server);
+    let (mut a, mut b) = (a.unwrap(), b.unwrap());
+    let mut record = Vec::new();
+    a.writer.connection.lock().writer().write_all(b"whole").unwrap();
+    a.writer.connection.lock().write_tls(&mut record).unwrap();
+    let soon = Some(Duration::from_millis(20));
+    let half = record.len() / 2;
+    for (part, whole) in [(&record[..half], false), (&record[half..], true)] {
+        let output = a.writer.output.as_mut().unwrap();
+        output.write_all(part).unwrap();
+        output.flush().unwrap();
+        assert!(b.wait(&[], soon).unwrap() == whole && b.wait(&[], soon).unwrap() == whole);
+    }
+    let mut bytes = [0; 5];
+    b.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"whole");
+    assert!(!b.wait(&[], soon).unwrap());
+    // An end can be read, be it a good one or not.
+    a.finish().unwrap();
+    assert!(b.wait(&[], None).unwrap() && b.read(&mut bytes).unwrap() == 0);
+    drop(b);
+    assert!(a.wait(&[], None).unwrap());
+    a.read(&mut bytes).unwrap_err();
+}
+
+#[test]
 fn others_are_not_believed() {
     let (ours, theirs) = (authority(), authority());
     let files = directory("ours", &ours, &ours);

@@ -1,4 +1,4 @@
-//! Destinations that become slow when the guest stands still.
+//! Destinations that become slow when the guest stands still, or runs there.
 
 use rustix::net::sockopt::set_socket_send_buffer_size;
 
@@ -82,4 +82,20 @@ fn a_destination_that_takes_the_rest_far_slower_than_all_before_is_given_up() {
         let Outcome::Stayed(Error::Io(error)) = &outcome else { panic!("{outcome:?}") };
         assert_eq!(error.to_string(), "the other side of the migration took too long");
     }
+}
+
+#[test]
+fn half_an_answer_does_not_keep_memory_waiting() {
+    let answers = [vec![late()], handed_over()].concat();
+    let (outcome, _) = answered(&answers, true, |socket, _| {
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let request = said(answer::REQUEST, &[0; 9]);
+        let (half, other) = request.split_at(7);
+        socket.write_all(&said(answer::RUNNING, &[])).unwrap();
+        socket.write_all(half).unwrap();
+        // Nothing is heard if all memory waits for the other half.
+        hear(socket, command::ALL_SENT);
+        socket.write_all(&[other, &said(answer::FULL, &[])].concat()).unwrap();
+    });
+    assert!(matches!(outcome, Outcome::Moved), "{outcome:?}");
 }
