@@ -36,13 +36,6 @@ impl Target for Anything {
 }
 
 impl Machine for Anything {
-    fn start_log(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-    fn harvest(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-    fn stop_log(&mut self) {}
     fn switch_over(&mut self) -> Result<Vec<Section>, String> {
         let blob = Blob::new(1, &7_u32).map_err(|error| error.to_string())?;
         Ok(vec![Section { name: "cpu".into(), blob }])

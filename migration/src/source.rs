@@ -44,16 +44,20 @@ const TELLING: (u64, Duration) = (1 << 20, Duration::from_secs(1));
 
 /// The machine whose guest moves.
 pub trait Machine {
-    /// Has the hypervisor note what the guest writes.
+    /// Has the hypervisor note what the guest writes, if there is one that does.
     ///
     /// # Errors
     /// It cannot.
-    fn start_log(&mut self) -> Result<(), String>;
+    fn start_log(&mut self) -> Result<(), String> {
+        Ok(())
+    }
     /// Marks what was noted in the blocks' bitmaps, and begins to note anew.
     ///
     /// # Errors
     /// The hypervisor has failed.
-    fn harvest(&mut self) -> Result<(), String>;
+    fn harvest(&mut self) -> Result<(), String> {
+        Ok(())
+    }
     /// Has what is written to pages that were marked noted again; `None`: it always is.
     fn watch(&self) -> Option<Watch> {
         None
@@ -66,7 +70,7 @@ pub trait Machine {
         Ok(None)
     }
     /// Ends the noting.
-    fn stop_log(&mut self);
+    fn stop_log(&mut self) {}
     /// Takes so many percent of its time from the guest from now on, 0 to 99.
     fn throttle(&mut self, _percent: u8) {}
     /// What time it is.

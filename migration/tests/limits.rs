@@ -36,9 +36,6 @@ struct Guest {
 }
 
 impl Machine for Guest {
-    fn start_log(&mut self) -> Result<(), String> {
-        Ok(())
-    }
     fn harvest(&mut self) -> Result<(), String> {
         self.looks += 1;
         if self.looks < 6 {
@@ -47,7 +44,6 @@ impl Machine for Guest {
         }
         Ok(())
     }
-    fn stop_log(&mut self) {}
     fn switch_over(&mut self) -> Result<Vec<Section>, String> {
         Ok(vec![Section { name: "cpu".to_owned(), blob: Blob::new(1, &7u32).unwrap() }])
     }

@@ -94,13 +94,6 @@ impl Drop for Fake {
 }
 
 impl Machine for Fake {
-    fn start_log(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-    fn harvest(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-    fn stop_log(&mut self) {}
     fn switch_over(&mut self) -> Result<Vec<Section>, String> {
         self.stop();
         self.stopped = true;
@@ -188,9 +181,6 @@ struct Busy {
 }
 
 impl Machine for Busy {
-    fn start_log(&mut self) -> Result<(), String> {
-        Ok(())
-    }
     fn harvest(&mut self) -> Result<(), String> {
         self.looked += 1;
         if self.looked <= 4 {
@@ -198,7 +188,6 @@ impl Machine for Busy {
         }
         Ok(())
     }
-    fn stop_log(&mut self) {}
     fn switch_over(&mut self) -> Result<Vec<Section>, String> {
         self.stopped = self.looked;
         Ok(vec![Section { name: "cpu".to_owned(), blob: Blob::new(1, &7u32).unwrap() }])

@@ -69,13 +69,6 @@ impl Here {
 }
 
 impl Machine for Here {
-    fn start_log(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-    fn harvest(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-    fn stop_log(&mut self) {}
     fn hints(&mut self, ask: Hinting) -> Vec<Free> {
         assert_ne!(ask, Hinting::Begin, "the destination may ask for any page later");
         Vec::new()

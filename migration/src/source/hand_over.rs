@@ -21,7 +21,7 @@ use crate::stream::{Error, answer, command, kind};
 
 /// So long a destination may be silent while the guest waits, or runs there, and so long it may
 /// take for each answer then, before it is given up.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 8 } else { 30 });
 /// While the guest stands still a destination is to take a tenth of the bytes a second that it took
 /// before, but nobody is asked for more than the second of these, nor gets by with less than the
 /// first.

@@ -98,9 +98,6 @@ impl World {
 struct Model(Arc<Mutex<World>>);
 
 impl Machine for Model {
-    fn start_log(&mut self) -> Result<(), String> {
-        Ok(())
-    }
     fn harvest(&mut self) -> Result<(), String> {
         let world = &mut *self.0.lock();
         for (page, written) in world.log.iter_mut().enumerate() {
@@ -110,7 +107,6 @@ impl Machine for Model {
         }
         Ok(())
     }
-    fn stop_log(&mut self) {}
     fn throttle(&mut self, percent: u8) {
         let world = &mut *self.0.lock();
         if world.throttle != percent {

@@ -66,13 +66,6 @@ impl Fake {
 }
 
 impl Machine for Fake {
-    fn start_log(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-    fn harvest(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-    fn stop_log(&mut self) {}
     fn disks(&mut self) -> Result<Option<blocks::Sender>, String> {
         Ok(self.disks.take())
     }
@@ -182,7 +175,8 @@ fn run(two_way: bool, limits: (usize, usize), part: &str, taker: Taker) -> Ended
             false => received,
         };
         // Who has the guest keeps the connection; who has not closes it.
-        (received, taker, left, b)
+        let kept = received.is_ok().then_some(b);
+        (received, taker, left, kept)
     });
     here.start();
     let progress = Arc::new(Progress::default());
@@ -360,7 +354,6 @@ impl Machine for WithLate {
     fn harvest(&mut self) -> Result<(), String> {
         self.0.harvest()
     }
-    fn stop_log(&mut self) {}
     fn disks(&mut self) -> Result<Option<crate::blocks::Sender>, String> {
         Ok(Some(crate::blocks::Sender::new(vec![Box::new(Late(self.1.clone()))], false)))
     }

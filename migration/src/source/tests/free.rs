@@ -10,14 +10,10 @@ struct Naming {
 }
 
 impl Machine for Naming {
-    fn start_log(&mut self) -> Result<(), String> {
-        Ok(())
-    }
     fn harvest(&mut self) -> Result<(), String> {
         self.asked.push("harvest".to_owned());
         Ok(())
     }
-    fn stop_log(&mut self) {}
     fn hints(&mut self, ask: Hinting) -> Vec<Free> {
         if ask != Hinting::Take || self.asked.last().is_none_or(|last| last != "Take") {
             self.asked.push(format!("{ask:?}"));

@@ -13,16 +13,12 @@ struct Whole {
 }
 
 impl Machine for Whole {
-    fn start_log(&mut self) -> Result<(), String> {
-        Ok(())
-    }
     fn harvest(&mut self) -> Result<(), String> {
         if self.stopped.load(SeqCst) {
             self.ram.mark_range(0, self.ram.size());
         }
         Ok(())
     }
-    fn stop_log(&mut self) {}
     fn switch_over(&mut self) -> Result<Vec<Section>, String> {
         self.stopped.store(true, SeqCst);
         Ok(vec![Section { name: "cpu".to_owned(), blob: Blob::new(1, &7u32).unwrap() }])

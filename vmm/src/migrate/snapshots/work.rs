@@ -125,16 +125,6 @@ impl Read for OutOfImage {
 struct Still(Vec<Section>);
 
 impl Machine for Still {
-    fn start_log(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn harvest(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn stop_log(&mut self) {}
-
     fn switch_over(&mut self) -> Result<Vec<Section>, String> {
         Ok(std::mem::take(&mut self.0))
     }
